@@ -1,0 +1,110 @@
+"""Fixtures and options of the whole suite: which backends run, and a clean environment for each test."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+BACKENDS = ("numpy", "numba", "cupy")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("bpcore")
+    group.addoption(
+        "--require-backend",
+        action="append",
+        default=[],
+        choices=BACKENDS,
+        metavar="NAME",
+        help="fail, instead of skip, the tests of this backend where it cannot run (repeatable)",
+    )
+    group.addoption(
+        "--require-witness",
+        action="store_true",
+        help="fail, instead of skip, the comparisons with PyTorch where it is not installed",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # A developer's settings must not decide what the tests see. `clean_environment` sets the cache folder.
+    for name in [name for name in os.environ if name.startswith("BPCORE_")]:
+        del os.environ[name]
+
+
+def backend_params(*names: str) -> list[Any]:
+    """Return pytest parameters for backends by name; the GPU's carries the marker ``gpu``."""
+    return [pytest.param(name, marks=pytest.mark.gpu if name == "cupy" else ()) for name in names or BACKENDS]
+
+
+def get_backend_or_skip(name: str, config: pytest.Config) -> Any:
+    """Return a backend, or skip with its reason; ``--require-backend`` makes that a failure."""
+    import bpcore
+
+    try:
+        return bpcore.get_backend(name)
+    except bpcore.errors.BackendError as error:
+        if name in config.getoption("--require-backend"):
+            pytest.fail(f"--require-backend {name}: {error}", pytrace=False)
+        pytest.skip(f"backend {name}: {error}")
+
+
+@pytest.fixture(params=backend_params())
+def backend(request: pytest.FixtureRequest) -> Any:
+    """Each backend in turn, as an object."""
+    return get_backend_or_skip(request.param, request.config)
+
+
+@pytest.fixture(params=backend_params("numpy", "numba"))
+def cpu_backend(request: pytest.FixtureRequest) -> Any:
+    """Each backend of the CPU in turn, as an object."""
+    return get_backend_or_skip(request.param, request.config)
+
+
+@pytest.fixture(params=["float32", "float64"])
+def dtype(request: pytest.FixtureRequest) -> np.dtype[Any]:
+    """The two dtypes that networks compute in."""
+    return np.dtype(request.param)
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> np.random.Generator:
+    """A generator with the same numbers in every run of the suite."""
+    return np.random.default_rng(20240229)
+
+
+@pytest.fixture(scope="session")
+def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for compiled code: a folder for each test would compile everything anew each time.
+
+    The workers of one parallel run share it, which also exercises the cache under several processes.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "bpcore-cache"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No BPCORE_* variable but the cache folder, and no backend selected by an earlier test."""
+    for name in [name for name in os.environ if name.startswith("BPCORE_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("BPCORE_CACHE_DIR", str(cache_dir))
+    yield
+    if "bpcore.backends.registry" in sys.modules:
+        sys.modules["bpcore.backends.registry"].set_backend(None)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("witness") is not None and importlib.util.find_spec("torch") is None:
+        reason = 'PyTorch is not installed; the extra "witness" brings it'
+        if item.config.getoption("--require-witness"):
+            pytest.fail(f"--require-witness: {reason}", pytrace=False)
+        pytest.skip(reason)
