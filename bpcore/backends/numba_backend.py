@@ -1,0 +1,404 @@
+"""The Numba backend: element-wise programs and row kernels as compiled loops, products by NumPy's BLAS.
+
+A call looks up a compiled loop under the shapes, strides and dtypes of its arrays; arrays are checked when such
+a combination is first seen and never again. Loops are serial: the threads of a matrix product belong to BLAS,
+and a small network is fastest on one. They release the GIL, so several Python threads may compute at once.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+
+import numpy as np
+
+from bpcore import random
+from bpcore.backends.contract import Backend, Probe
+from bpcore.errors import BackendError, DataError, ShapeError
+from bpcore.functions.program import Program
+from bpcore.random import Purpose
+from bpcore.settings import FLOAT_DTYPES
+from bpcore.typing import Array
+
+if TYPE_CHECKING:
+    from bpcore.kernels.numba.cache import Kernel
+    from bpcore.kernels.numba.elementwise import Operand
+
+__all__ = ["NumbaBackend"]
+
+MAX_PLANS = 4096
+"""Combinations of shapes remembered; more than that means that shapes never repeat."""
+
+REPAIR = "pip install --upgrade numba"
+
+
+class _Scratch(threading.local):
+    """Small results and accumulators of one thread, so that nothing is allocated inside a step."""
+
+    def __init__(self) -> None:
+        from bpcore.kernels.numba.rowwise import SUMS
+
+        self.sums = np.empty(SUMS)
+        self.refused = np.empty(1, np.int64)
+        self.finite = np.empty(1, np.bool_)
+
+
+class NumbaBackend(Backend):
+    """The engine's operations with Numba; see :class:`bpcore.backends.contract.Backend` for the contract.
+
+    Raises
+    ------
+    BackendError
+        If Numba is installed but cannot be imported (often: it does not know this version of NumPy).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bpcore.functions.program import Program
+    >>> z = np.array([-1.0, 2.0])
+    >>> NumbaBackend().elementwise(Program("h = max(z, 0)"), out=np.empty(2), z=z)
+    array([0., 2.])
+    """
+
+    name: ClassVar[str] = "numba"
+    import_error: ClassVar[str | None] = None
+    """Why importing Numba failed when it was tried, None while it has not failed."""
+
+    def __init__(self) -> None:
+        try:
+            from bpcore.kernels.numba import elementwise, philox, rowwise
+        except Exception as error:
+            # any exception: a broken installation fails in many ways
+            type(self).import_error = f"{type(error).__name__}: {error}"
+            raise BackendError(f"Numba is installed but cannot be imported ({self.import_error})") from error
+        self._elementwise, self._rowwise, self._philox = elementwise, rowwise, philox
+        self._plans: dict[tuple[Any, ...], Callable[..., None]] = {}
+        self._kernels: dict[tuple[Any, ...], Callable[..., None]] = {}
+        self._scratch = _Scratch()
+        self._largest = {dtype: np.array([np.finfo(dtype).max], dtype) for dtype in FLOAT_DTYPES}
+
+    @classmethod
+    def probe(cls) -> Probe:
+        """Look whether Numba is installed, without importing it."""
+        try:
+            if importlib.util.find_spec("numba") is None:
+                return Probe(False, "Numba is not installed", "pip install numba")
+            version = importlib.metadata.version("numba")
+        except Exception as error:
+            return Probe(False, f"Numba cannot be examined ({type(error).__name__}: {error})", REPAIR)
+        facts = {"numba": version, "numpy": np.__version__}
+        if cls.import_error is not None:
+            return Probe(False, f"Numba {version} cannot be imported ({cls.import_error})", REPAIR, facts)
+        return Probe(True, f"Numba {version}", facts=facts)
+
+    # ---------------------------------------------------------------- matrix products
+
+    def matmul(self, A: Array, B: Array, out: Array, *, transpose_a: bool = False, transpose_b: bool = False) -> Array:
+        """Multiply with BLAS; see :meth:`Backend.matmul`."""
+        if transpose_a:
+            A = A.T
+        if transpose_b:
+            B = B.T
+        if out.flags.c_contiguous and A.dtype == out.dtype:
+            # the same BLAS call as matmul, with half the overhead
+            return np.dot(A, B, out=out)
+        return np.matmul(A, B, out=out)
+
+    # ---------------------------------------------------------------- element-wise
+
+    def elementwise(self, program: Program, *, out: Array | tuple[Array, ...], **args: Array | float) -> Any:
+        """Run the compiled loop of a program; see :meth:`Backend.elementwise`."""
+        outs = out if isinstance(out, tuple) else (out,)
+        # the arrays' shapes, strides and dtypes in order; None for a number, k for the very array of output k
+        key: list[Any] = [program.key]
+        values: list[Any] = []
+        try:
+            for array in outs:
+                key += (array.shape, array.strides, array.dtype)
+            first = outs[0]
+            for name in program.inputs:
+                value = args[name]
+                if type(value) is float:
+                    key.append(None)
+                elif value is first:
+                    key.append(0)
+                    continue
+                elif isinstance(value, np.ndarray):
+                    same = _position(value, outs)
+                    if same is not None:
+                        key.append(same)
+                        continue
+                    key += (value.shape, value.strides, value.dtype)
+                else:
+                    value = _number(program, name, value)
+                    key.append(None)
+                values.append(value)
+        except (KeyError, AttributeError):
+            self._refuse(program, outs, args)
+        lookup = tuple(key)
+        kernel = self._plans.get(lookup)
+        if kernel is None:
+            kernel = self._plan(program, outs, args, lookup)
+        try:
+            kernel(*outs, *values)
+        except TypeError:
+            self._refuse(program, outs, args)
+        return out
+
+    def _plan(
+        self, program: Program, outs: tuple[Array, ...], args: dict[str, Any], lookup: tuple[Any, ...]
+    ) -> Callable[..., None]:
+        """Check a new combination of arrays, find or compile its loop, and remember it."""
+        dtype = outs[0].dtype
+        outputs, arguments = _classify(program, outs, args, self._elementwise.Operand)
+        identity = (program, outputs, arguments, dtype)
+        # no lock: two threads that come here at once compile the same thing, and either result serves
+        kernel = self._kernels.get(identity)
+        if kernel is None:
+            kernel = self._elementwise.compile_program(program, outputs, arguments, dtype)
+            self._kernels[identity] = kernel
+        if len(self._plans) >= MAX_PLANS:
+            self._plans.clear()
+        plan = self._plans[lookup] = _for_numbers(kernel) if outs[0].ndim == 0 else kernel
+        return plan
+
+    def _refuse(self, program: Program, outs: tuple[Array, ...], args: dict[str, Any]) -> NoReturn:
+        """Find out what is wrong with the arguments and raise the error for it."""
+        missing = [name for name in program.inputs if name not in args]
+        if missing:
+            needed = ", ".join(program.inputs)
+            raise ShapeError(f"{program.name}: no value for {', '.join(missing)}; it needs {needed}") from None
+        _classify(program, outs, args, self._elementwise.Operand)
+        unaligned = [
+            name for name in program.inputs if isinstance(args[name], np.ndarray) and not args[name].flags.aligned
+        ]
+        raise ShapeError(
+            f"{program.name}: {', '.join(unaligned) or 'an output'} is not aligned in memory; pass a copy"
+        ) from None
+
+    # ---------------------------------------------------------------- reductions
+
+    def column_sums(self, A: Array, out: Array) -> Array:
+        """Sum the rows in float64; see :meth:`Backend.column_sums`."""
+        if A.ndim != 2 or out.shape != (A.shape[1],):
+            raise ShapeError(f"column_sums: A is {A.shape} and out {out.shape}; expected (m, n) and (n,)")
+        self._run("column_sums", self._rowwise.column_sums, A.dtype, A, self._scratch.sums, out)
+        return out
+
+    def total(self, A: Array, out: Array) -> Array:
+        """Sum all elements in float64; see :meth:`Backend.total`."""
+        self._run("total", self._rowwise.total, A.dtype, A.reshape(-1), _one("total", out))
+        return out
+
+    def sum_squares(self, A: Array, out: Array) -> Array:
+        """Sum the squares in float64; see :meth:`Backend.sum_squares`."""
+        self._run("sum_squares", self._rowwise.sum_squares, A.dtype, A.reshape(-1), _one("sum_squares", out))
+        return out
+
+    def all_finite(self, A: Array) -> bool:
+        """Whether no element is NaN or infinite; see :meth:`Backend.all_finite`."""
+        if A.dtype not in FLOAT_DTYPES:
+            return super().all_finite(A)
+        finite = self._scratch.finite
+        self._run("all_finite", self._rowwise.all_finite, A.dtype, A.reshape(-1), self._largest[A.dtype], finite)
+        return bool(finite[0])
+
+    # ---------------------------------------------------------------- rows
+
+    def softmax(self, Z: Array, out: Array) -> Array:
+        """Softmax of every row; see :meth:`Backend.softmax`."""
+        return self._rows("softmax", self._rowwise.softmax, Z, out)
+
+    def log_softmax(self, Z: Array, out: Array) -> Array:
+        """Logarithm of the softmax of every row; see :meth:`Backend.log_softmax`."""
+        return self._rows("log_softmax", self._rowwise.log_softmax, Z, out)
+
+    def backprop_softmax(self, G: Array, H: Array, out: Array) -> Array:
+        """Jacobian of softmax times G; see :meth:`Backend.backprop_softmax`."""
+        return self._rows("backprop_softmax", self._rowwise.backprop_softmax, G, H, out)
+
+    def backprop_log_softmax(self, G: Array, H: Array, out: Array) -> Array:
+        """Jacobian of log-softmax times G; see :meth:`Backend.backprop_log_softmax`."""
+        return self._rows("backprop_log_softmax", self._rowwise.backprop_log_softmax, G, H, out)
+
+    def _rows(self, name: str, kernel: Kernel, *arrays: Array) -> Array:
+        first = arrays[0]
+        if first.ndim != 2 or any(array.shape != first.shape for array in arrays[1:]):
+            shapes = ", ".join(str(array.shape) for array in arrays)
+            raise ShapeError(f"{name}: all arrays need one shape (m, n), got {shapes}")
+        if first.size:
+            self._run(name, kernel, first.dtype, *arrays)
+        return arrays[-1]
+
+    def take_rows(self, X: Array, index: Array, out: Array) -> Array:
+        """Gather rows; see :meth:`Backend.take_rows`.
+
+        Raises
+        ------
+        DataError
+            If an index is negative or too large: the loop would read memory that is not X's.
+        """
+        if X.ndim not in (1, 2) or out.shape != (*index.shape, *X.shape[1:]) or index.ndim != 1:
+            raise ShapeError(
+                f"take_rows: X is {X.shape}, index {index.shape}, out {out.shape}; expected (p, n), (m,), (m, n)"
+            )
+        source, target = (X.reshape(-1, 1), out.reshape(-1, 1)) if X.ndim == 1 else (X, out)
+        refused = self._scratch.refused
+        self._run("take_rows", self._rowwise.take_rows, X.dtype, source, index, target, refused)
+        if refused[0] >= 0:
+            found = index[refused[0]]
+            raise DataError(f"take_rows: index[{refused[0]}] is {found}, but X has {X.shape[0]} rows")
+        return out
+
+    def row_hits(self, H: Array, labels: Array, threshold: float, out: Array) -> Array:
+        """Mark the rows classified rightly; see :meth:`Backend.row_hits`."""
+        if H.ndim != 2 or not labels.shape == out.shape == H.shape[:1]:
+            raise ShapeError(
+                f"row_hits: H is {H.shape}, labels {labels.shape}, out {out.shape}; expected (m, n), (m,), (m,)"
+            )
+        if H.size:
+            self._run("row_hits", self._rowwise.row_hits, H.dtype, H, labels, float(threshold), out)
+        return out
+
+    # ---------------------------------------------------------------- randomness
+
+    def random_bits(self, out: Array, *, seed: int, purpose: Purpose, step: int = 0, layer: int = 0) -> Array:
+        """Fill with Philox bits; see :meth:`Backend.random_bits`."""
+        if out.dtype != np.uint32 or out.ndim != 1:
+            raise ShapeError(f"random_bits: out must be uint32 of shape (n,), got {out.dtype} {out.shape}")
+        # checks the numbers and raises the error for a wrong one
+        random.random_bits(0, seed=seed, purpose=purpose, step=step, layer=layer)
+        self._run("random_bits", self._philox.random_bits, out.dtype, out, seed, int(purpose), step, layer)
+        return out
+
+    def dropout_mask(self, out: Array, *, rate: float, seed: int, step: int, layer: int) -> Array:
+        """Draw an inverted-dropout mask; see :meth:`Backend.dropout_mask`."""
+        random.random_bits(0, seed=seed, purpose=Purpose.DROPOUT, step=step, layer=layer)
+        target = out.reshape(-1)
+        numbers = (int(rate * 2**32), 1 / (1 - rate), seed, int(Purpose.DROPOUT), step, layer)
+        self._run("dropout_mask", self._philox.dropout_mask, out.dtype, target, *numbers)
+        if not out.flags.c_contiguous:
+            out[...] = target.reshape(out.shape)
+        return out
+
+    def _run(self, name: str, kernel: Kernel, dtype: np.dtype[Any], *args: Any) -> None:
+        """Run the kernel for contiguous arrays, or, if it does not take these, the one for any strides."""
+        try:
+            kernel[dtype](*args)
+        except TypeError:
+            try:
+                kernel[dtype, "A"](*args)
+            except (TypeError, NotImplementedError):
+                found = ", ".join(
+                    f"{array.dtype} {array.shape}" + ("" if array.flags.writeable else " (read-only)")
+                    for array in args
+                    if isinstance(array, np.ndarray)
+                )
+                raise ShapeError(f"{name}: these arrays do not fit together: {found}") from None
+
+    # ---------------------------------------------------------------- the device
+
+    def describe(self) -> dict[str, Any]:
+        """Versions, threading layers, cache folder and native operations."""
+        import numba
+
+        from bpcore.backends.diagnosis import blas_libraries, threading_layers
+        from bpcore.kernels.numba.cache import folder
+
+        return {
+            **super().describe(),
+            "threads": numba.config.NUMBA_NUM_THREADS,
+            "threading_layers": threading_layers(),
+            "svml": bool(numba.config.USING_SVML),
+            "compiles": not numba.config.DISABLE_JIT,
+            "cache": str(folder()),
+            "blas": blas_libraries(),
+        }
+
+
+def _position(value: Array, outs: tuple[Array, ...]) -> int | None:
+    """Return k if the value is the very array of output k."""
+    for k, array in enumerate(outs):
+        if value is array:
+            return k
+    return None
+
+
+def _number(program: Program, name: str, value: Any) -> float:
+    if isinstance(value, int | float | np.number | np.bool_):
+        return float(value)
+    raise ShapeError(
+        f"{program.name} on numba got {type(value).__module__}.{type(value).__name__} for {name!r}; "
+        "bring it here with backend.asarray"
+    )
+
+
+def _one(name: str, out: Array) -> Array:
+    if out.shape != (1,):
+        raise ShapeError(f"{name}: out is {out.shape}; expected (1,)")
+    return out
+
+
+def _for_numbers(kernel: Callable[..., None]) -> Callable[..., None]:
+    """Let a kernel for vectors take arrays without axes."""
+
+    def run(*arrays: Any) -> None:
+        kernel(*(array.reshape(1) if isinstance(array, np.ndarray) else array for array in arrays))
+
+    return run
+
+
+def _classify(
+    program: Program, outs: tuple[Array, ...], args: dict[str, Any], make: type[Operand]
+) -> tuple[tuple[Operand, ...], tuple[Operand, ...]]:
+    """Check shapes, dtypes and access, and say how each array is laid out."""
+    if len(outs) != len(program.outputs):
+        needed = ", ".join(program.outputs)
+        raise ShapeError(f"{program.name}: {len(outs)} arrays for the outputs {needed}")
+    for name, array in zip(program.outputs, outs, strict=True):
+        if not isinstance(array, np.ndarray):
+            raise ShapeError(f"{program.name}: output {name!r} is {type(array).__name__}, not a NumPy array")
+        if array.shape != outs[0].shape or array.dtype != outs[0].dtype:
+            raise ShapeError(
+                f"{program.name}: all outputs need one shape and dtype, got "
+                f"{outs[0].shape} {outs[0].dtype} and {array.shape} {array.dtype}"
+            )
+        if not array.flags.writeable:
+            raise ShapeError(f"{program.name}: output {name!r} is read-only; pass a writable array")
+    shape, dtype = outs[0].shape, outs[0].dtype
+    if len(shape) > 2:
+        raise ShapeError(f"{program.name}: the result has {len(shape)} axes; at most two are possible")
+    if dtype not in FLOAT_DTYPES:
+        raise ShapeError(f"{program.name}: the result is {dtype}; possible: float32, float64")
+    outputs = tuple(make("full", max(array.ndim, 1), array.flags.c_contiguous) for array in outs)
+    arguments = tuple(_operand(program, name, args[name], outs, make) for name in program.inputs)
+    return outputs, arguments
+
+
+def _operand(program: Program, name: str, value: Any, outs: tuple[Array, ...], make: type[Operand]) -> Operand:
+    if not isinstance(value, np.ndarray):
+        _number(program, name, value)
+        return make("scalar")
+    shape, dtype = outs[0].shape, outs[0].dtype
+    if value.dtype != dtype:
+        raise ShapeError(f"{program.name}: {name!r} is {value.dtype} but the result is {dtype}; convert one of them")
+    same = _position(value, outs)
+    if same is not None:
+        return make("same", output=same)
+    contiguous, n = value.flags.c_contiguous, shape[-1] if shape else 1
+    if value.shape == shape:
+        return make("full", max(value.ndim, 1), contiguous)
+    if value.size == 1:
+        return make("one", value.ndim if shape else max(value.ndim, 1), contiguous)
+    if value.shape in ((n,), (1, n)):
+        return make("row", value.ndim, contiguous)
+    if len(shape) == 2 and value.shape == (shape[0], 1):
+        return make("column", 2, contiguous)
+    m = shape[0] if len(shape) == 2 else 1
+    raise ShapeError(
+        f"{program.name}: {name!r} has shape {value.shape}, which does not fit a result of shape {shape}; "
+        f"possible: {shape}, ({n},), (1, {n}), ({m}, 1) or one element"
+    )

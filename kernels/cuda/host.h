@@ -1,0 +1,319 @@
+// Runs the .cuh sources on a CPU: the threads of a block as fibers under a random, repeatable schedule.
+//
+// For tests only; include before the sources and compile with g++ on Linux. A fiber runs until it waits at a barrier or
+// a shuffle, then another one is picked at random from the seed. What this finds: missing barriers (shared memory
+// starts as NaN and the order of the threads varies), barriers and shuffles that not all threads reach, and, built
+// with AddressSanitizer, every access outside a global or shared array. What it cannot find: races between two
+// accesses without a switch between them, and anything about speed.
+
+#pragma once
+
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <ucontext.h>
+
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#include <sanitizer/common_interface_defs.h>
+#define HOST_STACK (256 * 1024)
+#else
+#define HOST_STACK (64 * 1024)
+#endif
+
+#define __device__
+#define __global__
+#define __forceinline__ inline
+#define SHARED_ARRAY(type, name, count) \
+    static char name##_site;            \
+    type* const name = static_cast<type*>(host::shared(&name##_site, sizeof(type) * (count)))
+#define __syncthreads() host::barrier(__LINE__)
+// Appended for every kernel: the entry point through which the tests launch it.
+#define HOST_KERNEL(name)                                                                     \
+    extern "C" const char* host_launch_##name(const host::Launch* launch, void** arguments) { \
+        return host::run(*launch, host::bind(name, arguments));                               \
+    }
+
+struct Index3 {
+    unsigned x, y, z;
+};
+
+static Index3 threadIdx, blockIdx, blockDim, gridDim;
+
+inline float __int_as_float(int bits) {
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+inline double __longlong_as_double(long long bits) {
+    double x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+inline unsigned __umulhi(unsigned a, unsigned b) { return static_cast<unsigned>((uint64_t(a) * b) >> 32); }
+
+namespace host {
+
+struct Launch {
+    unsigned grid[3];
+    unsigned block[3];
+    unsigned long long seed;  // 0: threads in order; 1: in reverse order; others: at random
+    int fibers;               // 0: threads one after another, for kernels without barriers and shuffles
+};
+
+enum State { READY, AT_BARRIER, AT_SHUFFLE, DONE };
+
+struct Fiber {
+    ucontext_t context;
+    char* stack = nullptr;
+    Index3 index;
+    State state;
+    int line;               // of the barrier at which it waits
+    unsigned mask;          // of the shuffle at which it waits
+    unsigned generation;    // number of shuffles done
+    uint64_t slot[2];       // what it gave to the last two shuffles
+};
+
+struct Shared {
+    const void* site;
+    void* memory;
+};
+
+static std::vector<Fiber> fibers;
+static std::vector<int> ready;
+static std::vector<Shared> arrays;
+static ucontext_t scheduler;
+static int current = -1;  // -1: the kernel runs without fibers
+static std::string failure;
+static void (*body)(const void*);
+static const void* closure;
+static unsigned long long random_state;
+
+inline unsigned long long next_random() {  // xorshift64*
+    random_state ^= random_state >> 12;
+    random_state ^= random_state << 25;
+    random_state ^= random_state >> 27;
+    return random_state * 0x2545F4914F6CDD1Dull;
+}
+
+#if defined(__SANITIZE_ADDRESS__)
+static const void* main_bottom;
+static size_t main_size;
+#endif
+
+inline void to_scheduler(Fiber& fiber, bool for_ever) {
+#if defined(__SANITIZE_ADDRESS__)
+    void* fake = nullptr;
+    __sanitizer_start_switch_fiber(for_ever ? nullptr : &fake, main_bottom, main_size);
+    swapcontext(&fiber.context, &scheduler);
+    __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
+#else
+    (void)for_ever;
+    swapcontext(&fiber.context, &scheduler);
+#endif
+}
+
+inline void to_fiber(Fiber& fiber) {
+    threadIdx = fiber.index;
+#if defined(__SANITIZE_ADDRESS__)
+    void* fake = nullptr;
+    __sanitizer_start_switch_fiber(&fake, fiber.stack, HOST_STACK);
+    swapcontext(&scheduler, &fiber.context);
+    __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
+#else
+    swapcontext(&scheduler, &fiber.context);
+#endif
+}
+
+// Stop the kernel. A fiber never returns from here; its stack is used anew by the next launch.
+[[noreturn]] inline void fail(const std::string& message) {
+    failure = message;
+    if (current < 0) throw std::runtime_error(message);
+    to_scheduler(fibers[current], true);
+    abort();
+}
+
+inline void wait(State state) {
+    Fiber& fiber = fibers[current];
+    fiber.state = state;
+    to_scheduler(fiber, false);
+}
+
+inline void barrier(int line) {
+    if (current < 0) fail("__syncthreads in a kernel that was launched without fibers");
+    fibers[current].line = line;
+    wait(AT_BARRIER);
+}
+
+// Shared memory of the block: one allocation a declaration, filled with one bits (NaN, or -1).
+inline void* shared(const void* site, size_t size) {
+    for (const Shared& array : arrays) {
+        if (array.site == site) return array.memory;
+    }
+    void* memory = aligned_alloc(16, (size + 15) / 16 * 16);
+    memset(memory, 0xff, size);
+    arrays.push_back({site, memory});
+    return memory;
+}
+
+template <class V> V shuffle_xor(unsigned mask, V value, int lane_mask) {
+    static_assert(sizeof(V) <= 8, "a shuffle moves at most 8 bytes");
+    if (current < 0) fail("a shuffle in a kernel that was launched without fibers");
+    Fiber& fiber = fibers[current];
+    const int parity = fiber.generation++ % 2, partner = current ^ lane_mask;
+    memcpy(&fiber.slot[parity], &value, sizeof value);
+    fiber.mask = mask;
+    wait(AT_SHUFFLE);
+    memcpy(&value, &fibers[partner].slot[parity], sizeof value);
+    return value;
+}
+
+// Wake the lanes of a warp once all lanes of the mask have arrived.
+inline void complete_shuffle(int number) {
+    const int first = number / 32 * 32;
+    const unsigned mask = fibers[number].mask;
+    for (int lane = 0; lane < 32; ++lane) {
+        if (!(mask >> lane & 1)) continue;
+        if (first + lane >= static_cast<int>(fibers.size())) {
+            failure = "a shuffle names lane " + std::to_string(lane) + ", which the block does not have";
+            return;
+        }
+        const Fiber& other = fibers[first + lane];
+        if (other.state == DONE) failure = "a shuffle names lane " + std::to_string(lane) + ", which has returned";
+        if (other.state != AT_SHUFFLE || other.mask != mask) return;
+    }
+    for (int lane = 0; lane < 32; ++lane) {
+        if (mask >> lane & 1) {
+            fibers[first + lane].state = READY;
+            ready.push_back(first + lane);
+        }
+    }
+}
+
+// Wake all threads once all have arrived, at the same line.
+inline void complete_barrier() {
+    int line = -1;
+    for (const Fiber& fiber : fibers) {
+        if (fiber.state == DONE) failure = "__syncthreads is not reached by a thread that has returned";
+        if (fiber.state == AT_SHUFFLE) failure = "some threads wait at a shuffle, others elsewhere: deadlock";
+        if (line >= 0 && fiber.state == AT_BARRIER && fiber.line != line) {
+            failure = "threads of one block wait at different __syncthreads";
+        }
+        line = fiber.line;
+    }
+    for (size_t i = 0; failure.empty() && i < fibers.size(); ++i) {
+        fibers[i].state = READY;
+        ready.push_back(static_cast<int>(i));
+    }
+}
+
+inline void enter() {
+#if defined(__SANITIZE_ADDRESS__)
+    __sanitizer_finish_switch_fiber(nullptr, &main_bottom, &main_size);
+#endif
+    body(closure);
+    fibers[current].state = DONE;
+    to_scheduler(fibers[current], true);
+}
+
+inline int pick(unsigned long long seed) {
+    size_t at = 0;
+    for (size_t i = 0; i < ready.size() && seed < 2; ++i) {
+        if (seed == 0 ? ready[i] < ready[at] : ready[i] > ready[at]) at = i;
+    }
+    if (seed >= 2) at = next_random() % ready.size();
+    const int number = ready[at];
+    ready[at] = ready.back();
+    ready.pop_back();
+    return number;
+}
+
+inline void run_block(unsigned long long seed) {
+    ready.clear();
+    for (size_t i = 0; i < fibers.size(); ++i) {
+        Fiber& fiber = fibers[i];
+        const unsigned n = static_cast<unsigned>(i);
+        fiber.index = {n % blockDim.x, n / blockDim.x % blockDim.y, n / blockDim.x / blockDim.y};
+        fiber.state = READY;
+        fiber.generation = 0;
+        if (!fiber.stack) fiber.stack = static_cast<char*>(malloc(HOST_STACK));
+#if defined(__SANITIZE_ADDRESS__)
+        __asan_unpoison_memory_region(fiber.stack, HOST_STACK);  // frames of the block before were left, not returned
+#endif
+        getcontext(&fiber.context);
+        fiber.context.uc_stack.ss_sp = fiber.stack;
+        fiber.context.uc_stack.ss_size = HOST_STACK;
+        fiber.context.uc_link = nullptr;
+        makecontext(&fiber.context, enter, 0);
+        ready.push_back(static_cast<int>(i));
+    }
+    size_t done = 0;
+    while (failure.empty() && done < fibers.size()) {
+        if (ready.empty()) {
+            complete_barrier();
+            continue;
+        }
+        current = pick(seed);
+        to_fiber(fibers[current]);
+        if (fibers[current].state == DONE) ++done;
+        if (fibers[current].state == AT_SHUFFLE && failure.empty()) complete_shuffle(current);
+    }
+}
+
+inline void run_block_without_fibers() {
+    current = -1;
+    for (threadIdx.z = 0; threadIdx.z < blockDim.z; ++threadIdx.z) {
+        for (threadIdx.y = 0; threadIdx.y < blockDim.y; ++threadIdx.y) {
+            for (threadIdx.x = 0; threadIdx.x < blockDim.x; ++threadIdx.x) body(closure);
+        }
+    }
+}
+
+// Run every block, in the order of the seed. Returns nullptr, or what went wrong.
+template <class Call> const char* run(const Launch& launch, Call call) {
+    closure = &call;
+    body = [](const void* p) { (*static_cast<const Call*>(p))(); };
+    gridDim = {launch.grid[0], launch.grid[1], launch.grid[2]};
+    blockDim = {launch.block[0], launch.block[1], launch.block[2]};
+    random_state = launch.seed * 0x9E3779B97F4A7C15ull | 1;
+    failure.clear();
+    if (launch.fibers) {
+        const size_t threads = size_t(blockDim.x) * blockDim.y * blockDim.z;
+        for (size_t i = threads; i < fibers.size(); ++i) free(fibers[i].stack);
+        fibers.resize(threads);
+    }
+    std::vector<unsigned> blocks(gridDim.x * gridDim.y * gridDim.z);
+    for (unsigned i = 0; i < blocks.size(); ++i) blocks[i] = i;
+    for (size_t i = blocks.size(); launch.seed > 1 && i > 1; --i) std::swap(blocks[i - 1], blocks[next_random() % i]);
+    for (size_t i = 0; i < blocks.size() && failure.empty(); ++i) {
+        const unsigned b = blocks[launch.seed == 1 ? blocks.size() - 1 - i : i];
+        blockIdx = {b % gridDim.x, b / gridDim.x % gridDim.y, b / gridDim.x / gridDim.y};
+        try {
+            launch.fibers ? run_block(launch.seed) : run_block_without_fibers();
+        } catch (const std::runtime_error&) {  // thrown by fail, which has kept the message
+        }
+        for (const Shared& array : arrays) free(array.memory);
+        arrays.clear();
+    }
+    current = -1;
+    return failure.empty() ? nullptr : failure.c_str();
+}
+
+template <class... P, size_t... I> auto bind_each(void (*kernel)(P...), void** arguments, std::index_sequence<I...>) {
+    return [=] { kernel(*static_cast<P*>(arguments[I])...); };
+}
+template <class... P> auto bind(void (*kernel)(P...), void** arguments) {
+    return bind_each(kernel, arguments, std::index_sequence_for<P...>());
+}
+
+}  // namespace host
+
+template <class V> V __shfl_xor_sync(unsigned mask, V value, int lane_mask) {
+    return host::shuffle_xor(mask, value, lane_mask);
+}

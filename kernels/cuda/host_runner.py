@@ -1,0 +1,164 @@
+"""Runs CUDA sources on the CPU, for tests: g++ builds them with ``host.h``, ctypes launches them on NumPy arrays.
+
+Nothing here measures or claims anything about a GPU. It shows that the text that a GPU would get computes the right
+numbers, under several orders of its threads, and stays inside its arrays.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+__all__ = ["SEEDS", "HostModule", "HostRunError", "unavailable"]
+
+SEEDS = (0, 1, 2, 3)
+"""Schedules worth trying: threads in order, in reverse order, and two random ones."""
+
+_KERNEL = re.compile(r'extern "C" __global__ void (\w+)\(([^)]*)\)')
+_COMMENT = re.compile(r"/\*.*?\*/")
+_WAITS = re.compile(r"__syncthreads\(\)|__shfl_xor_sync\(")
+_FLAGS = ("-std=c++17", "-O1", "-g1", "-fno-strict-aliasing", "-ffp-contract=off", "-Wno-unknown-pragmas", "-w")
+_ITEM = re.compile(r"typedef (\w+) T;")
+_SCALARS = {
+    "int": np.int32,
+    "long long": np.int64,
+    "unsigned int": np.uint32,
+    "unsigned long long": np.uint64,
+    "float": np.float32,
+    "double": np.float64,
+}
+_SANITIZE = ("-fsanitize=address", "-fno-omit-frame-pointer")
+
+
+class HostRunError(RuntimeError):
+    """A kernel does something that would hang or be undefined on a GPU, or its source does not compile."""
+
+
+class _Launch(ctypes.Structure):
+    _fields_ = (
+        ("grid", ctypes.c_uint * 3),
+        ("block", ctypes.c_uint * 3),
+        ("seed", ctypes.c_ulonglong),
+        ("fibers", ctypes.c_int),
+    )
+
+
+def unavailable() -> str:
+    """Why kernels cannot be run on this machine's CPU; empty when they can."""
+    if platform.system() != "Linux":
+        return f"the fibers of host.h are written for Linux, this is {platform.system()}"
+    return "" if shutil.which("g++") else "g++ is not installed"
+
+
+class HostModule:
+    """Kernels of one translation unit, built for the CPU.
+
+    Parameters
+    ----------
+    source : str
+        CUDA C++, as from :func:`bpcore.kernels.cuda.source.unit_source`.
+    folder : Path
+        Where to build; a library that is there already for the same text is used again.
+    sanitize : bool, default False
+        Build with AddressSanitizer. The process must have been started with its library preloaded.
+
+    Raises
+    ------
+    HostRunError
+        If g++ refuses the source.
+    """
+
+    def __init__(self, source: str, folder: Path, *, sanitize: bool = False) -> None:
+        header = str(files(__package__).joinpath("host.h"))
+        item = _ITEM.search(source)
+        element = item.group(1) if item else "T"
+        self.kernels = {name: _parameters(text, element) for name, text in _KERNEL.findall(_COMMENT.sub("", source))}
+        # Threads may run one after another only if none of them ever waits for another.
+        self.fibers = bool(_WAITS.search(source))
+        text = "\n".join([f'#include "{header}"', source, *(f"HOST_KERNEL({name})" for name in self.kernels), ""])
+        flags = _FLAGS + (_SANITIZE if sanitize else ())
+        key = hashlib.sha256("\0".join([text, Path(header).read_text("utf-8"), *flags]).encode()).hexdigest()[:24]
+        library = folder / f"host-{key}.so"
+        if not library.exists():
+            self._build(text, flags, library)
+        self._library = ctypes.CDLL(str(library))
+
+    @staticmethod
+    def _build(text: str, flags: tuple[str, ...], library: Path) -> None:
+        library.parent.mkdir(parents=True, exist_ok=True)
+        source = library.with_name(f"{library.stem}-{os.getpid()}.cpp")
+        source.write_text(text, encoding="utf-8")
+        fresh = source.with_suffix(".so")
+        command = ["g++", *flags, "-shared", "-fPIC", "-o", str(fresh), str(source)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise HostRunError(f"g++ refuses {source}:\n{done.stderr[:4000]}")
+        source.unlink()
+        fresh.replace(library)
+
+    def launch(
+        self, name: str, grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...], *, seed: int = 2
+    ) -> None:
+        """Run a kernel to its end.
+
+        Parameters
+        ----------
+        name : str
+            Name of the kernel.
+        grid, block : tuple of int
+            One to three sizes, as in a CUDA launch.
+        arguments : tuple
+            NumPy arrays (their address is passed) and NumPy scalars (their bytes are).
+        seed : int, default 2
+            The schedule, see :data:`SEEDS`.
+
+        Raises
+        ------
+        HostRunError
+            If the arguments do not fit the parameters, which a GPU would not notice, or if threads wait for threads
+            that never come.
+        """
+        self._check(name, arguments)
+        launch = _Launch((*grid, 1, 1)[:3], (*block, 1, 1)[:3], seed, self.fibers)
+        values = [
+            np.array(argument.ctypes.data if isinstance(argument, np.ndarray) else argument) for argument in arguments
+        ]
+        pointers = (ctypes.c_void_p * len(values))(*(value.ctypes.data for value in values))
+        function = getattr(self._library, f"host_launch_{name}")
+        function.restype = ctypes.c_char_p
+        message = function(ctypes.byref(launch), pointers)
+        if message is not None:
+            raise HostRunError(f"{name}: {message.decode()}")
+
+    def _check(self, name: str, arguments: tuple[Any, ...]) -> None:
+        parameters = self.kernels[name]
+        if len(arguments) != len(parameters):
+            raise HostRunError(f"{name} takes {len(parameters)} arguments, got {len(arguments)}")
+        for number, (argument, parameter) in enumerate(zip(arguments, parameters, strict=True)):
+            is_array = isinstance(argument, np.ndarray)
+            expected = _SCALARS.get(parameter.rstrip("*"))
+            if is_array != parameter.endswith("*") or (expected and argument.dtype.itemsize != np.dtype(expected).itemsize):
+                found = f"an array of {argument.dtype}" if is_array else repr(argument)
+                raise HostRunError(f"{name}: argument {number} is {found}, the parameter is {parameter}")
+            if not is_array and expected is not None and argument.dtype != expected:
+                raise HostRunError(f"{name}: argument {number} is {argument!r}, the parameter is {parameter}")
+
+
+def _parameters(text: str, element: str) -> tuple[str, ...]:
+    """Types of a kernel's parameters, for example ``("float*", "long long")``."""
+    types = []
+    for parameter in text.split(","):
+        words, star, _ = parameter.replace("const ", "").rpartition("*")
+        word = words.strip() if star else " ".join(parameter.replace("const ", "").split()[:-1])
+        types.append((element if word == "T" else word) + star)
+    return tuple(types)

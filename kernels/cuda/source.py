@@ -1,0 +1,304 @@
+"""Translation units: the ``.cuh`` files in order, and kernels printed from programs.
+
+An element-wise kernel is printed for a program together with the *kind* of every argument, because the kind decides
+how an element is addressed:
+
+========== ==================================== ========================
+kind       argument                             loaded
+========== ==================================== ========================
+scalar     a number, passed by value            never
+one        array with a single element          once a thread
+full       array of the result's shape (m, n)   for every element
+row        array of shape (n,) or (1, n)        once a column
+column     array of shape (m, 1)                for every element
+========== ==================================== ========================
+
+With full arguments and scalars only, the kernel is flat and moves 16 bytes at a time; else it walks over rows and
+columns. What depends on scalars alone (such as ``1 - beta``) is computed on the host in float64, once a launch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+
+from bpcore.functions.expression import OPERATIONS, Call, Expr, Num, Var
+from bpcore.functions.printing import to_c
+from bpcore.functions.program import Program
+
+__all__ = ["KINDS", "UNITS", "ElementwiseKernel", "print_elementwise", "translation_unit", "unit_source"]
+
+KINDS = ("scalar", "one", "full", "row", "column")
+
+UNITS = {
+    "rowwise": ("scalar", "memory", "team", "rowwise"),
+    "reductions": ("scalar", "memory", "team", "reductions"),
+    "gather": ("scalar", "gather"),
+    "random": ("scalar", "memory", "philox", "random"),
+}
+"""Files of each translation unit, in the order in which they need one another."""
+
+_C_TYPES = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
+
+
+@cache
+def _text(name: str) -> str:
+    return files(__package__).joinpath(f"{name}.cuh").read_text(encoding="utf-8")
+
+
+def translation_unit(dtype: Any, names: Iterable[str], *printed: str) -> str:
+    """Put a translation unit together: the element type, some ``.cuh`` files, and printed kernels.
+
+    Parameters
+    ----------
+    dtype : dtype
+        float32 or float64: what ``T`` is.
+    names : iterable of str
+        Files without their suffix, in order.
+    *printed : str
+        Text that follows, for example :attr:`ElementwiseKernel.text`.
+
+    Returns
+    -------
+    str
+        CUDA C++.
+    """
+    return "\n".join([f"typedef {_C_TYPES[np.dtype(dtype)]} T;", *map(_text, names), *printed])
+
+
+def unit_source(unit: str, dtype: Any) -> str:
+    """Text of one of the fixed units (:data:`UNITS`) for a dtype.
+
+    Examples
+    --------
+    >>> unit_source("gather", "float32").splitlines()[0]
+    'typedef float T;'
+    """
+    return translation_unit(dtype, UNITS[unit])
+
+
+@dataclass(frozen=True)
+class ElementwiseKernel:
+    """A printed kernel and how to call it.
+
+    Attributes
+    ----------
+    name : str
+        Name of the kernel.
+    text : str
+        Its source, to go into a :func:`translation_unit` after ``scalar`` and ``memory``.
+    flat : bool
+        Whether it takes the number of elements; else it takes the numbers of rows and columns.
+    arrays : tuple of str
+        Program inputs that are passed as pointers, in order, after the outputs.
+    numbers : tuple of str
+        Names whose values are passed next, as ``T``: program inputs or names assigned by `host`.
+    host : Program or None
+        What to compute on the host, from the scalar inputs, before a launch.
+
+    The arguments of a launch are: outputs, arrays, numbers, sizes (int64).
+    """
+
+    name: str
+    text: str
+    flat: bool
+    arrays: tuple[str, ...]
+    numbers: tuple[str, ...]
+    host: Program | None
+
+    def source(self, dtype: Any) -> str:
+        """Text of a translation unit that holds this kernel alone."""
+        return translation_unit(dtype, ("scalar", "memory"), self.text)
+
+
+def print_elementwise(program: Program, kinds: Mapping[str, str]) -> ElementwiseKernel:
+    """Print the kernel of a program.
+
+    Parameters
+    ----------
+    program : Program
+        What to compute for every element.
+    kinds : mapping of str to str
+        One of :data:`KINDS` for each of the program's inputs.
+
+    Returns
+    -------
+    ElementwiseKernel
+        The kernel; the same text for the same program and kinds.
+
+    Examples
+    --------
+    >>> kernel = print_elementwise(Program("theta = theta - eta*(1 - mu)*g"), dict(
+    ...     theta="full", g="full", eta="scalar", mu="scalar"))
+    >>> kernel.arrays, kernel.numbers, str(kernel.host)
+    (('theta', 'g'), ('host0',), 'host0 = eta * (1 - mu)')
+    """
+    kinds = {name: kinds[name] for name in program.inputs}
+    lines, host = _split(program, {name for name, kind in kinds.items() if kind == "scalar"})
+    read = {name for _, expr in lines for name in _variables(expr)}
+    arrays = tuple(name for name, kind in kinds.items() if kind != "scalar")
+    host_names = tuple(name for name, _ in host if name in read)
+    numbers = tuple(name for name, kind in kinds.items() if kind == "scalar" and name in read) + host_names
+    digest = hashlib.sha256(f"{program.key} {sorted(kinds.items())}".encode()).hexdigest()[:16]
+    word = re.sub(r"[^A-Za-z0-9]+", "_", program.name).strip("_").lower()
+    name = f"formula_{word}_{digest}" if word else f"formula_{digest}"
+    flat = all(kind not in ("row", "column") for kind in kinds.values())
+    point = _print_point(name, lines, arrays, numbers, program.outputs)
+    grid = _print_flat if flat else _print_rows
+    text = point + grid(name, {array: kinds[array] for array in arrays}, numbers, program.outputs)
+    return ElementwiseKernel(
+        name=name,
+        text=f"// {program.name}: {program}\n{text}",
+        flat=flat,
+        arrays=arrays,
+        numbers=numbers,
+        host=Program(dict(host), name=f"{program.name}, scalars") if host else None,
+    )
+
+
+def _variables(expr: Expr) -> set[str]:
+    if isinstance(expr, Var):
+        return {expr.name}
+    return set().union(*map(_variables, expr.args)) if isinstance(expr, Call) else set()
+
+
+def _split(program: Program, scalars: set[str]) -> tuple[list[tuple[str, Expr]], list[tuple[str, Expr]]]:
+    """Divide a program into lines for the device and lines for the host.
+
+    Host names are never assigned twice, so the device may read any of them at any point.
+    """
+    taken = {*program.inputs, *(target for target, _ in program.assignments)}
+    host: dict[str, Expr] = {}
+    meaning: dict[str, Expr] = {name: Var(name) for name in scalars}  # scalar names as seen by the current line
+    device: list[tuple[str, Expr]] = []
+
+    def is_scalar(expr: Expr) -> bool:
+        return isinstance(expr, Num) or (isinstance(expr, Var) and expr.name in meaning) or _all_scalar(expr)
+
+    def _all_scalar(expr: Expr) -> bool:
+        return isinstance(expr, Call) and all(map(is_scalar, expr.args))
+
+    def on_host(expr: Expr) -> Expr:
+        """Replace names by what they mean at this line, in terms of host names."""
+        if isinstance(expr, Var):
+            return meaning[expr.name]
+        return Call(expr.op, tuple(map(on_host, expr.args))) if isinstance(expr, Call) else expr
+
+    def hoisted(expr: Expr) -> Expr:
+        expr = on_host(expr)
+        if not isinstance(expr, Call):
+            return expr
+        known = next((name for name, other in host.items() if other == expr), None)
+        if known is None:
+            known = next(name for k in range(len(taken) + len(host) + 1) if (name := f"host{k}") not in taken | set(host))
+            host[known] = expr
+        return Var(known)
+
+    def on_device(expr: Expr) -> Expr:
+        if is_scalar(expr) and not (isinstance(expr, Call) and OPERATIONS[expr.op].truth):
+            return hoisted(expr)
+        return Call(expr.op, tuple(map(on_device, expr.args))) if isinstance(expr, Call) else expr
+
+    for target, expr in program.assignments:
+        value = on_device(expr)
+        if is_scalar(expr):
+            meaning[target] = value
+        else:
+            meaning.pop(target, None)
+        if target in program.outputs or not is_scalar(expr):
+            device.append((target, value))
+    return device, list(host.items())
+
+
+def _print_point(
+    name: str, lines: list[tuple[str, Expr]], arrays: tuple[str, ...], numbers: tuple[str, ...], outputs: tuple[str, ...]
+) -> str:
+    """Print the function of one element: values in, results out by reference."""
+    parameters = [f"T v_{x}" for x in (*arrays, *numbers)] + [f"T& r_{k}" for k in range(len(outputs))]
+    declared = {*arrays, *numbers}
+    body = []
+    for target, expr in lines:
+        body.append(f"    {'' if target in declared else 'T '}v_{target} = {to_c(expr)};")
+        declared.add(target)
+    body += [f"    r_{k} = v_{output};" for k, output in enumerate(outputs)]
+    return f"DEVICE void {name}_point({', '.join(parameters)}) {{\n" + "\n".join(body) + "\n}\n"
+
+
+def _parameters(arrays: Mapping[str, str], numbers: tuple[str, ...], outputs: tuple[str, ...], sizes: str) -> str:
+    shapes = {"one": "(1,)", "row": "(n,)", "column": "(m,)", "full": "(p,)" if sizes == "p" else "(m, n)"}
+    return ",\n    ".join(
+        [
+            *(f"T* o_{k} /* {shapes['full']} */" for k in range(len(outputs))),
+            *(f"const T* a_{array} /* {shapes[kind]} */" for array, kind in arrays.items()),
+            *(f"T v_{number}" for number in numbers),
+            *(f"long long {size}" for size in sizes),
+        ]
+    )
+
+
+def _print_flat(name: str, arrays: Mapping[str, str], numbers: tuple[str, ...], outputs: tuple[str, ...]) -> str:
+    """Print a kernel over p elements: a thread owns every grid_size()-th pack, or element at the ragged end."""
+    full = [array for array, kind in arrays.items() if kind == "full"]
+    ones = [array for array, kind in arrays.items() if kind == "one"]
+    pointers = [f"o_{k}" for k in range(len(outputs))] + [f"a_{array}" for array in full]
+
+    def point(element: str, result: str) -> str:
+        values = [element.format(a) if a in full else f"v_{a}" for a in arrays] + [f"v_{x}" for x in numbers]
+        return f"{name}_point({', '.join(values + [result.format(k) for k in range(len(outputs))])});"
+
+    packed = [f"const Pack p_{a} = reinterpret_cast<const Pack*>(a_{a})[i];" for a in full]
+    packed += [f"Pack q_{k};" for k in range(len(outputs))]
+    stored = [f"reinterpret_cast<Pack*>(o_{k})[i] = q_{k};" for k in range(len(outputs))]
+    results = [f"o_{k}[i] = r_{k};" for k in range(len(outputs))]
+    lines = [
+        f'extern "C" __global__ void {name}(\n    {_parameters(arrays, numbers, outputs, "p")}) {{',
+        *(f"    const T v_{a} = a_{a}[0];" for a in ones),
+        "    long long done = 0;",
+        f"    if ({' && '.join(f'is_aligned({pointer})' for pointer in pointers)}) {{",
+        "        for (long long i = grid_index(); i < p / LANES; i += grid_size()) {",
+        *(f"            {line}" for line in packed),
+        "#pragma unroll",
+        f"            for (int k = 0; k < LANES; ++k) {point('p_{}.v[k]', 'q_{}.v[k]')}",
+        *(f"            {line}" for line in stored),
+        "        }",
+        "        done = p / LANES * LANES;",
+        "    }",
+        "    for (long long i = done + grid_index(); i < p; i += grid_size()) {",
+        f"        T {', '.join(f'r_{k}' for k in range(len(outputs)))};",
+        f"        {point('a_{}[i]', 'r_{}')}",
+        *(f"        {line}" for line in results),
+        "    }",
+        "}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _print_rows(name: str, arrays: Mapping[str, str], numbers: tuple[str, ...], outputs: tuple[str, ...]) -> str:
+    """Print a kernel over (m, n): a thread owns one column at a time and every (gridDim.y * blockDim.y)-th row."""
+    element = {"one": "v_{}", "row": "v_{}", "column": "a_{}[row]", "full": "a_{}[i]"}
+    values = [element[kind].format(a) for a, kind in arrays.items()] + [f"v_{x}" for x in numbers]
+    results = [f"r_{k}" for k in range(len(outputs))]
+    lines = [
+        f'extern "C" __global__ void {name}(\n    {_parameters(arrays, numbers, outputs, "mn")}) {{',
+        *(f"    const T v_{a} = a_{a}[0];" for a, kind in arrays.items() if kind == "one"),
+        "    const long long rows = static_cast<long long>(gridDim.y) * blockDim.y;",
+        "    for (long long column = grid_index(); column < n; column += grid_size()) {",
+        *(f"        const T v_{a} = a_{a}[column];" for a, kind in arrays.items() if kind == "row"),
+        "        long long row = static_cast<long long>(blockIdx.y) * blockDim.y + threadIdx.y;",
+        "        for (; row < m; row += rows) {",
+        "            const long long i = row * n + column;",
+        f"            T {', '.join(results)};",
+        f"            {name}_point({', '.join(values + results)});",
+        *(f"            o_{k}[i] = r_{k};" for k in range(len(outputs))),
+        "        }",
+        "    }",
+        "}",
+    ]
+    return "\n".join(lines) + "\n"

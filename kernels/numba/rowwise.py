@@ -1,0 +1,176 @@
+"""Kernels over the rows and columns of a matrix: the softmax family, sums, gathers, hits.
+
+Each is a serial loop. ``Z``, ``H``, ``G``, ``A`` have shape (m, n), one sample a row. Sums over rows or over
+everything are accumulated in float64. The NumPy reference of each stands in :data:`bpcore.backends.ops.OPS`.
+"""
+
+# mypy: disable-error-code="no-untyped-def"
+# Numba types these functions for each dtype; annotations would be ignored by it.
+
+from __future__ import annotations
+
+import numpy as np
+
+from bpcore.kernels.numba.cache import Kernel
+from bpcore.kernels.numba.scalar import exp_, from_ordered_, log_, ordered_
+
+__all__ = [
+    "SUMS",
+    "all_finite",
+    "backprop_log_softmax",
+    "backprop_softmax",
+    "column_sums",
+    "log_softmax",
+    "row_hits",
+    "softmax",
+    "sum_squares",
+    "take_rows",
+    "total",
+]
+
+SUMS = 256
+"""Columns summed at a time by ``column_sums``: 2 KiB of float64, far inside the first-level cache."""
+
+
+@Kernel("T2", "T2!", reassociate=True)
+def softmax(Z, out):
+    """``exp(z - max) / sum(exp(z - max))`` in every row; a NaN makes its whole row NaN, through the sum."""
+    m, n = Z.shape
+    for i in range(m):
+        best = ordered_(Z[i, 0])
+        for j in range(1, n):
+            key = ordered_(Z[i, j])
+            best = key if key > best else best
+        top = from_ordered_(best)
+        row_sum = top - top
+        for j in range(n):
+            e = exp_(Z[i, j] - top)
+            out[i, j] = e
+            row_sum += e
+        for j in range(n):
+            out[i, j] /= row_sum
+
+
+@Kernel("T2", "T2!", reassociate=True)
+def log_softmax(Z, out):
+    """``z - max - ln(sum(exp(z - max)))`` in every row."""
+    m, n = Z.shape
+    for i in range(m):
+        best = ordered_(Z[i, 0])
+        for j in range(1, n):
+            key = ordered_(Z[i, j])
+            best = key if key > best else best
+        top = from_ordered_(best)
+        row_sum = top - top
+        for j in range(n):
+            row_sum += exp_(Z[i, j] - top)
+        shift = log_(row_sum)
+        for j in range(n):
+            out[i, j] = (Z[i, j] - top) - shift
+
+
+@Kernel("T2", "T2", "T2!", reassociate=True)
+def backprop_softmax(G, H, out):
+    """``h (g - sum(g h))`` in every row, h the output of softmax."""
+    m, n = G.shape
+    for i in range(m):
+        row_sum = G[i, 0] * H[i, 0]
+        for j in range(1, n):
+            row_sum += G[i, j] * H[i, j]
+        for j in range(n):
+            out[i, j] = H[i, j] * (G[i, j] - row_sum)
+
+
+@Kernel("T2", "T2", "T2!", reassociate=True)
+def backprop_log_softmax(G, H, out):
+    """``g - exp(h) sum(g)`` in every row, h the output of log-softmax."""
+    m, n = G.shape
+    for i in range(m):
+        row_sum = G[i, 0]
+        for j in range(1, n):
+            row_sum += G[i, j]
+        for j in range(n):
+            out[i, j] = G[i, j] - exp_(H[i, j]) * row_sum
+
+
+@Kernel("T2", "float64 1!", "T1!")
+def column_sums(A, sums, out):
+    """Sum the rows of A into out (n,); ``sums`` is scratch for :data:`SUMS` numbers."""
+    m, n = A.shape
+    for start in range(0, n, SUMS):
+        width = min(SUMS, n - start)
+        for j in range(width):
+            sums[j] = 0.0
+        # four rows at a time: the accumulators are read and written a quarter as often
+        for i in range(0, m - 3, 4):
+            for j in range(width):
+                k = start + j
+                above = np.float64(A[i, k]) + np.float64(A[i + 1, k])
+                sums[j] += above + (np.float64(A[i + 2, k]) + np.float64(A[i + 3, k]))
+        for i in range(m - m % 4, m):
+            for j in range(width):
+                sums[j] += np.float64(A[i, start + j])
+        for j in range(width):
+            out[start + j] = sums[j]
+
+
+@Kernel("T1", "float64 1!", reassociate=True)
+def total(A, out):
+    """Sum of all elements, into ``out[0]``."""
+    value = 0.0
+    for p in range(A.size):
+        value += np.float64(A[p])
+    out[0] = value
+
+
+@Kernel("T1", "float64 1!", reassociate=True)
+def sum_squares(A, out):
+    """Sum of the squares of all elements, into ``out[0]``."""
+    value = 0.0
+    for p in range(A.size):
+        a = np.float64(A[p])
+        value += a * a
+    out[0] = value
+
+
+@Kernel("T1", "T1", "boolean 1!")
+def all_finite(A, largest, out):
+    """Whether every element lies within the finite range, into ``out[0]``; ``largest[0]`` is its end."""
+    bad = False
+    for p in range(A.size):
+        # false for NaN; "or" is a reduction that vectorises, an early exit is not
+        bad |= not (abs(A[p]) <= largest[0])
+    out[0] = not bad
+
+
+@Kernel("T2", "int64 1", "T2!", "int64 1!")
+def take_rows(X, index, out, refused):
+    """Gather ``out[i] = X[index[i]]``; ``refused[0]`` receives the first i whose index is out of range, else -1."""
+    rows, n = X.shape
+    refused[0] = -1
+    for i in range(index.size):
+        k = index[i]
+        if k < 0 or k >= rows:
+            refused[0] = i
+            return
+        for j in range(n):
+            out[i, j] = X[k, j]
+
+
+@Kernel("T2", "int64 1", "float64", "T1!")
+def row_hits(H, labels, threshold, out):
+    """1 where the predicted class is the label, else 0; see :meth:`bpcore.backends.contract.Backend.row_hits`."""
+    m, n = H.shape
+    for i in range(m):
+        best = H[i, 0]
+        guess = np.int64(0)
+        valid = best == best
+        for j in range(1, n):
+            h = H[i, j]
+            valid = valid and h == h
+            if h > best:
+                best = h
+                guess = j
+        if n == 1 and best > threshold:
+            guess = 1
+        out[i] = 1.0 if valid and guess == labels[i] else 0.0
