@@ -1,0 +1,166 @@
+"""A training core for multilayer perceptrons: the four equations, on NumPy, Numba and CuPy.
+
+>>> import numpy as np, bpcore as bp
+>>> net = bp.MLP([2, 8, 1], activation="tanh", output="sigmoid", seed=0)
+>>> X, y = np.array([[0, 0], [0, 1], [1, 0], [1, 1]]), np.array([0, 1, 1, 0])
+>>> run = bp.train(net, X, y, optimizer=bp.Adam(0.05), batch_size=4, epochs=300, seed=0)
+>>> net.predict_classes(X)
+array([0, 1, 1, 0])
+"""
+
+from __future__ import annotations
+
+__version__ = "0.1.0"
+
+from bpcore import errors, random
+from bpcore.backends import backends, get_backend, selection, set_backend, use_backend
+from bpcore.backends.contract import Backend
+from bpcore.backprop import (
+    Gradients,
+    Trace,
+    bp1_output_delta,
+    bp2_hidden_delta,
+    bp3_bias_grad,
+    bp4_weight_grad,
+)
+from bpcore.calls import backward, forward, sample_losses
+from bpcore.descent import Descent, descend
+from bpcore.evaluation import evaluate
+from bpcore.functions.activations import ACTIVATIONS, Activation
+from bpcore.functions.clipping import ClipLayerNorm, ClipNorm, ClipValue
+from bpcore.functions.formula import Formula
+from bpcore.functions.full_batch import LBFGS, ScipyMinimize
+from bpcore.functions.information import cross_entropy, entropy, information_content, kl_divergence
+from bpcore.functions.initializers import INITIALIZERS, Initializer
+from bpcore.functions.losses import LOSSES, CrossEntropy, Huber, Loss, Pair
+from bpcore.functions.penalties import L1, L2, Penalty
+from bpcore.functions.program import Program
+from bpcore.functions.schedules import (
+    Constant,
+    Cosine,
+    Exponential,
+    InverseTime,
+    OneCycle,
+    ReduceOnPlateau,
+    Step,
+    WarmUp,
+)
+from bpcore.functions.update_rule import UpdateRule
+from bpcore.functions.update_rules import (
+    SGD,
+    Adadelta,
+    Adagrad,
+    Adam,
+    AdamW,
+    AMSGrad,
+    Lion,
+    Momentum,
+    NAdam,
+    Nesterov,
+    RMSprop,
+)
+from bpcore.gradcheck import gradcheck
+from bpcore.network import MLP
+from bpcore.persistence.model_file import load_model as load
+from bpcore.persistence.model_file import save_model as save
+from bpcore.training.callbacks import Callback
+from bpcore.training.history import History
+from bpcore.training.loop import train
+from bpcore.training.run import Run
+from bpcore.training.spec import Dropout, StepSpec
+from bpcore.training.stopping import (
+    AccuracyReached,
+    GradientNorm,
+    LossBelow,
+    LossChange,
+    MaxSteps,
+    Patience,
+    StopRule,
+    WallClock,
+)
+from bpcore.training.trainer import Trainer
+
+__all__ = [
+    "ACTIVATIONS",
+    "INITIALIZERS",
+    "L1",
+    "L2",
+    "LBFGS",
+    "LOSSES",
+    "MLP",
+    "SGD",
+    "AMSGrad",
+    "AccuracyReached",
+    "Activation",
+    "Adadelta",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Backend",
+    "Callback",
+    "ClipLayerNorm",
+    "ClipNorm",
+    "ClipValue",
+    "Constant",
+    "Cosine",
+    "CrossEntropy",
+    "Descent",
+    "Dropout",
+    "Exponential",
+    "Formula",
+    "GradientNorm",
+    "Gradients",
+    "History",
+    "Huber",
+    "Initializer",
+    "InverseTime",
+    "Lion",
+    "Loss",
+    "LossBelow",
+    "LossChange",
+    "MaxSteps",
+    "Momentum",
+    "NAdam",
+    "Nesterov",
+    "OneCycle",
+    "Pair",
+    "Patience",
+    "Penalty",
+    "Program",
+    "RMSprop",
+    "ReduceOnPlateau",
+    "Run",
+    "ScipyMinimize",
+    "Step",
+    "StepSpec",
+    "StopRule",
+    "Trace",
+    "Trainer",
+    "UpdateRule",
+    "WallClock",
+    "WarmUp",
+    "backends",
+    "backward",
+    "bp1_output_delta",
+    "bp2_hidden_delta",
+    "bp3_bias_grad",
+    "bp4_weight_grad",
+    "cross_entropy",
+    "descend",
+    "entropy",
+    "errors",
+    "evaluate",
+    "forward",
+    "get_backend",
+    "gradcheck",
+    "information_content",
+    "kl_divergence",
+    "load",
+    "random",
+    "sample_losses",
+    "save",
+    "selection",
+    "set_backend",
+    "train",
+    "use_backend",
+]

@@ -1,0 +1,33 @@
+"""Everything between a file or an array and the matrices that training takes.
+
+:mod:`~bpcore.data.arrays` checks arrays at the public edge, :mod:`~bpcore.data.targets` turns labels into
+target matrices, :mod:`~bpcore.data.weights` checks sample and class weights,
+:mod:`~bpcore.data.preprocessing` holds the fixed transformations that are saved with a model,
+:mod:`~bpcore.data.datasets` and :mod:`~bpcore.data.files` read data, :mod:`~bpcore.data.split` sets a part of
+it aside.
+"""
+
+from bpcore.data.arrays import check_matrix
+from bpcore.data.datasets import DATASETS, Dataset, load_dataset
+from bpcore.data.files import load_file
+from bpcore.data.preprocessing import ClassList, Scaler, Standardizer, preprocessing_from_dict
+from bpcore.data.split import train_test_split_indices
+from bpcore.data.targets import EncodedTargets, encode_targets
+from bpcore.data.weights import check_sample_weight, class_weight_to_row_weights
+
+__all__ = [
+    "DATASETS",
+    "ClassList",
+    "Dataset",
+    "EncodedTargets",
+    "Scaler",
+    "Standardizer",
+    "check_matrix",
+    "check_sample_weight",
+    "class_weight_to_row_weights",
+    "encode_targets",
+    "load_dataset",
+    "load_file",
+    "preprocessing_from_dict",
+    "train_test_split_indices",
+]

@@ -1,0 +1,192 @@
+"""Reading tables of numbers from CSV files, with errors that name the line and the column."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bpcore.errors import DataError, unknown
+from bpcore.typing import NDArray
+
+__all__ = ["Table", "read_table"]
+
+MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?", "-"})
+
+
+@dataclass(frozen=True)
+class Table:
+    """The cells of a CSV file.
+
+    Attributes
+    ----------
+    path : Path
+        The file, for errors.
+    names : tuple of str
+        Column names; ``"0"``, ``"1"``, ... without a header.
+    rows : list of list of str
+        The cells of each data row, stripped of blanks.
+    lines : list of int
+        Line of the file (from 1) on which each row ends.
+    has_header : bool
+        Whether the names come from the file.
+    """
+
+    path: Path
+    names: tuple[str, ...]
+    rows: list[list[str]]
+    lines: list[int]
+    has_header: bool
+
+    def column_index(self, column: str) -> int:
+        """Find a column by its name, or by its number from 0 (negative: from the end).
+
+        Raises
+        ------
+        UnknownNameError
+            If there is no such column.
+        """
+        if column in self.names:
+            return self.names.index(column)
+        try:
+            number = int(column)
+        except ValueError:
+            number = len(self.names)
+        if not -len(self.names) <= number < len(self.names):
+            hint = "" if self.has_header else " (the file has no header: columns are counted from 0)"
+            raise unknown(f"column in {self.path}{hint}", column, self.names)
+        return number % len(self.names)
+
+    def numbers(self, columns: Sequence[int]) -> NDArray[np.float64]:
+        """Convert columns to float64, shape (m, number of columns).
+
+        Raises
+        ------
+        DataError
+            For the first cell that is missing, is no number or is not finite, with line and column.
+        """
+        result = np.empty((len(self.rows), len(columns)), dtype=np.float64)
+        for i, row in enumerate(self.rows):
+            for j, column in enumerate(columns):
+                value = parse_number(row[column])
+                if value is None:
+                    raise self._cell_error(i, column)
+                result[i, j] = value
+        return result
+
+    def column(self, column: int) -> NDArray[Any]:
+        """Convert one column to float64 if every cell is a number, else to text, shape (m,).
+
+        Raises
+        ------
+        DataError
+            For the first cell that is missing.
+        """
+        cells = [row[column] for row in self.rows]
+        for i, cell in enumerate(cells):
+            if cell.lower() in MISSING:
+                raise self._cell_error(i, column)
+        values = [parse_number(cell) for cell in cells]
+        if any(value is None for value in values):
+            return np.array(cells, dtype=np.str_)
+        return np.array(values, dtype=np.float64)
+
+    def _cell_error(self, row: int, column: int) -> DataError:
+        cell = self.rows[row][column]
+        place = f"{self.path}, line {self.lines[row]}, column {self.names[column]!r}"
+        if cell.lower() in MISSING:
+            return DataError(f"{place}: the value is missing ({cell!r}); fill it in, or remove the row or the column")
+        return DataError(
+            f"{place}: {cell[:40]!r} is not a finite number; features must be numeric: encode the column "
+            "as numbers (one 0/1 column for each category) or remove it"
+        )
+
+
+def parse_number(cell: str) -> float | None:
+    """Return the number that a cell spells, or None; blanks, ``inf``, ``nan`` and ``1_000`` are none."""
+    try:
+        value = float(cell)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and "_" not in cell else None
+
+
+def read_table(path: Path, target: str | None = None) -> Table:
+    """Read a CSV file: UTF-8, separated by commas, semicolons or tabs, with or without a header line.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    target : str, optional
+        Name of a column that will be asked for; if the first line has it, that line is the header.
+
+    Returns
+    -------
+    Table
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read, has no data rows, or its rows differ in length.
+
+    Notes
+    -----
+    The first line is the header if it names `target`, or holds no number at all, or has text in a column
+    whose next cell is a number.
+    """
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            first = file.readline()
+            file.seek(0)
+            counts = Counter({mark: first.count(mark) for mark in ",;\t"})
+            reader = csv.reader(file, delimiter=counts.most_common(1)[0][0], strict=True)
+            numbered = [([cell.strip() for cell in row], reader.line_num) for row in reader]
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not text in UTF-8 ({error.reason} at byte {error.start})") from error
+    except csv.Error as error:
+        raise DataError(f"{path} is not a CSV file: {error}") from error
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+    numbered = [(row, line) for row, line in numbered if any(row)]
+    if not numbered:
+        raise DataError(f"{path} is empty; expected one sample a line, columns separated by commas")
+    rows = [row for row, _ in numbered]
+    width = len(rows[0])
+    for row, line in numbered:
+        if len(row) != width:
+            raise DataError(
+                f"{path}, line {line}: {len(row)} columns, but the first line has {width}; "
+                "every line needs the same number"
+            )
+    has_header = _is_header(rows, target)
+    names = tuple(rows[0]) if has_header else tuple(str(i) for i in range(width))
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise DataError(f"{path}: the header has the column {repeated[0]!r} more than once; names must differ")
+    if has_header:
+        numbered = numbered[1:]
+        if not numbered:
+            raise DataError(f"{path} has a header but no data rows")
+    return Table(path, names, [row for row, _ in numbered], [line for _, line in numbered], has_header)
+
+
+def _is_header(rows: list[list[str]], target: str | None) -> bool:
+    first = rows[0]
+    is_number = [parse_number(cell) is not None for cell in first]
+    if target is not None and target in first and not is_number[first.index(target)]:
+        return True
+    if not any(is_number):
+        return True
+    if len(rows) < 2:
+        return False
+    return any(
+        not before and cell.lower() not in MISSING and parse_number(after) is not None
+        for before, cell, after in zip(is_number, first, rows[1], strict=True)
+    )

@@ -1,0 +1,149 @@
+"""Measuring a network on data: the loss and the metrics that go with its targets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bpcore.backends.contract import Backend
+from bpcore.backprop import Trace, forward_into, loss_value, sample_scale
+from bpcore.functions.losses import Loss
+from bpcore.functions.program import Program
+from bpcore.problem import Problem, choose_loss
+from bpcore.typing import Array
+
+if TYPE_CHECKING:
+    from bpcore.network import MLP
+
+__all__ = ["Evaluator", "evaluate"]
+
+ROWS = 4096
+"""Rows that are measured at a time, so that the memory does not grow with the data."""
+
+_WEIGHTED_HITS = Program("hits = hits * w", name="weighted hits")
+_RESIDUAL = Program("r = sw * (h - y)", name="residual")
+_ROOT = Program("sw = sqrt(w)", name="root of weights")
+
+
+class Evaluator:
+    """Measures one network on one problem again and again without allocating.
+
+    Parameters
+    ----------
+    net : MLP
+        The network; its parameters may change between calls.
+    be : Backend
+        Where it computes.
+    loss : Loss
+        The loss to measure.
+    problem : Problem
+        The data, on the backend.
+    """
+
+    def __init__(self, net: MLP, be: Backend, loss: Loss, problem: Problem) -> None:
+        self.net, self.be, self.loss, self.problem = net, be, loss, problem
+        m, n_out, dtype = min(ROWS, problem.m), net.sizes[-1], net.dtype
+        self.trace = Trace.allocate(be, net.sizes, m, dtype)
+        self.terms = be.empty((m, n_out), dtype)
+        self.hits = be.empty(m, dtype)
+        blocks = -(-problem.m // m)
+        self.sums = be.zeros((3, blocks), np.float64)
+        self.weight_sum = problem.m if problem.weights is None else self._total(problem.weights)
+        self.root_weights = None
+        if problem.weights is not None and problem.labels is None:
+            self.root_weights = be.elementwise(_ROOT, out=be.empty(problem.m, dtype), w=problem.weights)
+        self.spread = self._spread() if problem.labels is None else 0.0
+
+    def _total(self, array: Array) -> float:
+        return float(self.be.to_numpy(self.be.total(array, out=self.be.empty(1, np.float64)))[0])
+
+    def _spread(self) -> float:
+        """Weighted sum of squared distances of the targets from their column means."""
+        be, Y = self.be, self.be.to_numpy(self.problem.Y).astype(np.float64)
+        w = np.ones(len(Y)) if self.problem.weights is None else be.to_numpy(self.problem.weights).astype(np.float64)
+        mean = (w[:, None] * Y).sum(axis=0) / w.sum()
+        return float((w[:, None] * (Y - mean) ** 2).sum())
+
+    @np.errstate(all="ignore")
+    def measure(self) -> dict[str, float]:
+        """Return the loss and the metrics: accuracy for classes, rmse and r2 for numbers."""
+        be, net, problem, n_out = self.be, self.net, self.problem, self.net.sizes[-1]
+        s, rows = sample_scale(self.loss, n_out), self.terms.shape[0]
+        for block, start in enumerate(range(0, problem.m, rows)):
+            stop = min(start + rows, problem.m)
+            m = stop - start
+            trace = self.trace if m == rows else self.trace.rows(m)
+            be.copy(problem.X[start:stop], out=trace.H[1])
+            forward_into(be, net, trace)
+            Z, H, Y = trace.Z[net.n_layers], trace.H[net.n_layers], problem.Y[start:stop]
+            weights = None if problem.weights is None else problem.weights[start:stop]
+            scale: Any = 1.0 if weights is None else weights.reshape(-1, 1)
+            terms, sums = self.terms[:m], self.sums
+            loss_value(be, self.loss, net.output, Z, H, Y, scale, terms, out=sums[0, block : block + 1])
+            if problem.labels is not None:
+                hits = be.row_hits(H, problem.labels[start:stop], problem.threshold, out=self.hits[:m])
+                if weights is not None:
+                    be.elementwise(_WEIGHTED_HITS, out=hits, hits=hits, w=weights)
+                be.total(hits, out=sums[1, block : block + 1])
+            else:
+                sw: Any = 1.0 if self.root_weights is None else self.root_weights[start:stop].reshape(-1, 1)
+                be.elementwise(_RESIDUAL, out=terms, h=H, y=Y, sw=sw)
+                be.sum_squares(terms, out=sums[2, block : block + 1])
+        loss_sum, hit_sum, square_sum = be.to_numpy(self.sums).sum(axis=1)
+        result = {"loss": float(s * loss_sum / self.weight_sum)}
+        if problem.labels is not None:
+            result["accuracy"] = float(hit_sum / self.weight_sum)
+        else:
+            result["rmse"] = float(np.sqrt(square_sum / (self.weight_sum * n_out)))
+            result["r2"] = float(1 - square_sum / self.spread) if self.spread > 0 else float("nan")
+        return result
+
+
+def evaluate(
+    net: MLP,
+    X: Any,
+    Y: Any,
+    loss: str | Loss | None = None,
+    *,
+    sample_weight: Any = None,
+    class_weight: Any = None,
+    backend: str | Backend | None = None,
+) -> dict[str, float]:
+    """Measure a network on data.
+
+    Parameters
+    ----------
+    net : MLP
+        The network.
+    X : array_like, shape (m, n_1)
+        Inputs.
+    Y : array_like, shape (m,) or (m, n_L)
+        Labels or target values.
+    loss : str or Loss, optional
+        The loss; by default the one that goes with the output activation.
+    sample_weight : array_like, shape (m,), optional
+        Weights of the samples.
+    class_weight : mapping or ``"balanced"``, optional
+        Weights of the classes.
+    backend : str or Backend, optional
+        Where to compute; see :meth:`bpcore.MLP.on`.
+
+    Returns
+    -------
+    dict of str to float
+        ``"loss"``, and ``"accuracy"`` when the targets are classes (1 minus the 0-1 loss), else ``"rmse"`` and
+        ``"r2"`` (over all outputs together). All are weighted means. A loss without its penalties.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bpcore import MLP
+    >>> net = MLP([2, 2], output="softmax", init="zeros", dtype="float64")
+    >>> {key: round(value, 4) for key, value in net.evaluate(np.eye(2), [0, 1]).items()}
+    {'loss': 0.6931, 'accuracy': 0.5}
+    """
+    be = net.on(backend)
+    chosen = choose_loss(net, loss)
+    problem = Problem.prepare(net, be, X, Y, chosen, sample_weight=sample_weight, class_weight=class_weight)
+    return Evaluator(net, be, chosen, problem).measure()

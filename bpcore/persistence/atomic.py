@@ -1,0 +1,93 @@
+"""Writing a file so that a reader finds the old content or the new, never half of either."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import stat
+from pathlib import Path
+
+from bpcore.errors import ModelFileError
+
+__all__ = ["write_atomically"]
+
+
+def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write `data` to `path`, replacing an existing file in one step.
+
+    Parameters
+    ----------
+    path : str or PathLike
+        The file. Its folder must exist. A symbolic link is followed; an existing file keeps its permissions.
+    data : bytes
+        The new content.
+
+    Raises
+    ------
+    ModelFileError
+        If it cannot be written (no such folder, no permission, disk full, ...). An existing file is unchanged
+        then, and nothing is left behind.
+
+    Notes
+    -----
+    The content goes to a temporary file in the same folder, is forced to the disk (fsync), and takes the
+    place of the old file by a rename, which POSIX and Windows make atomic. On POSIX the folder is forced to
+    the disk too.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "file")
+    ...     write_atomically(path, b"new")
+    ...     path.read_bytes()
+    b'new'
+    """
+    shown = os.fspath(path)
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise ModelFileError(f"cannot write {shown}: it is a folder; give the name of a file")
+    if not target.parent.is_dir():
+        raise ModelFileError(f"cannot write {shown}: there is no folder {target.parent}; create it first")
+    temporary = target.parent / f".bpcore-{secrets.token_hex(8)}.tmp"
+    try:
+        _write_and_sync(temporary, data)
+        with contextlib.suppress(FileNotFoundError):
+            os.chmod(temporary, stat.S_IMODE(os.stat(target).st_mode))
+        os.replace(temporary, target)
+    except BaseException as error:
+        # BaseException: Ctrl-C in the middle must not leave the temporary file behind either.
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, OSError):
+            reason, state = error.strerror or str(error), "unchanged" if target.exists() else "not created"
+            raise ModelFileError(f"cannot write {shown}: {reason}; the file is {state}") from error
+        raise
+    _sync_folder(target.parent)
+
+
+def _write_and_sync(path: Path, data: bytes) -> None:
+    """Create a file that must not exist and wait until its content is on the disk."""
+    # 0o666 before the umask: a model is as readable as any other file of its owner.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(path, flags, 0o666)
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Force the rename to the disk where that is possible; the content is safe in any case."""
+    if os.name != "posix":
+        return
+    with contextlib.suppress(OSError):  # some network file systems refuse to sync a folder
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,174 @@
+"""A problem: inputs, targets and weights, checked once and brought to the backend.
+
+Everything that users hand in passes through :meth:`Problem.prepare`; what is behind it may trust shapes and values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bpcore.backends.contract import Backend
+from bpcore.data.targets import encode_targets
+from bpcore.data.weights import check_sample_weight, class_weight_to_row_weights
+from bpcore.errors import DataError, ShapeError
+from bpcore.functions.losses import Loss, default_loss, get_loss
+from bpcore.network import MLP
+from bpcore.typing import Array
+
+__all__ = ["Problem", "choose_loss"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Data on the device of a backend.
+
+    Attributes
+    ----------
+    X : Array, shape (m, n_1)
+        Inputs.
+    Y : Array, shape (m, n_L)
+        Targets as the loss compares them.
+    labels : Array of int64, shape (m,), or None
+        Classes, when the targets are classes.
+    weights : Array, shape (m,), or None
+        Weight of each sample (sample weight times class weight), when any was given.
+    threshold : float
+        Output above which a network with one output says class 1.
+    """
+
+    X: Array
+    Y: Array
+    labels: Array | None
+    weights: Array | None
+    threshold: float
+
+    @property
+    def m(self) -> int:
+        """Number of samples."""
+        return int(self.X.shape[0])
+
+    @classmethod
+    def prepare(
+        cls,
+        net: MLP,
+        be: Backend,
+        X: Any,
+        Y: Any,
+        loss: Loss,
+        *,
+        sample_weight: Any = None,
+        class_weight: Any = None,
+        names: tuple[str, str] = ("X", "Y"),
+    ) -> Problem:
+        """Check the data of a network and bring it to its backend.
+
+        Parameters
+        ----------
+        net : MLP
+            Gives widths and dtype.
+        be : Backend
+            Where the data goes.
+        X : array_like, shape (m, n_1)
+            Inputs.
+        Y : array_like, shape (m,) or (m, n_L)
+            Labels or target values; see :mod:`bpcore.data.targets`.
+        loss : Loss
+            Decides what targets may be.
+        sample_weight : array_like, shape (m,), optional
+            Weights, 0 or positive, not all 0.
+        class_weight : mapping or ``"balanced"``, optional
+            Weight of each class; needs targets that are classes.
+        names : (str, str)
+            What the messages call X and Y.
+
+        Returns
+        -------
+        Problem
+            The data, on the device.
+
+        Raises
+        ------
+        ShapeError, DataError
+            If anything does not fit.
+        """
+        _, X_device = net.check_input(X, be, name=names[0])
+        m = int(X_device.shape[0])
+        if be.device != "cpu" and be.owns(Y):
+            # targets are checked on the host: one crossing before training, none in a step
+            Y = be.to_numpy(Y)
+        targets = encode_targets(
+            Y,
+            n_out=net.sizes[-1],
+            loss_targets=loss,
+            dtype=net.dtype,
+            classes=net.meta.get("classes"),
+            n_rows=m,
+            name=names[1],
+        )
+        weights = None
+        if sample_weight is not None:
+            weights = check_sample_weight(sample_weight, n_rows=m)
+        if class_weight is not None:
+            if targets.labels is None:
+                raise DataError("class_weight needs targets that are classes, such as integer labels")
+            n_classes = max(net.sizes[-1], 2)
+            by_class = class_weight_to_row_weights(
+                targets.labels, class_weight, n_classes=n_classes, classes=net.meta.get("classes")
+            )
+            weights = by_class if weights is None else weights * by_class
+        if weights is not None and not weights.any():
+            raise DataError("sample_weight times class_weight is 0 for every row, so nothing would be learned")
+        return cls(
+            X_device,
+            be.asarray(targets.Y),
+            None if targets.labels is None else be.asarray(targets.labels),
+            None if weights is None else be.asarray(weights.astype(net.dtype)),
+            targets.threshold,
+        )
+
+    def check_one_class(self, be: Backend) -> None:
+        """Refuse to train a classifier on a single class: nothing could be learned.
+
+        Raises
+        ------
+        DataError
+            If all labels are equal and there is more than one sample.
+        """
+        if self.labels is None or self.m < 2:
+            return
+        labels = be.to_numpy(self.labels)
+        if (labels == labels[0]).all():
+            raise DataError(
+                f"all {self.m} targets are class {int(labels[0])}; training a classifier needs at least two classes "
+                "(pass allow_one_class=True to train all the same)"
+            )
+
+    def check_index(self, order: Any) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Check an index matrix, one step a row.
+
+        Raises
+        ------
+        ShapeError
+            If it is not an integer matrix of at least one column with values in [0, m).
+        """
+        index = np.asarray(order)
+        if index.ndim != 2 or index.shape[1] < 1 or index.dtype.kind not in "iu":
+            raise ShapeError(
+                f"order has shape {index.shape} and dtype {index.dtype}; an integer matrix is needed, "
+                "one row of sample numbers for each step"
+            )
+        if index.size and not (0 <= int(index.min()) and int(index.max()) < self.m):
+            raise ShapeError(
+                f"order holds sample numbers from {index.min()} to {index.max()}; there are samples 0 to {self.m - 1}"
+            )
+        return np.ascontiguousarray(index, np.int64)
+
+
+def choose_loss(net: MLP, loss: str | Loss | None) -> Loss:
+    """Look a loss up, or choose the one that goes with the output activation, and check that the two fit."""
+    chosen = default_loss(net.output) if loss is None else get_loss(loss)
+    chosen.check_output(net.output)
+    return chosen

@@ -1,0 +1,1 @@
+"""Training: the step as a value, plans that carry it out, and the loop around them."""

@@ -1,0 +1,70 @@
+"""Plans: who carries out the steps of a StepSpec.
+
+A plan is chosen by name or, with ``"auto"``, by what the backend offers; the choice and its reason go into the record
+of the run. Today there is one plan, the reference; a faster one registers itself here and must equal it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from bpcore.backends.contract import Backend
+from bpcore.errors import unknown
+from bpcore.network import MLP
+from bpcore.problem import Problem
+from bpcore.training.reference import ReferencePlan, Watch
+from bpcore.training.spec import StepSpec
+from bpcore.training.state import TrainingState
+from bpcore.typing import Array
+
+__all__ = ["Plan", "choose_plan"]
+
+
+class Plan(Protocol):
+    """What the training loop asks of a plan; see :class:`~bpcore.training.reference.ReferencePlan`."""
+
+    name: str
+
+    @property
+    def gradient(self) -> Array:
+        """Gradient of the last step."""
+
+    def run(
+        self,
+        problem: Problem,
+        index: Array,
+        state: TrainingState,
+        etas: Sequence[float],
+        records: Array,
+        watch: Watch | None = None,
+    ) -> None:
+        """Run one step for each row of the index."""
+
+
+def choose_plan(plan: str, spec: StepSpec, net: MLP, be: Backend, seed: int) -> tuple[Plan, str]:
+    """Build the plan for a spec.
+
+    Parameters
+    ----------
+    plan : str
+        ``"auto"`` or the name of a plan.
+    spec, net, be, seed
+        As for :class:`~bpcore.training.reference.ReferencePlan`.
+
+    Returns
+    -------
+    plan : Plan
+        Ready to run.
+    why : str
+        The reason of the choice, for the record.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no plan of that name.
+    """
+    if plan not in ("auto", "reference"):
+        raise unknown("plan", plan, ["auto", "reference"])
+    why = "asked for" if plan == "reference" else f"the only plan for backend {be.name}"
+    return ReferencePlan(spec, net, be, seed), why
