@@ -10,19 +10,11 @@ array([0, 1, 1, 0])
 
 from __future__ import annotations
 
-__version__ = "0.1.0"
-
 from bpcore import errors, random
+from bpcore._version import __version__
 from bpcore.backends import backends, get_backend, selection, set_backend, use_backend
 from bpcore.backends.contract import Backend
-from bpcore.backprop import (
-    Gradients,
-    Trace,
-    bp1_output_delta,
-    bp2_hidden_delta,
-    bp3_bias_grad,
-    bp4_weight_grad,
-)
+from bpcore.backprop import bp1_output_delta, bp2_hidden_delta, bp3_bias_grad, bp4_weight_grad
 from bpcore.calls import backward, forward, sample_losses
 from bpcore.descent import Descent, descend
 from bpcore.evaluation import evaluate
@@ -79,6 +71,7 @@ from bpcore.training.stopping import (
     WallClock,
 )
 from bpcore.training.trainer import Trainer
+from bpcore.workspace import Gradients, Trace
 
 __all__ = [
     "ACTIVATIONS",
@@ -139,6 +132,7 @@ __all__ = [
     "UpdateRule",
     "WallClock",
     "WarmUp",
+    "__version__",
     "backends",
     "backward",
     "bp1_output_delta",

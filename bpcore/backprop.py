@@ -16,15 +16,13 @@ from bpcore.backends.contract import Backend
 from bpcore.functions.activations import Activation
 from bpcore.functions.losses import Loss
 from bpcore.functions.program import Program
-from bpcore.layout import ByLayer, ParameterLayout
-from bpcore.typing import Array, DType
+from bpcore.typing import Array
+from bpcore.workspace import Gradients, Trace
 
 if TYPE_CHECKING:
     from bpcore.network import MLP
 
 __all__ = [
-    "Gradients",
-    "Trace",
     "activate",
     "backward_into",
     "bp1_output_delta",
@@ -55,7 +53,7 @@ def bp1_output_delta(
     A declared pair of loss and activation (softmax with cross-entropy, for example) is ``scale * (H - Y)``. Softmax
     next to any other loss goes through its Jacobian.
     """
-    _run(be, _bp1_program(loss, activation), out, z=Z, h=H, y=Y, scale=scale)
+    _run(be, _bp1_program(loss, activation, not isinstance(scale, float)), out, z=Z, h=H, y=Y, scale=scale)
     if activation.rowwise and loss.pair_with(activation) is None:
         (be.backprop_softmax if activation.rowwise == "softmax" else be.backprop_log_softmax)(out, H, out=out)
     return out
@@ -155,7 +153,9 @@ def loss_value(
     pair = loss.pair_with(activation)
     if pair is not None and "logh" in pair.value:
         be.log_softmax(Z, out=terms)
-    _run(be, _loss_program(loss, activation), terms, z=Z, h=H, y=Y, scale=scale, logh=terms)
+    _run(
+        be, _loss_program(loss, activation, not isinstance(scale, float)), terms, z=Z, h=H, y=Y, scale=scale, logh=terms
+    )
     return terms if out is None else be.total(terms, out=out)
 
 
@@ -169,7 +169,7 @@ def sample_scale(loss: Loss, n_outputs: int) -> float:
 
 def _run(be: Backend, program: Program, out: Array, **values: Array | float | None) -> Array:
     """Run a program that needs only some of the values."""
-    return be.elementwise(program, out=out, **{name: values[name] for name in program.inputs})  # type: ignore[arg-type]
+    return be.elementwise(program, out=out, **{name: values[name] for name in program.inputs})
 
 
 _DROP = Program("h = h * mask", name="dropout")
@@ -183,16 +183,20 @@ def _forward_program(activation: Activation) -> Program:
 
 
 @lru_cache(maxsize=256)
-def _bp1_program(loss: Loss, activation: Activation) -> Program:
+def _bp1_program(loss: Loss, activation: Activation, weighted: bool) -> Program:
     pair = loss.pair_with(activation)
     if pair is not None:
-        delta = f"scale * ({pair.delta})"
+        delta = pair.delta
     else:
-        dE_dH = loss.derivative_formula.substitute(a="h")
-        delta = f"scale * ({dE_dH})"
+        delta = str(loss.derivative_formula.substitute(a="h"))
         if not activation.rowwise:
-            delta += f" * ({activation.derivative_formula})"
-    return Program({"delta": delta}, name=f"BP1 {loss.name} {activation.name}")
+            delta = f"({delta}) * ({activation.derivative_formula})"
+    return Program({"delta": _scaled(delta, weighted)}, name=f"BP1 {loss.name} {activation.name}")
+
+
+def _scaled(formula: str, weighted: bool) -> str:
+    """Multiply by the scale; a row of weight 0 is absent, also where its value is infinite."""
+    return f"where(scale == 0, 0, scale * ({formula}))" if weighted else f"scale * ({formula})"
 
 
 @lru_cache(maxsize=256)
@@ -204,107 +208,13 @@ def _bp2_program(activation: Activation, dropped: bool) -> Program:
 
 
 @lru_cache(maxsize=256)
-def _loss_program(loss: Loss, activation: Activation) -> Program:
+def _loss_program(loss: Loss, activation: Activation, weighted: bool) -> Program:
     pair = loss.pair_with(activation)
     value = pair.value if pair is not None else str(loss.value_formula.substitute(a="h"))
-    return Program({"terms": f"scale * ({value})"}, name=f"loss {loss.name} {activation.name}")
+    return Program({"terms": _scaled(value, weighted)}, name=f"loss {loss.name} {activation.name}")
 
 
-# ------------------------------------------------------------------------------------------ memory
-
-
-class Trace:
-    """What the forward pass leaves behind, for up to m samples.
-
-    Attributes
-    ----------
-    H : ByLayer of Array
-        Activations, H[1] = X (m, n_1) up to H[L].
-    Z : ByLayer of Array
-        Pre-activations Z[2] ... Z[L].
-    masks : ByLayer of (Array or None)
-        Dropout masks of the layers 1 ... L, (n_l,) or (m, n_l), holding 0 or 1 / (1 - rate).
-    passed : ByLayer of Array
-        What each layer hands on: ``H[l]``, times the mask where there is one.
-    """
-
-    __slots__ = ("H", "Z", "masks", "passed")
-
-    def __init__(
-        self, H: ByLayer[Array], Z: ByLayer[Array], masks: ByLayer[Array | None], passed: ByLayer[Array]
-    ) -> None:
-        self.H, self.Z, self.masks, self.passed = H, Z, masks, passed
-
-    @classmethod
-    def allocate(
-        cls,
-        be: Backend,
-        sizes: tuple[int, ...],
-        m: int,
-        dtype: DType,
-        mask_shapes: dict[int, tuple[int, ...]] | None = None,
-        X: Array | None = None,
-    ) -> Trace:
-        """Make room for m samples; with X given, H[1] is X itself."""
-        shapes = mask_shapes or {}
-        H = [be.empty((m, n), dtype) for n in sizes[1:]]
-        H.insert(0, be.empty((m, sizes[0]), dtype) if X is None else X)
-        layers = range(1, len(sizes) + 1)
-        masks = [be.empty(shapes[l], dtype) if l in shapes else None for l in layers]
-        passed = [be.empty((m, sizes[l - 1]), dtype) if l in shapes else H[l - 1] for l in layers]
-        Z = [be.empty((m, n), dtype) for n in sizes[1:]]
-        return cls(ByLayer(H, 1), ByLayer(Z, 2), ByLayer(masks, 1), ByLayer(passed, 1))
-
-    def rows(self, m: int) -> Trace:
-        """The same memory for the first m samples only."""
-        masks = [mask if mask is None or mask.ndim == 1 else mask[:m] for mask in self.masks]
-        H = [h[:m] for h in self.H]
-        passed = [h if whole is given else given[:m] for h, whole, given in zip(H, self.H, self.passed, strict=True)]
-        return Trace(ByLayer(H, 1), ByLayer([z[:m] for z in self.Z], 2), ByLayer(masks, 1), ByLayer(passed, 1))
-
-
-class Gradients:
-    """Errors and gradients of one backward pass.
-
-    Attributes
-    ----------
-    Delta : ByLayer of Array
-        Errors Delta[2] ... Delta[L], (m, n_l).
-    dW, db : ByLayer of Array
-        Gradients of W[1] ... W[L-1] and b[1] ... b[L-1]; views into ``flat``.
-    flat : Array
-        The gradient of theta, in the layout of the network.
-    dX : Array or None
-        Gradient by the input, when asked for.
-    """
-
-    __slots__ = ("Delta", "dW", "dX", "db", "flat")
-
-    def __init__(
-        self, Delta: ByLayer[Array], dW: ByLayer[Array], db: ByLayer[Array], flat: Array, dX: Array | None
-    ) -> None:
-        self.Delta, self.dW, self.db, self.flat, self.dX = Delta, dW, db, flat, dX
-
-    @classmethod
-    def allocate(
-        cls,
-        be: Backend,
-        sizes: tuple[int, ...],
-        layout: ParameterLayout,
-        m: int,
-        dtype: DType,
-        input_grad: bool = False,
-    ) -> Gradients:
-        """Make room for m samples."""
-        flat = be.zeros(layout.size, dtype)
-        Delta = ByLayer([be.empty((m, n), dtype) for n in sizes[1:]], first=2)
-        dX = be.empty((m, sizes[0]), dtype) if input_grad else None
-        return cls(Delta, layout.views(flat, "W"), layout.views(flat, "b"), flat, dX)
-
-    def rows(self, m: int) -> Gradients:
-        """The same memory for the first m samples only."""
-        Delta = ByLayer([delta[:m] for delta in self.Delta], first=2)
-        return Gradients(Delta, self.dW, self.db, self.flat, None if self.dX is None else self.dX[:m])
+# ------------------------------------------------------------------------------------------ sample weights
 
 
 def row_weights(be: Backend, loss: Loss, n_outputs: int, m: int, weights: Array | None) -> Array | float:

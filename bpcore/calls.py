@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from bpcore.backends.contract import Backend
-from bpcore.backprop import Gradients, Trace, backward_into, forward_into, loss_value, row_weights, sample_scale
+from bpcore.backprop import backward_into, forward_into, loss_value, row_weights, sample_scale
 from bpcore.errors import ShapeError
 from bpcore.functions.losses import Loss
 from bpcore.network import MLP
 from bpcore.problem import Problem, choose_loss
 from bpcore.typing import Array
+from bpcore.workspace import Gradients, Trace
 
 __all__ = ["backward", "forward", "sample_losses"]
 

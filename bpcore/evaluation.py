@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bpcore.backends.contract import Backend
-from bpcore.backprop import Trace, forward_into, loss_value, sample_scale
+from bpcore.backprop import forward_into, loss_value, sample_scale
 from bpcore.functions.losses import Loss
 from bpcore.functions.program import Program
 from bpcore.problem import Problem, choose_loss
 from bpcore.typing import Array
+from bpcore.workspace import Trace
 
 if TYPE_CHECKING:
     from bpcore.network import MLP

@@ -6,6 +6,7 @@ Layers are numbered 1 ... L as in the equations; layer 1 is the input. ``W[l]`` 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -13,8 +14,8 @@ import numpy as np
 
 from bpcore.backends import get_backend
 from bpcore.backends.contract import Backend
-from bpcore.backprop import Trace, activate
-from bpcore.data.arrays import check_matrix
+from bpcore.backprop import activate
+from bpcore.data.arrays import check_matrix, host_array
 from bpcore.errors import ConfigurationError, DataError, ShapeError
 from bpcore.functions.activations import Activation, get_activation
 from bpcore.functions.initializers import Initializer, default_initializer, get_initializer, initialize
@@ -213,13 +214,14 @@ class MLP:
             )
         theta = np.zeros(self.layout.size, self.dtype)
         for block in self.layout.blocks:
-            given = np.asarray(pairs[block.layer - 1][0 if block.name == "W" else 1])
+            name = f"{block.name}[{block.layer}]"
+            given = host_array(pairs[block.layer - 1][0 if block.name == "W" else 1], name=name)
             if given.shape != block.shape:
                 raise ShapeError(
-                    f"{block.name}[{block.layer}] has shape {given.shape}; expected {block.shape} "
-                    f"in a network of sizes {list(self.sizes)}"
+                    f"{name} has shape {given.shape}; expected {block.shape} in a network of sizes {list(self.sizes)}"
                 )
-            self.layout.view(theta, block)[...] = given
+            with np.errstate(over="ignore"):
+                self.layout.view(theta, block)[...] = given
         if not np.isfinite(theta).all():
             raise DataError("set_weights got numbers that are not finite (or not finite in the network's dtype)")
         self._backend.copy(self._backend.asarray(theta), out=self.theta)
@@ -297,18 +299,20 @@ class MLP:
         Returns
         -------
         ndarray of int64, shape (m,)
-            The first largest output; with a single output, whether it lies in the upper half of the range of the
-            output activation (above 1/2 for sigmoid, above 0 for tanh and identity).
+            The first largest output; with a single output, whether it is above :attr:`threshold`.
         """
         H = self._backend.to_numpy(self.predict(X, backend=backend))
         if H.shape[1] > 1:
-            return H.argmax(axis=1)
+            return np.asarray(H.argmax(axis=1), np.int64)
         return (H[:, 0] > self.threshold).astype(np.int64)
 
     @property
     def threshold(self) -> float:
-        """Output above which a network with one output says class 1."""
-        return 0.5 if self.output.range == (0, 1) else 0.0
+        """Output above which a network with one output says class 1; training with a loss decides it.
+
+        Before, it is the middle of the range of the output activation: 1/2 for sigmoid, 0 for tanh and identity.
+        """
+        return float(self.meta.get("threshold", 0.5 if self.output.range == (0, 1) else 0.0))
 
     def evaluate(
         self,
@@ -325,9 +329,11 @@ class MLP:
 
         return evaluate(self, X, Y, loss, sample_weight=sample_weight, class_weight=class_weight, backend=backend)
 
-    def trace(self, m: int, X: Array | None = None) -> Trace:
-        """Allocate a trace for m samples on the network's backend."""
-        return Trace.allocate(self._backend, self.sizes, m, self.dtype, X=X)
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the network to a file; see :func:`bpcore.save`. :func:`bpcore.load` reads it back."""
+        from bpcore.persistence.model_file import save_model
+
+        save_model(self, path)
 
     def copy(self) -> MLP:
         """Return an independent network with the same parameters, on the same backend."""

@@ -18,7 +18,7 @@ def plot_history(history: History, ax: Any = None) -> Any:
         raise missing_extra("matplotlib", "plot", "run.plot()") from None
     if ax is None:
         _, ax = plt.subplots(layout="constrained")
-    epochs = history["epoch"] if len(history) else []
+    epochs: Any = history["epoch"] if len(history) else []
     colours = {"": "C0", "val_": "C1"}
     lines = []
     for prefix, label in (("", "training"), ("val_", "validation")):

@@ -126,7 +126,7 @@ class Problem:
             be.asarray(targets.Y),
             None if targets.labels is None else be.asarray(targets.labels),
             None if weights is None else be.asarray(weights.astype(net.dtype)),
-            targets.threshold,
+            0.5 if net.output.range == (0, 1) else targets.threshold,
         )
 
     def check_one_class(self, be: Backend) -> None:

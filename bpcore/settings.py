@@ -38,7 +38,7 @@ def check_dtype(dtype: Any) -> np.dtype[Any]:
         For anything but float32 and float64.
     """
     try:
-        found = np.dtype(dtype)
+        found: np.dtype[Any] = np.dtype(dtype)
     except TypeError:
         raise DataError(f"dtype {dtype!r} is not known; possible: float32, float64") from None
     if found not in FLOAT_DTYPES:

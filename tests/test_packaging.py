@@ -245,6 +245,7 @@ def test_the_test_extra_brings_neither_cuda_nor_torch():
     for name in requirements("test") | requirements("all") | requirements("lint"):
         assert not name.startswith(("torch", "cupy", "nvidia", "cuda"))
     assert requirements("witness") == {"torch"}
+    assert "cupy-cuda13x" in requirements("nvrtc")
 
 
 def test_the_cuda_extras_exclude_each_other():

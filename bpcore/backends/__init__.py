@@ -6,17 +6,8 @@ last ``auto``. A named backend that cannot run is an error, never a quiet substi
 """
 
 from bpcore.backends.contract import Backend
-from bpcore.backends.registry import (
-    BackendStatus,
-    BackendTable,
-    Selection,
-    backends,
-    get_backend,
-    register_backend,
-    selection,
-    set_backend,
-    use_backend,
-)
+from bpcore.backends.registry import backends, get_backend, register_backend, selection, set_backend, use_backend
+from bpcore.backends.status import BackendStatus, BackendTable, Selection
 
 __all__ = [
     "Backend",

@@ -16,7 +16,7 @@ from typing import Any
 
 from bpcore.backends.contract import Probe
 
-__all__ = ["driver_cuda_version", "probe_cupy"]
+__all__ = ["driver_cuda_version", "installed_wheels", "probe_cupy"]
 
 _WHEEL = re.compile(r"(amd-)?cupy(-cuda\d+x?|-rocm[-\d]*)?\Z")
 

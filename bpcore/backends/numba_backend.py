@@ -19,13 +19,13 @@ from bpcore import random
 from bpcore.backends.contract import Backend, Probe
 from bpcore.errors import BackendError, DataError, ShapeError
 from bpcore.functions.program import Program
+from bpcore.kernels.numba.operands import classify, number, position
 from bpcore.random import Purpose
 from bpcore.settings import FLOAT_DTYPES
 from bpcore.typing import Array
 
 if TYPE_CHECKING:
     from bpcore.kernels.numba.cache import Kernel
-    from bpcore.kernels.numba.elementwise import Operand
 
 __all__ = ["NumbaBackend"]
 
@@ -127,13 +127,13 @@ class NumbaBackend(Backend):
                     key.append(0)
                     continue
                 elif isinstance(value, np.ndarray):
-                    same = _position(value, outs)
+                    same = position(value, outs)
                     if same is not None:
                         key.append(same)
                         continue
                     key += (value.shape, value.strides, value.dtype)
                 else:
-                    value = _number(program, name, value)
+                    value = number(program, name, value)
                     key.append(None)
                 values.append(value)
         except (KeyError, AttributeError):
@@ -153,7 +153,7 @@ class NumbaBackend(Backend):
     ) -> Callable[..., None]:
         """Check a new combination of arrays, find or compile its loop, and remember it."""
         dtype = outs[0].dtype
-        outputs, arguments = _classify(program, outs, args, self._elementwise.Operand)
+        outputs, arguments = classify(program, outs, args)
         identity = (program, outputs, arguments, dtype)
         # no lock: two threads that come here at once compile the same thing, and either result serves
         kernel = self._kernels.get(identity)
@@ -171,13 +171,8 @@ class NumbaBackend(Backend):
         if missing:
             needed = ", ".join(program.inputs)
             raise ShapeError(f"{program.name}: no value for {', '.join(missing)}; it needs {needed}") from None
-        _classify(program, outs, args, self._elementwise.Operand)
-        unaligned = [
-            name for name in program.inputs if isinstance(args[name], np.ndarray) and not args[name].flags.aligned
-        ]
-        raise ShapeError(
-            f"{program.name}: {', '.join(unaligned) or 'an output'} is not aligned in memory; pass a copy"
-        ) from None
+        classify(program, outs, args)
+        raise  # the caller handles an exception that has another cause
 
     # ---------------------------------------------------------------- reductions
 
@@ -319,23 +314,6 @@ class NumbaBackend(Backend):
         }
 
 
-def _position(value: Array, outs: tuple[Array, ...]) -> int | None:
-    """Return k if the value is the very array of output k."""
-    for k, array in enumerate(outs):
-        if value is array:
-            return k
-    return None
-
-
-def _number(program: Program, name: str, value: Any) -> float:
-    if isinstance(value, int | float | np.number | np.bool_):
-        return float(value)
-    raise ShapeError(
-        f"{program.name} on numba got {type(value).__module__}.{type(value).__name__} for {name!r}; "
-        "bring it here with backend.asarray"
-    )
-
-
 def _one(name: str, out: Array) -> Array:
     if out.shape != (1,):
         raise ShapeError(f"{name}: out is {out.shape}; expected (1,)")
@@ -349,56 +327,3 @@ def _for_numbers(kernel: Callable[..., None]) -> Callable[..., None]:
         kernel(*(array.reshape(1) if isinstance(array, np.ndarray) else array for array in arrays))
 
     return run
-
-
-def _classify(
-    program: Program, outs: tuple[Array, ...], args: dict[str, Any], make: type[Operand]
-) -> tuple[tuple[Operand, ...], tuple[Operand, ...]]:
-    """Check shapes, dtypes and access, and say how each array is laid out."""
-    if len(outs) != len(program.outputs):
-        needed = ", ".join(program.outputs)
-        raise ShapeError(f"{program.name}: {len(outs)} arrays for the outputs {needed}")
-    for name, array in zip(program.outputs, outs, strict=True):
-        if not isinstance(array, np.ndarray):
-            raise ShapeError(f"{program.name}: output {name!r} is {type(array).__name__}, not a NumPy array")
-        if array.shape != outs[0].shape or array.dtype != outs[0].dtype:
-            raise ShapeError(
-                f"{program.name}: all outputs need one shape and dtype, got "
-                f"{outs[0].shape} {outs[0].dtype} and {array.shape} {array.dtype}"
-            )
-        if not array.flags.writeable:
-            raise ShapeError(f"{program.name}: output {name!r} is read-only; pass a writable array")
-    shape, dtype = outs[0].shape, outs[0].dtype
-    if len(shape) > 2:
-        raise ShapeError(f"{program.name}: the result has {len(shape)} axes; at most two are possible")
-    if dtype not in FLOAT_DTYPES:
-        raise ShapeError(f"{program.name}: the result is {dtype}; possible: float32, float64")
-    outputs = tuple(make("full", max(array.ndim, 1), array.flags.c_contiguous) for array in outs)
-    arguments = tuple(_operand(program, name, args[name], outs, make) for name in program.inputs)
-    return outputs, arguments
-
-
-def _operand(program: Program, name: str, value: Any, outs: tuple[Array, ...], make: type[Operand]) -> Operand:
-    if not isinstance(value, np.ndarray):
-        _number(program, name, value)
-        return make("scalar")
-    shape, dtype = outs[0].shape, outs[0].dtype
-    if value.dtype != dtype:
-        raise ShapeError(f"{program.name}: {name!r} is {value.dtype} but the result is {dtype}; convert one of them")
-    same = _position(value, outs)
-    if same is not None:
-        return make("same", output=same)
-    contiguous, n = value.flags.c_contiguous, shape[-1] if shape else 1
-    if value.shape == shape:
-        return make("full", max(value.ndim, 1), contiguous)
-    if value.size == 1:
-        return make("one", value.ndim if shape else max(value.ndim, 1), contiguous)
-    if value.shape in ((n,), (1, n)):
-        return make("row", value.ndim, contiguous)
-    if len(shape) == 2 and value.shape == (shape[0], 1):
-        return make("column", 2, contiguous)
-    m = shape[0] if len(shape) == 2 else 1
-    raise ShapeError(
-        f"{program.name}: {name!r} has shape {value.shape}, which does not fit a result of shape {shape}; "
-        f"possible: {shape}, ({n},), (1, {n}), ({m}, 1) or one element"
-    )

@@ -125,9 +125,7 @@ class NumpyBackend(Backend):
             blocks = {name: array[block] for name, array in arrays.items()}
             compiled.run(self._scratch, tuple(array[block] for array in outs), {**values, **blocks})
 
-    def _run_rows(
-        self, program: Program, compiled: _Compiled, outs: tuple[Array, ...], values: dict[str, Any]
-    ) -> None:
+    def _run_rows(self, program: Program, compiled: _Compiled, outs: tuple[Array, ...], values: dict[str, Any]) -> None:
         shape = outs[0].shape
         if len(shape) < 2:
             # a vector is one row; what has fewer axes broadcasts over it
@@ -294,7 +292,7 @@ class _Compiled:
             # a Python float: a NumPy scalar would promote float32 arrays to float64
             slots[dest] = float(function(*[slots[arg] for arg in args]))
         for function, args, dest in self.steps:
-            function(*[slots[arg] for arg in args], slots[dest])
+            function(*[slots[arg] for arg in args], out=slots[dest])
 
 
 _REGISTERS = {"num": None, "truth": np.bool_}

@@ -23,16 +23,12 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass, field
-from typing import Any
 
 from bpcore.backends.contract import Backend, Probe
+from bpcore.backends.status import BackendStatus, BackendTable, Selection
 from bpcore.errors import BackendError, UnknownNameError, unknown
 
 __all__ = [
-    "BackendStatus",
-    "BackendTable",
-    "Selection",
     "backends",
     "get_backend",
     "gpu_visible",
@@ -53,7 +49,7 @@ Loader = Callable[[], type[Backend]]
 
 
 def _class_of(module: str, name: str) -> Loader:
-    return lambda: getattr(importlib.import_module(f"bpcore.backends.{module}"), name)  # type: ignore[no-any-return]
+    return lambda: getattr(importlib.import_module(f"bpcore.backends.{module}"), name)
 
 
 _loaders: dict[str, Loader] = {
@@ -76,67 +72,6 @@ def _renew_lock() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_lock)
-
-
-@dataclass(frozen=True)
-class BackendStatus:
-    """What is known about one backend.
-
-    Attributes
-    ----------
-    name : str
-        Its name.
-    usable : bool
-        Whether it can run here.
-    reason : str
-        Why, or why not.
-    repair : str
-        The command that makes it usable; empty if it is.
-    facts : dict
-        Versions and devices.
-    """
-
-    name: str
-    usable: bool
-    reason: str
-    repair: str = ""
-    facts: dict[str, Any] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        text = f"{self.name}: {'usable' if self.usable else 'not usable'} ({self.reason})"
-        return f"{text}; repair: {self.repair}" if self.repair else text
-
-
-class BackendTable(list[BackendStatus]):
-    """The list that :func:`backends` returns; it prints as a table."""
-
-    def __str__(self) -> str:
-        rows = [("backend", "usable", "why", "repair")]
-        rows += [(status.name, "yes" if status.usable else "no", status.reason, status.repair) for status in self]
-        widths = [max(len(row[column]) for row in rows) for column in range(3)]
-        lines = ["  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[3]]) for row in rows]
-        return "\n".join(line.rstrip() for line in lines)
-
-    __repr__ = __str__
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Which backend is in use for code that names none.
-
-    Attributes
-    ----------
-    name : str
-        Name of the backend.
-    source : str
-        ``"argument"``, ``"use_backend"``, ``"set_backend"``, ``"BPCORE_BACKEND"`` or ``"auto"``.
-    why : str
-        The reason in words.
-    """
-
-    name: str
-    source: str
-    why: str
 
 
 # -------------------------------------------------------------------------------- asking

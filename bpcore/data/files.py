@@ -26,7 +26,7 @@ def load_file(
     path: str | Path,
     *,
     target: str | None = None,
-    need_target: bool = True,
+    read_target: bool = True,
     features: Sequence[str] | None = None,
     classes: ClassList | None = None,
     task: Task | Literal["auto"] = "auto",
@@ -40,8 +40,8 @@ def load_file(
         archive with the arrays ``X`` and ``y``.
     target : str, optional
         Column of the targets, by name or by number from 0; for ``.npz`` the name of the array.
-    need_target : bool, default True
-        Whether a file without targets is an error.
+    read_target : bool, default True
+        False to read samples only: there need be no targets, and `target` names a column to leave out.
     features : sequence of str, optional
         Columns to take, in this order, where the file has a header; other columns are ignored. By default all
         but the target.
@@ -81,22 +81,16 @@ def load_file(
         raise DataError(f"there is no file {path} (looked in {path.absolute().parent})")
     if suffix == ".csv":
         table = read_table(path, target)
-        X, values, names, target_name = _from_table(table, target, need_target, features)
+        X, values, names, target_name = _from_table(table, target, read_target, features)
     else:
-        X, values, target_name = read_npz(path, target, need_target=need_target)
+        X, values, target_name = read_npz(path, target, read_target=read_target)
         X = check_matrix(X, name=f"{path}: X", dtype=np.float64)
         names = tuple(features or (f"x{i}" for i in range(X.shape[1])))
         if len(names) != X.shape[1]:
             raise DataError(f"{path}: X has {X.shape[1]} columns, but the model was trained on {len(names)}")
     if values is None:
-        shown = classes.names if classes else None
-        return Dataset(path.name, X, None, names, shown, task_or_default(task), None, str(path), "")
+        return Dataset(path.name, X, None, names, None, "classification", None, str(path), "")
     return _with_targets(path, X, values, names, target_name, classes, task)
-
-
-def task_or_default(task: Task | Literal["auto"]) -> Task:
-    """Return the task; one that nothing is known about counts as classification."""
-    return "classification" if task == "auto" else task
 
 
 def guess_task(values: NDArray[Any]) -> Task:
@@ -112,10 +106,10 @@ def guess_task(values: NDArray[Any]) -> Task:
 
 
 def _from_table(
-    table: Table, target: str | None, need_target: bool, features: Sequence[str] | None
+    table: Table, target: str | None, read_target: bool, features: Sequence[str] | None
 ) -> tuple[NDArray[np.float64], NDArray[Any] | None, tuple[str, ...], str]:
     """Choose the columns of a table and convert them."""
-    if target is None and need_target:
+    if target is None and read_target:
         raise DataError(
             f"{table.path}: which column is the target? Name it with --target; the columns are {', '.join(table.names)}"
         )
@@ -133,13 +127,14 @@ def _from_table(
         chosen = rest
         if features is not None and len(features) != len(rest):
             beside = "" if target is None else " beside the target"
+            hint = "; name a column of targets with --target to leave it out" if target is None else ""
             raise DataError(
                 f"{table.path} has {len(rest)} columns{beside}, but the model was trained on "
-                f"{len(features)}: {', '.join(features)}"
+                f"{len(features)}: {', '.join(features)}{hint}"
             )
     if not chosen:
         raise DataError(f"{table.path} has no column beside the target; at least one feature is needed")
-    values = None if target_index is None else table.column(target_index)
+    values = table.column(target_index) if target_index is not None and read_target else None
     names = tuple(features) if features is not None else tuple(table.names[i] for i in chosen)
     return table.numbers(chosen), values, names, "" if target_index is None else table.names[target_index]
 

@@ -14,7 +14,7 @@ __all__ = ["read_npz"]
 
 
 def read_npz(
-    path: Path, target: str | None = None, *, need_target: bool = True
+    path: Path, target: str | None = None, *, read_target: bool = True
 ) -> tuple[NDArray[Any], NDArray[Any] | None, str]:
     """Read the features ``X`` and the targets from an archive.
 
@@ -24,15 +24,15 @@ def read_npz(
         The file.
     target : str, optional
         Name of the array of targets; by default ``"y"``.
-    need_target : bool, default True
-        Whether a file without targets is an error.
+    read_target : bool, default True
+        False to read `X` alone.
 
     Returns
     -------
     X : ndarray
         The array ``X`` as it is stored.
     y : ndarray or None
-        The targets as they are stored, as many as `X` has rows; None where none exist and none are needed.
+        The targets as they are stored, as many as `X` has rows; None if they are not read.
     target : str
         The name of the targets.
 
@@ -45,7 +45,7 @@ def read_npz(
     """
     try:
         with open(path, "rb") as file:
-            return _from_archive(path, np.load(file, allow_pickle=False), target, need_target)
+            return _from_archive(path, np.load(file, allow_pickle=False), target, read_target)
     except (DataError, UnknownNameError):
         raise
     except Exception as error:
@@ -59,7 +59,7 @@ def read_npz(
 
 
 def _from_archive(
-    path: Path, archive: Any, target: str | None, need_target: bool
+    path: Path, archive: Any, target: str | None, read_target: bool
 ) -> tuple[NDArray[Any], NDArray[Any] | None, str]:
     if not isinstance(archive, np.lib.npyio.NpzFile):
         raise DataError(f"{path} holds a single array; save both with np.savez(path, X=X, y=y)")
@@ -67,12 +67,14 @@ def _from_archive(
     if "X" not in names:
         found = ", ".join(names) or "nothing"
         raise DataError(f"{path} has no array 'X'; found: {found}. Save the data with np.savez(path, X=X, y=y)")
+    X = archive["X"]
+    if not read_target:
+        return X, None, wanted
     if wanted not in names and target is not None:
         raise unknown(f"array in {path}", target, names)
-    if wanted not in names and need_target:
+    if wanted not in names:
         raise DataError(f"{path} has no array 'y'; found: {', '.join(names)}. Name the targets with --target")
-    X = archive["X"]
-    y = archive[wanted] if wanted in names else None
-    if y is not None and (y.ndim == 0 or X.ndim == 0 or len(X) != len(y)):
+    y = archive[wanted]
+    if y.ndim == 0 or X.ndim == 0 or len(X) != len(y):
         raise DataError(f"{path}: X has shape {X.shape} but {wanted} has shape {y.shape}; the rows must match")
     return X, y, wanted

@@ -26,7 +26,7 @@ from bpcore.data.preprocessing import ClassList
 from bpcore.errors import DataError, ShapeError
 from bpcore.typing import IntArray, NDArray
 
-__all__ = ["EncodedTargets", "LossTargets", "encode_targets"]
+__all__ = ["EncodedTargets", "LossTargets", "class_threshold", "encode_targets"]
 
 
 class LossTargets(Protocol):
@@ -151,7 +151,7 @@ def encode_targets(
         result = np.require(matrix, dtype=np.dtype(dtype), requirements=["C", "A", "W"])
     if result.dtype.itemsize < matrix.dtype.itemsize:
         check_finite(result, name=f"{name} as {result.dtype}")
-    return EncodedTargets(result, labels, _threshold(loss_targets))
+    return EncodedTargets(result, labels, class_threshold(loss_targets))
 
 
 def _check_shape(values: NDArray[Any], n_out: int, n_rows: int | None, name: str) -> None:
@@ -286,8 +286,19 @@ def _check_row_sums(matrix: NDArray[Any], loss_name: str, name: str) -> None:
     )
 
 
-def _threshold(loss: LossTargets) -> float:
-    """Middle between the two classes of a single output, in terms of the prediction."""
+def class_threshold(loss: LossTargets) -> float:
+    """Middle between the two classes of a single output, in terms of the prediction.
+
+    Parameters
+    ----------
+    loss : Loss
+        The loss that the network was trained with.
+
+    Returns
+    -------
+    float
+        A prediction above it counts as class 1.
+    """
     if loss.target_kind == "sign":
         return 0.0
     low, _ = getattr(loss, "prediction_range", (0.0, 1.0))

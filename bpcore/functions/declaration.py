@@ -28,14 +28,20 @@ def sample_points(low: float, high: float) -> FloatArray:
     Parameters
     ----------
     low, high : float
-        Ends of the interval; infinite ends are cut at 8.
+        Ends of the interval. One that reaches beyond -8 ... 8 is cut to its part in there, or, if there is none,
+        to the 16 next to its finite end.
 
     Returns
     -------
     ndarray of float64
         Points in increasing order, none of them 0, 1 or another round number at which kinks tend to sit.
     """
-    low, high = max(low, -8.0), min(high, 8.0)
+    if low >= 8.0:
+        high = min(high, low + 16.0)
+    elif high <= -8.0:
+        low = max(low, high - 16.0)
+    else:
+        low, high = max(low, -8.0), min(high, 8.0)
     fractions = (np.arange(61) + 0.5178) / 61.4
     return low + (high - low) * fractions
 

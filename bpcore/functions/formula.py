@@ -240,10 +240,10 @@ class _Checker:
                 raise self.refuse(node, f"operator {type(operator).__name__} is not in the language: {hint}")
             case ast.Compare():
                 return self.comparison(node), True
-            case ast.BoolOp(op=operator, values=values):
+            case ast.BoolOp(op=connective, values=values):
                 joined = self.condition(values[0])
-                for value in values[1:]:
-                    joined = Call("and" if isinstance(operator, ast.And) else "or", (joined, self.condition(value)))
+                for part in values[1:]:
+                    joined = Call("and" if isinstance(connective, ast.And) else "or", (joined, self.condition(part)))
                 return joined, True
             case ast.IfExp(test=test, body=body, orelse=orelse):
                 return Call("where", (self.condition(test), self.number(body), self.number(orelse))), False

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import InitVar, dataclass, field, replace
+from dataclasses import InitVar, dataclass, field
 from functools import cached_property, partial
 from types import MappingProxyType
 from typing import Literal
@@ -24,6 +24,7 @@ from bpcore.errors import ConfigurationError, unknown
 from bpcore.functions.activations import REALS, Activation, Interval
 from bpcore.functions.declaration import check_derivative, sample_points
 from bpcore.functions.formula import Formula
+from bpcore.functions.pairs import check_pair
 
 __all__ = ["LOSSES", "CrossEntropy", "Huber", "Loss", "Pair", "get_loss"]
 
@@ -113,6 +114,8 @@ class Loss:
         check_derivative(
             f"loss {self.name!r}", formula, self.derivative_formula.expr, "a", points, given=self.derivative is not None
         )
+        for output, pair in self.pairs.items():
+            check_pair(self, output, pair)
 
     def __reduce__(self) -> tuple[object, ...]:
         # a mapping proxy cannot be pickled, the dictionary behind it can
@@ -323,8 +326,3 @@ def default_loss(output: Activation) -> Loss:
         if output.name in LOSSES[name].pairs:
             return LOSSES[name]
     return LOSSES["mse"]
-
-
-def smoothed(loss: Loss, label_smoothing: float) -> Loss:
-    """Return the loss with another label smoothing."""
-    return replace(loss, pairs=dict(loss.pairs), label_smoothing=label_smoothing, check=False)

@@ -100,7 +100,8 @@ def lower(program: Program, scalars: Iterable[str] = ()) -> LoweredProgram:
         args = tuple(_slot(arg) for arg in value.args)
         instructions.append(Instruction(value.op, args, dest))
         for arg in {id(arg): arg for arg in value.args if isinstance(arg, _Value)}.values():
-            if arg.last_use == index and arg.slot is not None and arg.slot[0] in pools:
+            # scalars are computed ahead of all arrays, so theirs are not free before the end
+            if arg.last_use == index and arg.slot is not None and arg.slot[0] in ("num", "truth"):
                 pools[arg.kind].free.append(int(arg.slot[1]))
     instructions += _final_copies(results, pools["num"])
     return LoweredProgram(tuple(instructions), *(pool.size for pool in pools.values()))

@@ -127,7 +127,6 @@ class Penalty:
                 count += 1
                 fresh = f"{constant}_{count}"
             renamed[constant] = fresh
-            taken.add(fresh)
         value, slope = other.value.substitute(**renamed), other.derivative.substitute(**renamed)
         values = {renamed[constant]: number for constant, number in other.constants.items()}
         return Penalty(

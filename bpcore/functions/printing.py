@@ -112,7 +112,9 @@ def _print(expr: Expr, style: _Style) -> tuple[str, int]:
         return style.choice.format(*(_print(arg, style)[0] for arg in args)), _ATOM
     if op in style.logic:
         level = _PRECEDENCE[op]
-        texts = [_bracketed(arg, style, level + 1) for arg in args]
+        # the ! of C binds like an atom, the "not" of Python more loosely than a comparison
+        least = _ATOM if style.logic[op] == "!" else level + 1
+        texts = [_bracketed(arg, style, least) for arg in args]
         return (style.logic[op] + texts[0], level) if op == "not" else (f" {style.logic[op]} ".join(texts), level)
     if op == "neg":
         return "-" + _bracketed(args[0], style, _PRECEDENCE["neg"] + 1), _PRECEDENCE["neg"]

@@ -69,6 +69,10 @@ class Program:
         name: str = "program",
     ) -> None:
         lines = _split(code) if isinstance(code, str) else [(key, as_expr(value)) for key, value in code.items()]
+        if not isinstance(code, str):
+            for target, expr in lines:
+                for word in (target, *expression.variables(expr)):
+                    _check_name(word, f"{target} = {to_text(expr)}")
         self.assignments: tuple[tuple[str, Expr], ...] = tuple(lines)
         assigned = dict.fromkeys(target for target, _ in lines)
         self.outputs: tuple[str, ...] = tuple(assigned) if outputs is None else tuple(outputs)
@@ -109,7 +113,7 @@ class Program:
         lines = [(target, expression.substitute(expr, replaced)) for target, expr in self.assignments]
         return self._with(lines, self.outputs)
 
-    def only_where(self, condition: Formula | str) -> Program:
+    def only_where(self, condition: str) -> Program:
         """Return the program with every output kept at its old value where the condition does not hold.
 
         Every output must also be an input (it is updated in place).
@@ -119,17 +123,22 @@ class Program:
         >>> print(Program("w = w - g").only_where("keep > 0"))
         w_new = w - g; w = (w_new if keep > 0 else w)
         """
-        condition_expr = _condition(condition)
+        chosen = parse(f"where({condition}, 1, 0)")
+        assert isinstance(chosen, expression.Call)
+        taken = {*self.inputs, *expression.variables(chosen), *(target for target, _ in self.assignments)}
         renamed: dict[str, Expr] = {}
         lines: list[tuple[str, Expr]] = []
         for target, expr in self.assignments:
             expr = expression.substitute(expr, renamed)
             if target in self.outputs:
-                renamed[target] = Var(f"{target}_new")
-                target = f"{target}_new"
+                fresh = f"{target}_new"
+                while fresh in taken:
+                    fresh += "_"
+                renamed[target] = Var(fresh)
+                target = fresh
             lines.append((target, expr))
         for output in self.outputs:
-            lines.append((output, expression.call("where", condition_expr, renamed[output], Var(output))))
+            lines.append((output, expression.call("where", chosen.args[0], renamed[output], Var(output))))
         return self._with(lines, self.outputs)
 
     def _with(self, lines: list[tuple[str, Expr]], outputs: tuple[str, ...]) -> Program:
@@ -150,11 +159,12 @@ class Program:
         return hash(self.key)
 
 
-def _condition(condition: Formula | str) -> Expr:
-    text = condition.text if isinstance(condition, Formula) else condition
-    chosen = parse(f"where({text}, 1, 0)")
-    assert isinstance(chosen, expression.Call)
-    return chosen.args[0]
+def _check_name(name: str, statement: str) -> None:
+    """Refuse names that could not be printed into generated code."""
+    if not _NAME.match(name):
+        raise FormulaError(f"{name!r} is not a name made of ASCII letters, digits and _, in {statement!r}")
+    if name in FUNCTIONS or name in CONSTANTS:
+        raise FormulaError(f"{name!r} is a name of the formula language and cannot be assigned in {statement!r}")
 
 
 def _split(code: str) -> list[tuple[str, Expr]]:
@@ -166,8 +176,7 @@ def _split(code: str) -> list[tuple[str, Expr]]:
         target = target.strip()
         if not sign or formula.startswith("=") or not _NAME.match(target):
             raise FormulaError(f"expected 'name = formula', found {statement!r}")
-        if target in FUNCTIONS or target in CONSTANTS:
-            raise FormulaError(f"{target!r} is a name of the formula language and cannot be assigned in {statement!r}")
+        _check_name(target, statement)
         lines.append((target, parse(formula)))
     if not lines:
         raise FormulaError("the program has no assignment; write for example 'theta = theta - eta*g'")

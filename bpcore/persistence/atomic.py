@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bpcore.errors import ModelFileError
 
-__all__ = ["write_atomically"]
+__all__ = ["check_writable", "write_atomically"]
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
@@ -44,12 +44,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     ...     path.read_bytes()
     b'new'
     """
-    shown = os.fspath(path)
-    target = Path(os.path.realpath(path))
-    if target.is_dir():
-        raise ModelFileError(f"cannot write {shown}: it is a folder; give the name of a file")
-    if not target.parent.is_dir():
-        raise ModelFileError(f"cannot write {shown}: there is no folder {target.parent}; create it first")
+    shown, target = os.fspath(path), check_writable(path)
     temporary = target.parent / f".bpcore-{secrets.token_hex(8)}.tmp"
     try:
         _write_and_sync(temporary, data)
@@ -65,6 +60,34 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
             raise ModelFileError(f"cannot write {shown}: {reason}; the file is {state}") from error
         raise
     _sync_folder(target.parent)
+
+
+def check_writable(path: str | os.PathLike[str]) -> Path:
+    """Find out early whether a file could be written, without touching anything.
+
+    Parameters
+    ----------
+    path : str or PathLike
+        The file.
+
+    Returns
+    -------
+    Path
+        Where it would be written, links followed.
+
+    Raises
+    ------
+    ModelFileError
+        If `path` is a folder, or its folder does not exist or may not be written to.
+    """
+    shown, target = os.fspath(path), Path(os.path.realpath(path))
+    if target.is_dir():
+        raise ModelFileError(f"cannot write {shown}: it is a folder; give the name of a file")
+    if not target.parent.is_dir():
+        raise ModelFileError(f"cannot write {shown}: there is no folder {target.parent}; create it first")
+    if not os.access(target.parent, os.W_OK):
+        raise ModelFileError(f"cannot write {shown}: no permission to write in {target.parent}")
+    return target
 
 
 def _write_and_sync(path: Path, data: bytes) -> None:

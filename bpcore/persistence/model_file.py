@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bpcore import __version__
+from bpcore._version import __version__
 from bpcore.errors import FormulaError, ModelFileError
 from bpcore.persistence.activation_json import activation_from_json, activation_to_json
 from bpcore.persistence.atomic import write_atomically
@@ -185,9 +185,7 @@ def _read(path: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
 def _description(path: str, metadata: Mapping[str, str] | None) -> dict[str, Any]:
     """Parse the JSON of the metadata and check the type of every entry."""
     if not metadata or "bpcore" not in metadata:
-        found = (
-            f"its metadata has the keys {', '.join(sorted(metadata))}" if metadata else "it has no metadata"
-        )
+        found = f"its metadata has the keys {', '.join(sorted(metadata))}" if metadata else "it has no metadata"
         raise ModelFileError(
             f"{path} is a safetensors file that bpcore did not write: {found}, expected 'bpcore'. "
             "To use its tensors, read them with the safetensors package and call net.set_weights"
@@ -213,9 +211,7 @@ def _description(path: str, metadata: Mapping[str, str] | None) -> dict[str, Any
     if not isinstance(sizes, list) or len(sizes) < 2 or any(type(n) is not int or n < 1 for n in sizes):
         raise _damaged(path, f"sizes must list at least two positive integers, found {str(sizes)[:80]}")
     if not isinstance(activations, list) or len(activations) != len(sizes) - 1:
-        raise _damaged(
-            path, f"{len(sizes)} layers need {len(sizes) - 1} activations, found {activations!r:.80}"
-        )
+        raise _damaged(path, f"{len(sizes)} layers need {len(sizes) - 1} activations, found {activations!r:.80}")
     if description["dtype"] not in DTYPES.values():
         raise _damaged(path, f"dtype must be float32 or float64, found {description['dtype']!r}")
     if not isinstance(description["meta"], dict):
@@ -275,6 +271,4 @@ def _fingerprint(text: str, tensors: Mapping[str, NDArray[Any]]) -> str:
 
 
 def _damaged(path: str, what: str) -> ModelFileError:
-    return ModelFileError(
-        f"{path} is a damaged or altered model file: {what}; restore it from a copy, or train again"
-    )
+    return ModelFileError(f"{path} is a damaged or altered model file: {what}; restore it from a copy, or train again")

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
-from bpcore.backprop import Gradients, Trace, backward_into, forward_into, loss_value, row_weights
+from bpcore.backprop import backward_into, forward_into, loss_value, row_weights
 from bpcore.errors import ConfigurationError, DivergenceError
 from bpcore.functions.full_batch import ScipyMinimize
 from bpcore.training.interrupt import Interrupt
 from bpcore.training.progress import ProgressBar
+from bpcore.training.session import Session, diverged
 from bpcore.training.trainer import StepRecords
 from bpcore.typing import FloatArray
-
-if TYPE_CHECKING:
-    from bpcore.training.loop import _Session
+from bpcore.workspace import Gradients, Trace
 
 __all__ = ["minimize"]
 
 
-def minimize(session: _Session, method: ScipyMinimize, epochs: int, verbose: bool | None) -> str:
+def minimize(session: Session, method: ScipyMinimize, epochs: int, verbose: bool | None) -> str:
     """Minimise the loss over all samples; every iteration is a step and an epoch of the history.
 
     Parameters
     ----------
-    session : _Session
+    session : Session
         Trainer, data and everything that watches.
     method : ScipyMinimize
         The method and its options.
@@ -74,14 +73,16 @@ def minimize(session: _Session, method: ScipyMinimize, epochs: int, verbose: boo
         for callback in session.callbacks:
             callback.on_start(trainer.net)
         start = trainer.net.layout.pack(trainer.be.to_numpy(trainer.net.theta)).astype(np.float64)
-        options = method.keywords()
+        options: dict[str, Any] = method.keywords()
         options["options"] = {**options["options"], _limit_name(options): method_limit}
         try:
-            result = optimize.minimize(objective, start, jac=True, callback=after_iteration, **options)
+            # SciPy's stubs list one overload for each method; the method is a value here
+            minimize_any: Any = optimize.minimize
+            result = minimize_any(objective, start, jac=True, callback=after_iteration, **options)
         except DivergenceError as error:
             objective.place(objective.last_good)
             session.error = error
-            return f"diverged at {str(error).split(' (')[0]}"
+            return diverged(error)
         except StopIteration:
             objective.place(objective.last_good)
             return reason or "stopped"
@@ -96,7 +97,7 @@ def _limit_name(options: dict[str, object]) -> str:
 class _Objective:
     """Loss and gradient of all samples as SciPy wants them: dense float64 vectors."""
 
-    def __init__(self, session: _Session) -> None:
+    def __init__(self, session: Session) -> None:
         trainer = session.trainer
         self.trainer, self.problem = trainer, session.problem
         net, be, m = trainer.net, trainer.be, session.problem.m

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 
 from bpcore.backends import selection
 from bpcore.backends.contract import Backend
-from bpcore.errors import ConfigurationError, DivergenceError, unknown
-from bpcore.evaluation import Evaluator
+from bpcore.errors import ConfigurationError, unknown
 from bpcore.functions.clipping import Clipping
 from bpcore.functions.full_batch import ScipyMinimize
 from bpcore.functions.losses import Loss
@@ -20,21 +17,16 @@ from bpcore.functions.penalties import Penalty
 from bpcore.functions.update_rule import UpdateRule
 from bpcore.network import MLP
 from bpcore.problem import Problem
-from bpcore.random import permutation
-from bpcore.training.callbacks import Callback, CallbackLike, as_callback
-from bpcore.training.history import History, Row
-from bpcore.training.interrupt import Interrupt
-from bpcore.training.progress import ProgressBar
+from bpcore.training.callbacks import CallbackLike, as_callback
 from bpcore.training.record import make_record
 from bpcore.training.run import Run
+from bpcore.training.session import Keep, Session
 from bpcore.training.spec import Dropout
-from bpcore.training.stopping import Patience, Progress, StopRule, as_rule, better
-from bpcore.training.trainer import StepRecords, Trainer
-from bpcore.typing import Array
+from bpcore.training.stopping import StopRule, as_rule
+from bpcore.training.trainer import Trainer
+from bpcore.training.validation import Metric, Validation
 
 __all__ = ["train"]
-
-Keep = Literal["auto", "last", "best"]
 
 
 def train(
@@ -47,6 +39,7 @@ def train(
     batch_size: int | Literal["full"] = 64,
     epochs: int = 10,
     validation: tuple[Any, Any] | None = None,
+    metrics: Mapping[str, Metric] | None = None,
     sample_weight: Any = None,
     class_weight: Any = None,
     dropout: float | Sequence[float] | Dropout | None = None,
@@ -87,6 +80,9 @@ def train(
         Largest number of passes over the data. Default 10.
     validation : (X, Y), optional
         Data that is measured after every epoch.
+    metrics : mapping of str to function, optional
+        Measures of your own, ``f(Y, H) -> float`` of the validation targets as given and the outputs as a NumPy array;
+        they become columns ``val_<name>``.
     sample_weight : array_like, shape (n,), optional
         Weight of each sample in the mean; 2 counts like the row twice, 0 like the row absent.
     class_weight : mapping of class to float, or ``"balanced"``, optional
@@ -173,12 +169,9 @@ def train(
     )
     if not allow_one_class:
         problem.check_one_class(trainer.be)
-    evaluator = None
-    if validation is not None:
-        held_out = Problem.prepare(
-            net, trainer.be, *_pair(validation), trainer.loss, names=("validation X", "validation Y")
-        )
-        evaluator = Evaluator(net, trainer.be, trainer.loss, held_out)
+    if metrics and validation is None:
+        raise ConfigurationError("metrics are measured on validation data; give validation=(X, Y)")
+    held_out = None if validation is None else Validation(trainer, validation, metrics)
     spec = trainer.prepare(problem)
     record = make_record(
         net,
@@ -190,10 +183,10 @@ def train(
         backend_why=_why(net, trainer.be, backend, chosen_by),
         threads=trainer.threads,
         n_samples=problem.m,
-        n_validation=0 if evaluator is None else evaluator.problem.m,
+        n_validation=0 if held_out is None else held_out.m,
     )
-    session = _Session(
-        trainer, problem, evaluator, as_rule(stop), [as_callback(c) for c in callbacks], keep, record_steps, record
+    session = Session(
+        trainer, problem, held_out, as_rule(stop), [as_callback(c) for c in callbacks], keep, record_steps, record
     )
     session.check_columns()
     if isinstance(optimizer, ScipyMinimize):
@@ -206,172 +199,6 @@ def train(
     return session.conclude(session.descend(epochs, order, verbose), on_divergence)
 
 
-class _Session:
-    """One call of train: the trainer and everything that watches it."""
-
-    def __init__(
-        self,
-        trainer: Trainer,
-        problem: Problem,
-        evaluator: Evaluator | None,
-        rule: StopRule,
-        callbacks: list[Callback],
-        keep: Keep,
-        record_steps: bool,
-        record: dict[str, Any],
-    ) -> None:
-        self.trainer, self.problem, self.evaluator = trainer, problem, evaluator
-        self.rule, self.rule_state = rule, rule.initial_state()
-        self.callbacks, self.record_steps, self.record = callbacks, record_steps, record
-        self.history = History()
-        self.begun = time.perf_counter()
-        self.error: DivergenceError | None = None
-        self.interrupted = False
-        patience = [part for part in _parts(rule) if isinstance(part, Patience)]
-        self.monitored = patience[0].column if patience else "val_loss" if evaluator else "loss"
-        self.keep_best = keep == "best" or (keep == "auto" and bool(patience))
-        self.keep_best_if_interrupted = keep == "auto" and evaluator is not None
-        self.best: tuple[float, int, Array] | None = None
-
-    @property
-    def seconds(self) -> float:
-        """Time since the start."""
-        return time.perf_counter() - self.begun
-
-    def check_columns(self) -> None:
-        """Refuse rules that read columns which this run does not have."""
-        known = ["loss", "eta", *(["accuracy"] if self.problem.labels is not None else [])]
-        if self.evaluator is not None:
-            metrics = ["accuracy"] if self.evaluator.problem.labels is not None else ["rmse", "r2"]
-            known += ["val_loss", *(f"val_{metric}" for metric in metrics)]
-        if self.trainer.penalty is not None:
-            known.append("penalty")
-        for column in self.rule.columns() if hasattr(self.rule, "columns") else ():
-            if column not in known:
-                hint = "" if self.evaluator else "; columns that begin with val_ need validation=(X, Y)"
-                raise ConfigurationError(
-                    f"a stopping rule reads column {column!r}, which this run does not have; "
-                    f"it has {', '.join(known)}{hint}"
-                )
-
-    def descend(self, epochs: int, shuffle_seed: int | None, verbose: bool | None) -> str:
-        """Run epochs until something ends them; return the reason."""
-        trainer, m, B = self.trainer, self.problem.m, self.trainer.batch_size
-        per_epoch = -(-m // B)
-        limit = self.rule.step_limit()
-        total = int(min(epochs * per_epoch, limit))
-        with Interrupt() as interrupt, ProgressBar(total, verbose) as bar, trainer.thread_limit():
-            reason: str | None = None
-
-            def between(records: StepRecords) -> bool:
-                nonlocal reason
-                bar.advance(len(records))
-                if interrupt.requested:
-                    self.interrupted, reason = True, "interrupted by Ctrl-C"
-                elif reason is None:
-                    reason = self.rule.observe(self.rule_state, self._progress())
-                return reason is not None
-
-            for callback in self.callbacks:
-                callback.on_start(trainer.net)
-            for epoch in range(epochs):
-                order = np.arange(m) if shuffle_seed is None else permutation(m, seed=shuffle_seed, epoch=epoch)
-                whole = m // B * B
-                pieces = [order[:whole].reshape(-1, B), order[whole:].reshape(1, -1)]
-                parts = []
-                try:
-                    for piece in pieces:
-                        room = int(min(limit - trainer.state.step, len(piece)))
-                        if reason is None and piece.size and room > 0:
-                            parts.append(trainer.run_steps(self.problem, piece[:room], between))
-                except DivergenceError as error:
-                    self.error = error
-                    return f"diverged at {str(error).split(' (')[0]}"
-                records = StepRecords.join(parts)
-                if self.record_steps:
-                    self.history.append_steps(records.loss)
-                finished = sum(len(part) for part in parts) == per_epoch
-                if finished:
-                    self.end_epoch(records)
-                    bar.epoch(self.history[-1])
-                    reason = self.ask(reason)
-                if reason is not None:
-                    return reason
-        return f"reached {epochs} epoch{'s' if epochs > 1 else ''}"
-
-    def end_epoch(self, records: StepRecords) -> None:
-        """Write the row of an epoch and remember the parameters if they are the best."""
-        trainer, state = self.trainer, self.trainer.state
-        schedule = trainer.rule.schedule
-        row: Row = {"epoch": state.epoch + 1, "step": state.step, "loss": records.mean_loss}
-        if self.problem.labels is not None:
-            row["accuracy"] = records.accuracy
-        if trainer.penalty is not None:
-            row["penalty"] = trainer.penalty_value()
-        if self.evaluator is not None:
-            row.update({f"val_{name}": value for name, value in self.evaluator.measure().items()})
-        row["eta"] = schedule.at(max(state.step - 1, 0), state.epoch, state.schedule)
-        row["seconds"] = self.seconds
-        state.schedule = schedule.observe(state.schedule, row.get("val_loss", row["loss"]))
-        state.epoch += 1
-        self.history.append(row)
-        if (self.keep_best or self.keep_best_if_interrupted) and better(
-            self.monitored, row[self.monitored], None if self.best is None else self.best[0]
-        ):
-            theta = trainer.be.empty(trainer.net.theta.size, trainer.net.dtype) if self.best is None else self.best[2]
-            self.best = row[self.monitored], state.epoch, trainer.be.copy(trainer.net.theta, out=theta)
-
-    def ask(self, reason: str | None) -> str | None:
-        """Ask the rules and the callbacks at the end of an epoch."""
-        norm = self.trainer.gradient_norm() if self.rule.needs_gradient_norm else None
-        progress = self._progress(norm)
-        fired = self.rule.observe(self.rule_state, progress)
-        stops = [callback.on_epoch(self.trainer.net, progress) for callback in self.callbacks]
-        return reason or fired or ("a callback asked to stop" if any(stop is True for stop in stops) else None)
-
-    def _progress(self, norm: float | None = None) -> Progress:
-        state = self.trainer.state
-        progress = Progress(state.step, state.epoch, self.seconds)
-        if norm is not None or self._epoch_just_ended():
-            previous = self.history[-2] if len(self.history) > 1 else None
-            progress = replace(progress, row=self.history[-1], previous=previous, gradient_norm=norm)
-        return progress
-
-    def _epoch_just_ended(self) -> bool:
-        return bool(len(self.history)) and self.history[-1]["step"] == self.trainer.state.step
-
-    def conclude(self, reason: str, on_divergence: str) -> Run:
-        """Put the right parameters into the network and build the result."""
-        net, seconds, kept = self.trainer.net, self.seconds, "last"
-        if self.best is not None and (self.keep_best or (self.interrupted and self.keep_best_if_interrupted)):
-            self.trainer.be.copy(self.best[2], out=net.theta)
-            kept = "best"
-        run = Run(
-            net,
-            self.history,
-            reason,
-            self.record,
-            self.trainer.state.step,
-            seconds,
-            None if self.best is None else self.best[1],
-            kept,
-        )
-        self.record["seconds"] = seconds
-        self.record["stopped_because"] = reason
-        net.meta["loss"] = self.trainer.loss.name
-        if self.error is not None and on_divergence == "raise":
-            self.error.run = run
-            raise self.error
-        for callback in self.callbacks:
-            callback.on_end(run)
-        return run
-
-
-def _parts(rule: StopRule) -> list[StopRule]:
-    inner = getattr(rule, "rules", ())
-    return [rule, *(part for child in inner for part in _parts(child))]
-
-
 def _length(X: Any) -> int:
     try:
         return max(len(X), 1)
@@ -381,14 +208,6 @@ def _length(X: Any) -> int:
 
 def _is_whole(value: Any) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
-
-
-def _pair(validation: Any) -> tuple[Any, Any]:
-    try:
-        X, Y = validation
-    except (TypeError, ValueError):
-        raise ConfigurationError("validation must be a pair (X, Y)") from None
-    return X, Y
 
 
 def _why(net: MLP, be: Backend, backend: Any, chosen_by: Any) -> str:

@@ -19,7 +19,7 @@ _PACKAGES = ("numpy", "scipy", "numba", "cupy-cuda12x", "cupy-cuda13x")
 
 def versions() -> dict[str, str]:
     """Versions of Python, bpcore and the array libraries that are installed, without importing them."""
-    from bpcore import __version__
+    from bpcore._version import __version__
 
     found = {"python": platform.python_version(), "bpcore": __version__}
     for package in _PACKAGES:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from bpcore.backends.contract import Backend
-from bpcore.backprop import Gradients, Trace, backward_into, forward_into, loss_value, sample_scale, scale_column
+from bpcore.backprop import backward_into, forward_into, loss_value, sample_scale, scale_column
 from bpcore.functions.clipping import CLIP, RESCALE, SCALE
 from bpcore.functions.program import Program
 from bpcore.network import MLP
@@ -20,6 +20,7 @@ from bpcore.problem import Problem
 from bpcore.training.spec import StepSpec
 from bpcore.training.state import TrainingState
 from bpcore.typing import Array
+from bpcore.workspace import Gradients, Trace
 
 __all__ = ["ReferencePlan"]
 
@@ -50,7 +51,9 @@ class ReferencePlan:
         self.spec, self.net, self.be, self.seed = spec, net, be, seed
         m, sizes, dtype = spec.batch_size, spec.sizes, spec.dtype
         per_sample = spec.dropout is not None and spec.dropout.per == "sample"
-        masks = {l: (m, sizes[l - 1]) if per_sample else (sizes[l - 1],) for l in spec.rates}
+        masks: dict[int, tuple[int, ...]] = {
+            l: (m, sizes[l - 1]) if per_sample else (sizes[l - 1],) for l in spec.rates
+        }
         self._trace = Trace.allocate(be, sizes, m, dtype, masks)
         self._grads = Gradients.allocate(be, sizes, net.layout, m, dtype)
         self._Y = be.empty((m, sizes[-1]), dtype)
@@ -186,7 +189,7 @@ class _Update:
         self.masks: dict[int, Array] = {}
         if spec.dropout is not None and spec.dropout.per == "batch":
             self.masks = {l: trace.masks[l] for l in spec.rates}
-        self.programs = {
+        self.programs: dict[tuple[str, ...], Program] = {
             names: self.rule.program.only_where(" * ".join(names) + " > 0")
             for names in (("keep_in", "keep_out"), ("keep_in",), ("keep_out",))
         }

@@ -126,13 +126,6 @@ class StepSpec:
         rates = self.dropout.rates(len(self.sizes) - 2)
         return {layer: rate for layer, rate in enumerate(rates, start=2) if rate > 0}
 
-    @property
-    def multiplications(self) -> int:
-        """Floating-point operations of the matrix products of one step: 2 m n_l n_{l+1} each, three for a layer."""
-        pairs = list(zip(self.sizes, self.sizes[1:], strict=False))
-        forward = sum(a * b for a, b in pairs)
-        return 2 * self.batch_size * (3 * forward - pairs[0][0] * pairs[0][1])
-
     def describe(self) -> dict[str, Any]:
         """Return the spec as JSON-serialisable values, for the record of a run."""
         return {

@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from bpcore.errors import ConfigurationError
 from bpcore.training.history import Row
 
@@ -85,6 +87,14 @@ class StopRule:
         return AllOf((self, other))
 
 
+def _whole(rule: object, **values: int) -> None:
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+            raise ConfigurationError(
+                f"{type(rule).__name__}: {name} is {value!r}; it must be a whole number of at least 1"
+            )
+
+
 def _positive(rule: object, **values: float) -> None:
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
@@ -98,7 +108,7 @@ class MaxSteps(StopRule):
     steps: int
 
     def __post_init__(self) -> None:
-        _positive(self, steps=self.steps)
+        _whole(self, steps=self.steps)
 
     def observe(self, state: dict[str, Any], progress: Progress) -> str | None:
         """Compare the number of steps."""
@@ -221,7 +231,7 @@ class Patience(StopRule):
     min_delta: float = 0.0
 
     def __post_init__(self) -> None:
-        _positive(self, epochs=self.epochs)
+        _whole(self, epochs=self.epochs)
 
     def initial_state(self) -> dict[str, Any]:
         """Nothing seen yet."""
@@ -308,7 +318,10 @@ def as_rule(stop: StopRule | Iterable[StopRule] | None) -> AnyOf:
     ConfigurationError
         If something in the list is not a rule.
     """
-    rules = (stop,) if isinstance(stop, StopRule) else tuple(stop or ())
+    if stop is None:
+        rules: tuple[object, ...] = ()
+    else:
+        rules = tuple(stop) if isinstance(stop, Iterable) else (stop,)
     for rule in rules:
         if not isinstance(rule, StopRule):
             raise ConfigurationError(f"stop holds {rule!r}, which is not a stopping rule such as bp.Patience(5)")

@@ -9,7 +9,7 @@ Random numbers are keyed by the step, so the second run is the first one exactly
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -153,6 +153,8 @@ class Trainer:
                 raise ConfigurationError("dropout needs a hidden layer; this network has none")
             self.dropout.rates(net.n_layers - 2)
         self.penalty = _join(penalty)
+        if clip is not None and not isinstance(clip, Clipping):
+            raise ConfigurationError(f"clip is {clip!r}; clippings look like bp.ClipNorm(1.0)")
         self.clip = clip
         self.seed = default_seed() if seed is None else check_seed(seed)
         self.threads = default_threads() if threads is None else check_threads(threads)
@@ -361,7 +363,7 @@ def _join(penalty: Penalty | Sequence[Penalty] | None) -> Penalty | None:
     if penalty is None or isinstance(penalty, Penalty):
         return penalty
     joined: Penalty | None = None
-    for part in penalty:
+    for part in penalty if isinstance(penalty, Iterable) else (penalty,):
         if not isinstance(part, Penalty):
             raise ConfigurationError(f"penalty holds {part!r}; penalties look like bp.L2(1e-4)")
         joined = part if joined is None else joined + part

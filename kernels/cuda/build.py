@@ -68,7 +68,7 @@ def nvrtc_target(capability: int, supported: tuple[int, ...]) -> str:
     if not older:
         raise BackendError(
             f"this GPU has compute capability {capability / 10}, and the installed NVRTC compiles for "
-            f"{min(supported) / 10} and newer; install an older CUDA: pip install \"bpcore[cuda12x]\""
+            f'{min(supported) / 10} and newer; install an older CUDA: pip install "bpcore[cuda12x]"'
         )
     return f"compute_{max(older)}"
 
@@ -136,7 +136,7 @@ def compile_with_nvcc(source: str, arch: str, nvcc: str | None = None) -> bytes:
     """
     nvcc = nvcc or shutil.which("nvcc")
     if nvcc is None:
-        raise BackendError("nvcc is not on the path; install the CUDA toolkit, or NVRTC with \"bpcore[cuda13x]\"")
+        raise BackendError('nvcc is not on the path; install the CUDA toolkit, or NVRTC with "bpcore[cuda13x]"')
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
         (path / "bpcore.cu").write_text(source, encoding="utf-8")

@@ -63,7 +63,7 @@ namespace host {
 struct Launch {
     unsigned grid[3];
     unsigned block[3];
-    unsigned long long seed;  // 0: threads in order; 1: in reverse order; others: at random
+    unsigned long long seed;  // 0: threads in order; 1: in reverse order; even: at random; odd: warps at random
     int fibers;               // 0: threads one after another, for kernels without barriers and shuffles
 };
 
@@ -196,12 +196,17 @@ inline void complete_shuffle(int number) {
     }
 }
 
-// Wake all threads once all have arrived, at the same line.
+// No thread can run: wake all if all wait at one barrier, else say what holds them.
 inline void complete_barrier() {
+    for (size_t i = 0; i < fibers.size(); ++i) {
+        if (fibers[i].state != AT_SHUFFLE) continue;
+        complete_shuffle(static_cast<int>(i));
+        if (failure.empty()) failure = "some threads wait at a shuffle, others elsewhere: deadlock";
+        return;
+    }
     int line = -1;
     for (const Fiber& fiber : fibers) {
         if (fiber.state == DONE) failure = "__syncthreads is not reached by a thread that has returned";
-        if (fiber.state == AT_SHUFFLE) failure = "some threads wait at a shuffle, others elsewhere: deadlock";
         if (line >= 0 && fiber.state == AT_BARRIER && fiber.line != line) {
             failure = "threads of one block wait at different __syncthreads";
         }
@@ -222,12 +227,20 @@ inline void enter() {
     to_scheduler(fibers[current], true);
 }
 
+// Which of the ready threads runs next. Odd seeds let a warp run on while it can, which is how one warp gets far
+// ahead of another; even seeds mix all threads.
 inline int pick(unsigned long long seed) {
     size_t at = 0;
-    for (size_t i = 0; i < ready.size() && seed < 2; ++i) {
-        if (seed == 0 ? ready[i] < ready[at] : ready[i] > ready[at]) at = i;
+    if (seed < 2) {
+        for (size_t i = 0; i < ready.size(); ++i) {
+            if (seed == 0 ? ready[i] < ready[at] : ready[i] > ready[at]) at = i;
+        }
+    } else {
+        at = next_random() % ready.size();
+        for (size_t i = 0; seed % 2 && i < ready.size(); ++i) {
+            if (ready[i] / 32 == current / 32) at = i;
+        }
     }
-    if (seed >= 2) at = next_random() % ready.size();
     const int number = ready[at];
     ready[at] = ready.back();
     ready.pop_back();

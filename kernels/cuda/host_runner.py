@@ -22,7 +22,7 @@ import numpy as np
 __all__ = ["SEEDS", "HostModule", "HostRunError", "unavailable"]
 
 SEEDS = (0, 1, 2, 3)
-"""Schedules worth trying: threads in order, in reverse order, and two random ones."""
+"""Schedules worth trying: threads in order, in reverse order, at random, and warp by warp at random."""
 
 _KERNEL = re.compile(r'extern "C" __global__ void (\w+)\(([^)]*)\)')
 _COMMENT = re.compile(r"/\*.*?\*/")
@@ -147,7 +147,9 @@ class HostModule:
         for number, (argument, parameter) in enumerate(zip(arguments, parameters, strict=True)):
             is_array = isinstance(argument, np.ndarray)
             expected = _SCALARS.get(parameter.rstrip("*"))
-            if is_array != parameter.endswith("*") or (expected and argument.dtype.itemsize != np.dtype(expected).itemsize):
+            if is_array != parameter.endswith("*") or (
+                expected and argument.dtype.itemsize != np.dtype(expected).itemsize
+            ):
                 found = f"an array of {argument.dtype}" if is_array else repr(argument)
                 raise HostRunError(f"{name}: argument {number} is {found}, the parameter is {parameter}")
             if not is_array and expected is not None and argument.dtype != expected:

@@ -197,7 +197,9 @@ def _split(program: Program, scalars: set[str]) -> tuple[list[tuple[str, Expr]],
             return expr
         known = next((name for name, other in host.items() if other == expr), None)
         if known is None:
-            known = next(name for k in range(len(taken) + len(host) + 1) if (name := f"host{k}") not in taken | set(host))
+            known = next(
+                name for k in range(len(taken) + len(host) + 1) if (name := f"host{k}") not in taken | set(host)
+            )
             host[known] = expr
         return Var(known)
 
@@ -218,7 +220,11 @@ def _split(program: Program, scalars: set[str]) -> tuple[list[tuple[str, Expr]],
 
 
 def _print_point(
-    name: str, lines: list[tuple[str, Expr]], arrays: tuple[str, ...], numbers: tuple[str, ...], outputs: tuple[str, ...]
+    name: str,
+    lines: list[tuple[str, Expr]],
+    arrays: tuple[str, ...],
+    numbers: tuple[str, ...],
+    outputs: tuple[str, ...],
 ) -> str:
     """Print the function of one element: values in, results out by reference."""
     parameters = [f"T v_{x}" for x in (*arrays, *numbers)] + [f"T& r_{k}" for k in range(len(outputs))]

@@ -1,7 +1,7 @@
 """Building blocks that work on the bits of floating-point numbers, and polynomials.
 
-Python has no word for "these 32 bits, read as an integer", so these few functions are written as LLVM instructions. They
-exist in compiled code only; :mod:`bpcore.kernels.numba.scalar` says what is built from them.
+Python has no word for "these 32 bits, read as an integer", so these few functions are written as LLVM instructions.
+They exist in compiled code only; :mod:`bpcore.kernels.numba.scalar` says what is built from them.
 """
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, untyped-decorator"

@@ -250,11 +250,12 @@ class Kernel(dict[Any, Callable[..., Any]]):
         return compiled
 
     @staticmethod
-    def _type(text: str, dtype: Any, layout: str) -> Any:
+    def _type(text: str, dtype: Any, layout: Any) -> Any:
         written = text.endswith("!")
         text = text.removesuffix("!")
         if text.startswith("T"):
-            return types.Array(numba.from_dtype(np.dtype(dtype)), int(text[1:]), layout, readonly=not written)
+            element: Any = numba.from_dtype(np.dtype(dtype))
+            return types.Array(element, int(text[1:]), layout, readonly=not written)
         name, _, axes = text.partition(" ")
-        scalar = getattr(types, name)
+        scalar: Any = getattr(types, name)
         return types.Array(scalar, int(axes), layout, readonly=not written) if axes else scalar

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -32,38 +31,9 @@ from bpcore.functions.expression import OPERATIONS, Call, Expr, Num, Var
 from bpcore.functions.printing import to_python
 from bpcore.functions.program import Program
 from bpcore.kernels.numba.cache import compile_function, load_text
+from bpcore.kernels.numba.operands import Operand
 
-__all__ = ["Operand", "compile_program", "print_program"]
-
-
-@dataclass(frozen=True)
-class Operand:
-    """How one argument is laid out, relative to a result of shape S = (n,) or (m, n).
-
-    Attributes
-    ----------
-    kind : str
-        ``"scalar"`` (a float64), ``"full"`` (shape S), ``"row"`` (n values), ``"column"`` (shape (m, 1)), ``"one"``
-        (a single element) or ``"same"`` (the very array of output number `output`).
-    axes : int
-        Number of axes of the array.
-    contiguous : bool
-        Whether the array is C-contiguous.
-    output : int
-        For ``"same"``.
-    """
-
-    kind: str
-    axes: int = 0
-    contiguous: bool = True
-    output: int = 0
-
-    @property
-    def code(self) -> str:
-        """A few letters for file names."""
-        return (
-            f"{self.kind[0] if self.kind != 'same' else 'x'}{self.axes or self.output}{'' if self.contiguous else 's'}"
-        )
+__all__ = ["compile_program", "print_program"]
 
 
 def compile_program(

@@ -4,7 +4,7 @@ Each is a serial loop. ``Z``, ``H``, ``G``, ``A`` have shape (m, n), one sample 
 everything are accumulated in float64. The NumPy reference of each stands in :data:`bpcore.backends.ops.OPS`.
 """
 
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, assignment"
 # Numba types these functions for each dtype; annotations would be ignored by it.
 
 from __future__ import annotations

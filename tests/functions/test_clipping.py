@@ -9,7 +9,8 @@ import pytest
 
 from bpcore.errors import ConfigurationError
 from bpcore.functions.clipping import CLIP, RESCALE, SCALE, ClipLayerNorm, ClipNorm, ClipValue
-from bpcore.functions.expression import evaluate
+from bpcore.functions.expression import Num, evaluate, walk
+from bpcore.functions.scalars import evaluate_scalars
 
 EVERY = (ClipValue, ClipNorm, ClipLayerNorm)
 
@@ -45,6 +46,13 @@ def test_norm(limit, ratio, rng):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_scale_of_a_zero_gradient_is_one_in_every_dtype(dtype):
     assert run(SCALE, sumsq=dtype(0), limit=dtype(1e-30)) == 1.0
+
+
+def test_scale_of_a_zero_gradient_needs_no_division_by_zero():
+    assert evaluate_scalars(SCALE, {"sumsq": 0.0, "limit": 1.0}) == {"scale": 1.0}
+    constants = [node.value for _, expr in SCALE.assignments for node in walk(expr) if isinstance(node, Num)]
+    # a constant that is 0 or denormal in float32 would not guard anything there
+    assert min(constants) > np.finfo(np.float32).smallest_normal
 
 
 def test_nan_and_infinity_are_not_hidden():

@@ -1,4 +1,4 @@
-"""Information measures against SciPy, their inequalities (SPEC R15), and what is refused."""
+"""Information measures against SciPy, their inequalities, and what is refused."""
 
 from __future__ import annotations
 

@@ -236,7 +236,7 @@ _EXACT: dict[str, Callable[..., Any]] = {
 
 
 def exact(tree: Any, values: dict[str, Any]) -> Any:
-    """Evaluate a tree, ours or one of bpcore's expressions, in mpmath's current precision."""
+    """Evaluate a tree, ours or one of bpcore's expressions, in mpmath's current precision; real numbers only."""
     if not isinstance(tree, tuple):
         kind = type(tree).__name__
         tree = {"Num": lambda: ("num", tree.value), "Var": lambda: ("var", tree.name)}.get(
@@ -247,4 +247,7 @@ def exact(tree: Any, values: dict[str, Any]) -> Any:
         return mpmath.mpf(args[0])
     if op == "var":
         return values[args[0]]
-    return _EXACT[op](*(exact(arg, values) for arg in args))
+    value = _EXACT[op](*(exact(arg, values) for arg in args))
+    if isinstance(value, mpmath.mpc):
+        raise ValueError(f"{op} is not real here")
+    return value

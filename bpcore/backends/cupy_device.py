@@ -1,0 +1,171 @@
+"""One GPU as the CuPy backend uses it: its kernels, its launches, and memory for partial sums.
+
+Launches have blocks of 256 threads and at most eight blocks a multiprocessor, which is as many threads as one can
+hold (2048 on compute capability 8.0 and 9.0); all kernels are loops over the grid, so more blocks would only queue.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+
+from bpcore.functions.expression import evaluate
+from bpcore.functions.program import Program
+from bpcore.functions.scalars import evaluate_scalars
+from bpcore.kernels.cuda.build import KernelLoader
+from bpcore.kernels.cuda.source import ElementwiseKernel, print_elementwise, unit_source
+from bpcore.typing import Array
+
+__all__ = ["THREADS", "CudaDevice", "Formula", "power_of_two"]
+
+R = TypeVar("R")
+Sizes = tuple[int, ...]
+
+THREADS = 256
+BLOCKS_PER_MULTIPROCESSOR = 8
+GRID_Y_LIMIT = 65535
+LEAST_PARTIALS = 4096
+
+
+class Formula:
+    """A loaded element-wise kernel, and the scalar values it was launched with last."""
+
+    def __init__(self, printed: ElementwiseKernel, function: Any, dtype: Any, scalars: tuple[str, ...]) -> None:
+        self.printed = printed
+        self.function = function
+        self._type = np.dtype(dtype).type
+        self._scalars = scalars
+        self._last: tuple[tuple[float, ...], tuple[Any, ...]] | None = None
+
+    def numbers(self, args: dict[str, Any]) -> tuple[Any, ...]:
+        """Values that the kernel takes, from the scalar arguments; computed anew only when those have changed."""
+        given = tuple([float(args[name]) for name in self._scalars])
+        last = self._last
+        if last is not None and last[0] == given:
+            return last[1]
+        values: dict[str, Any] = dict(zip(self._scalars, given, strict=True))
+        if self.printed.host is not None:
+            values.update(_host_values(self.printed.host, values))
+        with np.errstate(over="ignore"):
+            packed = tuple([self._type(values[name]) for name in self.printed.numbers])
+        self._last = (given, packed)
+        return packed
+
+
+def _host_values(program: Program, values: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return dict(evaluate_scalars(program, values))
+    except (ArithmeticError, ValueError):
+        # Python raises where arrays give infinity or NaN; the array evaluation decides
+        found = {name: np.float64(value) for name, value in values.items()}
+        for target, expr in program.assignments:
+            found[target] = evaluate(expr, found)
+        return found
+
+
+class _Partials(threading.local):
+    """A buffer for each stream of a thread, so that two launches never share one by accident."""
+
+    def __init__(self) -> None:
+        self.buffers: dict[int, Array] = {}
+
+
+class CudaDevice:
+    """Kernels and launches on one device.
+
+    Parameters
+    ----------
+    cupy : module
+        CuPy.
+    number : int
+        Number of the device.
+
+    Attributes
+    ----------
+    loader : KernelLoader
+        What has been compiled.
+    max_blocks : int
+        Largest grid that is launched.
+    """
+
+    def __init__(self, cupy: Any, number: int) -> None:
+        self.number = number
+        self._cupy = cupy
+        self._get_device = cupy.cuda.runtime.getDevice
+        properties = self.properties()
+        self.max_blocks = BLOCKS_PER_MULTIPROCESSOR * int(properties["multiProcessorCount"])
+        self.loader = KernelLoader(cupy, 10 * int(properties["major"]) + int(properties["minor"]))
+        self._formulas: dict[Any, Formula] = {}
+        self._functions: dict[tuple[str, str, str], Any] = {}
+        self._partials = _Partials()
+
+    def properties(self) -> dict[str, Any]:
+        """CUDA's description of the device."""
+        return dict(self._cupy.cuda.runtime.getDeviceProperties(self.number))
+
+    def here(self, call: Callable[[], R]) -> R:
+        """Call with this device as the current one, and leave the caller's as it was."""
+        if self._get_device() == self.number:
+            return call()
+        with self._cupy.cuda.Device(self.number):
+            return call()
+
+    def launch(self, function: Any, shape: tuple[Sizes, Sizes], arguments: tuple[Any, ...]) -> None:
+        """Queue a kernel on the current stream; `shape` is the grid and the block."""
+        grid, block = shape
+        self.here(lambda: function(grid, block, arguments))
+
+    def kernel(self, unit: str, dtype: Any, name: str) -> Any:
+        """Return a kernel of one of the fixed units, built at first use."""
+        key = (unit, dtype.char, name)
+        function = self._functions.get(key)
+        if function is None:
+            source = unit_source(unit, dtype)
+            function = self._functions[key] = self.here(lambda: self.loader.function(source, name))
+        return function
+
+    def formula(self, program: Program, kinds: tuple[str, ...], dtype: Any) -> Formula:
+        """Return the kernel of a program for these kinds of its inputs, printed and built at first use."""
+        key = (program, kinds, dtype)
+        formula = self._formulas.get(key)
+        if formula is None:
+            printed = print_elementwise(program, dict(zip(program.inputs, kinds, strict=True)))
+            source = printed.source(dtype)
+            function = self.here(lambda: self.loader.function(source, printed.name))
+            scalars = tuple(name for name, kind in zip(program.inputs, kinds, strict=True) if kind == "scalar")
+            formula = self._formulas[key] = Formula(printed, function, dtype, scalars)
+        return formula
+
+    def partials(self, size: int) -> Array:
+        """Float64 memory that belongs to this thread and stream until its next call; grown, never shrunk."""
+        stream = int(self._cupy.cuda.get_current_stream().ptr)
+        buffer = self._partials.buffers.get(stream)
+        if buffer is None or buffer.size < size:
+            size = max(size, LEAST_PARTIALS)
+            buffer = self._partials.buffers[stream] = self.here(lambda: self._cupy.empty(size, np.float64))
+        return buffer
+
+    def line(self, threads: int) -> tuple[Sizes, Sizes]:
+        """Grid and block for so many independent threads."""
+        return (max(1, min(-(-threads // THREADS), self.max_blocks)),), (THREADS,)
+
+    def plane(self, m: int, n: int) -> tuple[Sizes, Sizes]:
+        """Grid and block for m rows of n columns: the block as wide as a row where rows are narrow."""
+        x = min(THREADS, power_of_two(n))
+        y = THREADS // x
+        tiles = min(-(-n // x), self.max_blocks)
+        return (tiles, max(1, min(-(-m // y), self.max_blocks // tiles, GRID_Y_LIMIT))), (x, y)
+
+
+def power_of_two(n: int) -> int:
+    """Smallest power of two that is at least n (n >= 1).
+
+    Examples
+    --------
+    >>> [power_of_two(n) for n in (1, 2, 3, 10)]
+    [1, 2, 4, 16]
+    """
+    return 1 << (n - 1).bit_length()

@@ -1,0 +1,146 @@
+"""What commands read: data by name or path, lists of widths, preprocessing on the way in and out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from bpcore.data.datasets import DATASETS, Dataset, load_dataset
+from bpcore.data.files import load_file
+from bpcore.data.preprocessing import ClassList, Preprocessing, preprocessing_from_dict
+from bpcore.data.targets import class_threshold
+from bpcore.errors import ConfigurationError, UnknownNameError, unknown
+from bpcore.functions.losses import get_loss
+from bpcore.typing import IntArray, NDArray
+
+if TYPE_CHECKING:
+    from bpcore.network import MLP
+
+__all__ = ["Model", "load_data", "load_for_model", "parse_names", "parse_widths", "prepare"]
+
+
+def load_data(
+    name: str, target: str | None = None, task: Literal["auto", "classification", "regression"] = "auto"
+) -> Dataset:
+    """Load data with targets: a bundled set by name, or a file by path.
+
+    Parameters
+    ----------
+    name : str
+        One of :data:`~bpcore.data.datasets.DATASETS`, or a path that ends in ``.csv`` or ``.npz``.
+    target : str, optional
+        Column (or array) of the targets in a file.
+    task : str
+        As for :func:`~bpcore.data.files.load_file`.
+
+    Returns
+    -------
+    Dataset
+    """
+    if task not in ("auto", "classification", "regression"):
+        raise unknown("task", task, ["auto", "classification", "regression"])
+    return _bundled(name, target) or load_file(name, target=target, task=task)
+
+
+def load_for_model(name: str, model: Model, target: str | None = None, *, read_target: bool) -> Dataset:
+    """Load data in the form that a trained model takes: its columns, its classes, its preprocessing.
+
+    Parameters
+    ----------
+    name : str
+        As for :func:`load_data`.
+    model : Model
+        The trained model.
+    target : str, optional
+        Column (or array) of the targets in a file; by default the one that the model was trained on.
+    read_target : bool
+        False to predict: the targets may be absent, and are left out where they are present.
+
+    Returns
+    -------
+    Dataset
+    """
+    bundled = _bundled(name, target)
+    if bundled is not None:
+        return bundled
+    if read_target:
+        target = target or model.target
+        return load_file(name, target=target, features=model.feature_names, classes=model.classes, task=model.task)
+    return load_file(name, target=target, features=model.feature_names, read_target=False)
+
+
+def _bundled(name: str, target: str | None) -> Dataset | None:
+    """Load a bundled data set; None for the path of a file."""
+    if name in DATASETS:
+        if target is not None:
+            raise ConfigurationError(f"--target is for files; the target of the data set {name!r} is fixed")
+        return load_dataset(name)
+    if Path(name).suffix.lower() in (".csv", ".npz") or Path(name).exists():
+        return None
+    raise UnknownNameError(f"{unknown('data set', name, DATASETS)} Or give the path of a .csv or .npz file.")
+
+
+class Model:
+    """What a saved network knows about its data, from ``net.meta``.
+
+    Parameters
+    ----------
+    net : MLP
+        A loaded network.
+    """
+
+    def __init__(self, net: MLP) -> None:
+        meta = net.meta
+        self.net = net
+        self.task: Literal["classification", "regression"] = (
+            "regression" if meta.get("task") == "regression" else "classification"
+        )
+        names = meta.get("feature_names")
+        self.feature_names: tuple[str, ...] | None = tuple(names) if names else None
+        self.classes = ClassList(tuple(meta["classes"])) if meta.get("classes") else None
+        self.target: str | None = meta.get("target") or None
+        self.loss: str | None = meta.get("loss")
+        self.preprocessing = _restore(meta.get("preprocessing"))
+        self.target_preprocessing = _restore(meta.get("target_preprocessing"))
+
+    def classes_of(self, H: NDArray[Any]) -> IntArray:
+        """Return the index of the class that each row of outputs, shape (m, n_L), says; int64, shape (m,)."""
+        if H.shape[1] > 1:
+            return np.asarray(H.argmax(axis=1), dtype=np.int64)
+        # The loss knows where the middle between its two targets is, the output activation does not.
+        threshold = self.net.threshold if self.loss is None else class_threshold(get_loss(self.loss))
+        return np.asarray(H[:, 0] > threshold, dtype=np.int64)
+
+
+def _restore(description: dict[str, Any] | None) -> Preprocessing | None:
+    return preprocessing_from_dict(description) if description else None
+
+
+def prepare(data: Dataset, preprocessing: Preprocessing | None) -> NDArray[Any]:
+    """Return the features after the preprocessing of a model, whatever was applied to them before."""
+    if data.preprocessing == preprocessing:
+        return data.X
+    raw = data.X if data.preprocessing is None else data.preprocessing.undo(data.X)
+    return raw if preprocessing is None else preprocessing.apply(raw)
+
+
+def parse_widths(text: str, option: str = "--layers") -> list[int]:
+    """Read widths of hidden layers, such as ``"128,64"``; empty or ``"none"`` for no hidden layer."""
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if [word.lower() for word in words] == ["none"]:
+        return []
+    try:
+        widths = [int(word) for word in words]
+    except ValueError:
+        widths = [0]
+    if any(width < 1 for width in widths):
+        raise ConfigurationError(f"{option} is {text!r}; expected widths of at least 1 such as 128,64, or none")
+    return widths
+
+
+def parse_names(text: str) -> str | list[str]:
+    """Read one name, or several separated by commas."""
+    names = [name.strip() for name in text.split(",")]
+    return names if len(names) > 1 else names[0]

@@ -1,0 +1,137 @@
+"""Choices that ``bpcore train`` makes where the user left them open: output, loss, optimiser, targets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from bpcore.data.datasets import Dataset
+from bpcore.data.preprocessing import ClassList, Standardizer
+from bpcore.errors import ConfigurationError, unknown
+from bpcore.functions.activations import get_activation
+from bpcore.functions.full_batch import LBFGS, ScipyMinimize
+from bpcore.functions.losses import Loss, default_loss, get_loss
+from bpcore.functions.update_rule import UpdateRule
+from bpcore.functions.update_rules import UPDATE_RULES, get_update_rule
+from bpcore.typing import IntArray, NDArray
+
+__all__ = ["DEFAULT_OPTIMIZER", "Targets", "choose_optimizer", "choose_output", "encode"]
+
+AUTO = "auto"
+DEFAULT_OPTIMIZER = "momentum"
+DEFAULT_ETA = {"sgd": 0.1, "momentum": 0.02, "nesterov": 0.02, "adam": 0.002, "adamw": 0.002, "amsgrad": 0.002}
+"""Learning rates for standardised data, where they are better than the cautious ones of the update rules."""
+
+OUTPUT_OF_LOSS = {
+    "cross_entropy": "softmax",
+    "binary_cross_entropy": "sigmoid",
+    "binary_cross_entropy_logits": "identity",
+    "hinge": "identity",
+    "exponential": "identity",
+}
+
+
+def choose_output(data: Dataset, output: str, loss: str) -> tuple[str, Loss]:
+    """Choose the output activation and the loss.
+
+    Parameters
+    ----------
+    data : Dataset
+        Gives the task and the number of classes.
+    output, loss : str
+        Names, or ``"auto"``: the output follows from the loss, then from the task (softmax for several classes,
+        sigmoid for two, identity for numbers), the loss from the output.
+
+    Returns
+    -------
+    output : str
+        Name of the activation.
+    loss : Loss
+        The loss.
+    """
+    if output == AUTO:
+        if loss != AUTO and get_loss(loss).name in OUTPUT_OF_LOSS:
+            output = OUTPUT_OF_LOSS[get_loss(loss).name]
+        elif data.classes is None:
+            output = "identity"
+        else:
+            output = "sigmoid" if len(data.classes) == 2 else "softmax"
+    activation = get_activation(output)
+    chosen = default_loss(activation) if loss == AUTO else get_loss(loss)
+    chosen.check_output(activation)
+    if data.classes is None and chosen.target_kind != "real":
+        raise ConfigurationError(
+            f"loss {chosen.name!r} is for classes, but the target {data.target_name!r} is a number; possible: mse, "
+            "quadratic, absolute, huber (or --task classification, if its values are classes)"
+        )
+    return output, chosen
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Targets in the form that training takes.
+
+    Attributes
+    ----------
+    values : ndarray
+        Class names, or standardised numbers.
+    n_out : int
+        Number of outputs that they need.
+    preprocessing : Standardizer or None
+        What was applied to numbers.
+    """
+
+    values: NDArray[Any]
+    n_out: int
+    preprocessing: Standardizer | None
+
+
+def encode(data: Dataset, output: str, train: IntArray) -> Targets:
+    """Prepare the targets: class names as they are, numbers standardised by their training part.
+
+    Parameters
+    ----------
+    data : Dataset
+        With targets.
+    output : str
+        Output activation: two classes need one output, unless it is softmax.
+    train : ndarray of int64
+        Rows of the training part.
+
+    Returns
+    -------
+    Targets
+    """
+    assert data.y is not None
+    if data.classes is not None:
+        n_classes = len(data.classes)
+        single = n_classes == 2 and output not in ("softmax", "log_softmax")
+        return Targets(ClassList(data.classes).decode(data.y), 1 if single else n_classes, None)
+    Y = data.y.reshape(len(data.y), -1)
+    fitted = Standardizer.fit(Y[train])
+    return Targets(fitted.apply(Y), Y.shape[1], fitted)
+
+
+def choose_optimizer(name: str, eta: float | None) -> UpdateRule | ScipyMinimize:
+    """Build the optimiser from its name and a learning rate.
+
+    Parameters
+    ----------
+    name : str
+        A name of :data:`~bpcore.functions.update_rules.UPDATE_RULES`, or ``"lbfgs"``.
+    eta : float or None
+        Learning rate; None for a default.
+
+    Returns
+    -------
+    UpdateRule or ScipyMinimize
+    """
+    key = name.lower().replace("-", "")
+    if key == "lbfgs":
+        if eta is not None:
+            raise ConfigurationError("--eta has no meaning for lbfgs, which searches for the length of each step")
+        return LBFGS()
+    if key not in UPDATE_RULES:
+        raise unknown("optimizer", name, [*UPDATE_RULES, "lbfgs"])
+    eta = DEFAULT_ETA.get(key) if eta is None else eta
+    return get_update_rule(key) if eta is None else get_update_rule(key, eta=eta)

@@ -1,0 +1,196 @@
+"""A training session: the trainer and everything that watches it, over one call of :func:`bpcore.train`."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+
+from bpcore.errors import ConfigurationError, DivergenceError
+from bpcore.problem import Problem
+from bpcore.random import permutation
+from bpcore.training.callbacks import Callback
+from bpcore.training.history import History, Row
+from bpcore.training.interrupt import Interrupt
+from bpcore.training.progress import ProgressBar
+from bpcore.training.run import Run
+from bpcore.training.stopping import Patience, Progress, StopRule, better
+from bpcore.training.trainer import StepRecords, Trainer
+from bpcore.training.validation import Validation
+from bpcore.typing import Array
+
+__all__ = ["Keep", "Session", "diverged"]
+
+Keep = Literal["auto", "last", "best"]
+
+
+class Session:
+    """One call of train: the trainer and everything that watches it."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        problem: Problem,
+        validation: Validation | None,
+        rule: StopRule,
+        callbacks: list[Callback],
+        keep: Keep,
+        record_steps: bool,
+        record: dict[str, Any],
+    ) -> None:
+        self.trainer, self.problem, self.validation = trainer, problem, validation
+        self.rule, self.rule_state = rule, rule.initial_state()
+        self.callbacks, self.record_steps, self.record = callbacks, record_steps, record
+        self.history = History()
+        self.begun = time.perf_counter()
+        self.error: DivergenceError | None = None
+        self.interrupted = False
+        patience = [part for part in _parts(rule) if isinstance(part, Patience)]
+        self.monitored = patience[0].column if patience else "val_loss" if validation else "loss"
+        self.keep_best = keep == "best" or (keep == "auto" and bool(patience))
+        self.keep_best_if_interrupted = keep == "auto" and validation is not None
+        self.best: tuple[float, int, Array] | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Time since the start."""
+        return time.perf_counter() - self.begun
+
+    def check_columns(self) -> None:
+        """Refuse rules that read columns which this run does not have."""
+        known = ["loss", "eta", *(["accuracy"] if self.problem.labels is not None else [])]
+        if self.validation is not None:
+            known += self.validation.columns
+        if self.trainer.penalty is not None:
+            known.append("penalty")
+        for column in self.rule.columns():
+            if column not in known:
+                hint = "" if self.validation else "; columns that begin with val_ need validation=(X, Y)"
+                raise ConfigurationError(
+                    f"a stopping rule reads column {column!r}, which this run does not have; "
+                    f"it has {', '.join(known)}{hint}"
+                )
+
+    def descend(self, epochs: int, shuffle_seed: int | None, verbose: bool | None) -> str:
+        """Run epochs until something ends them; return the reason."""
+        trainer, m, B = self.trainer, self.problem.m, self.trainer.batch_size
+        per_epoch = -(-m // B)
+        limit = self.rule.step_limit()
+        total = int(min(epochs * per_epoch, limit))
+        with Interrupt() as interrupt, ProgressBar(total, verbose) as bar, trainer.thread_limit():
+            reason: str | None = None
+
+            def between(records: StepRecords) -> bool:
+                nonlocal reason
+                bar.advance(len(records))
+                if interrupt.requested:
+                    self.interrupted, reason = True, "interrupted by Ctrl-C"
+                elif reason is None:
+                    reason = self.rule.observe(self.rule_state, self._progress())
+                return reason is not None
+
+            for callback in self.callbacks:
+                callback.on_start(trainer.net)
+            for epoch in range(epochs):
+                order = np.arange(m) if shuffle_seed is None else permutation(m, seed=shuffle_seed, epoch=epoch)
+                whole = m // B * B
+                pieces = [order[:whole].reshape(-1, B), order[whole:].reshape(1, -1)]
+                parts = []
+                try:
+                    for piece in pieces:
+                        room = int(min(limit - trainer.state.step, len(piece)))
+                        if reason is None and piece.size and room > 0:
+                            parts.append(trainer.run_steps(self.problem, piece[:room], between))
+                except DivergenceError as error:
+                    self.error = error
+                    return diverged(error)
+                records = StepRecords.join(parts)
+                if self.record_steps:
+                    self.history.append_steps(records.loss)
+                finished = sum(len(part) for part in parts) == per_epoch
+                if finished:
+                    self.end_epoch(records)
+                    bar.epoch(self.history[-1])
+                    reason = self.ask(reason)
+                if reason is not None:
+                    return reason
+        return f"reached {epochs} epoch{'s' if epochs > 1 else ''}"
+
+    def end_epoch(self, records: StepRecords) -> None:
+        """Write the row of an epoch and remember the parameters if they are the best."""
+        trainer, state = self.trainer, self.trainer.state
+        schedule = trainer.rule.schedule
+        row: Row = {"epoch": state.epoch + 1, "step": state.step, "loss": records.mean_loss}
+        if self.problem.labels is not None:
+            row["accuracy"] = records.accuracy
+        if trainer.penalty is not None:
+            row["penalty"] = trainer.penalty_value()
+        if self.validation is not None:
+            row.update(self.validation.measure())
+        row["eta"] = schedule.at(max(state.step - 1, 0), state.epoch, state.schedule)
+        row["seconds"] = self.seconds
+        state.schedule = schedule.observe(state.schedule, row.get("val_loss", row["loss"]))
+        state.epoch += 1
+        self.history.append(row)
+        if (self.keep_best or self.keep_best_if_interrupted) and better(
+            self.monitored, row[self.monitored], None if self.best is None else self.best[0]
+        ):
+            theta = trainer.be.empty(trainer.net.theta.size, trainer.net.dtype) if self.best is None else self.best[2]
+            self.best = row[self.monitored], state.epoch, trainer.be.copy(trainer.net.theta, out=theta)
+
+    def ask(self, reason: str | None) -> str | None:
+        """Ask the rules and the callbacks at the end of an epoch."""
+        norm = self.trainer.gradient_norm() if self.rule.needs_gradient_norm else None
+        progress = self._progress(norm)
+        fired = self.rule.observe(self.rule_state, progress)
+        stops = [callback.on_epoch(self.trainer.net, progress) for callback in self.callbacks]
+        return reason or fired or ("a callback asked to stop" if any(stop is True for stop in stops) else None)
+
+    def _progress(self, norm: float | None = None) -> Progress:
+        state = self.trainer.state
+        progress = Progress(state.step, state.epoch, self.seconds)
+        if norm is not None or self._epoch_just_ended():
+            previous = self.history[-2] if len(self.history) > 1 else None
+            progress = replace(progress, row=self.history[-1], previous=previous, gradient_norm=norm)
+        return progress
+
+    def _epoch_just_ended(self) -> bool:
+        return bool(len(self.history)) and self.history[-1]["step"] == self.trainer.state.step
+
+    def conclude(self, reason: str, on_divergence: str) -> Run:
+        """Put the right parameters into the network and build the result."""
+        net, seconds, kept = self.trainer.net, self.seconds, "last"
+        if self.best is not None and (self.keep_best or (self.interrupted and self.keep_best_if_interrupted)):
+            self.trainer.be.copy(self.best[2], out=net.theta)
+            kept = "best"
+        run = Run(
+            net,
+            self.history,
+            reason,
+            self.record,
+            self.trainer.state.step,
+            seconds,
+            None if self.best is None else self.best[1],
+            kept,
+        )
+        self.record["seconds"] = seconds
+        self.record["stopped_because"] = reason
+        net.meta |= {"loss": self.trainer.loss.name, "threshold": self.problem.threshold}
+        if self.error is not None and on_divergence == "raise":
+            self.error.run = run
+            raise self.error
+        for callback in self.callbacks:
+            callback.on_end(run)
+        return run
+
+
+def _parts(rule: StopRule) -> list[StopRule]:
+    inner = getattr(rule, "rules", ())
+    return [rule, *(part for child in inner for part in _parts(child))]
+
+
+def diverged(error: DivergenceError) -> str:
+    """Shorten a divergence to the reason of an end: its first clause."""
+    return "diverged: " + str(error).split(" (")[0].split(". ")[0]

@@ -1,0 +1,68 @@
+"""The CuPy backend over the stand-in for CuPy, for machines without a GPU."""
+
+from __future__ import annotations
+
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from bpcore.backends import cupy_probe, registry
+from bpcore.backends.cupy_backend import CupyBackend
+from bpcore.errors import BackendError
+from bpcore.kernels.cuda import host_runner
+from bpcore.kernels.cuda.build import KernelLoader
+from tests.backends.fake_cupy import FakeCupy
+
+
+@pytest.fixture(scope="session")
+def kernel_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Kernels built by g++, shared by all tests of a run."""
+    return tmp_path_factory.mktemp("kernels")
+
+
+@pytest.fixture
+def fake_cupy(monkeypatch: pytest.MonkeyPatch, kernel_folder: Path) -> FakeCupy:
+    """Put the stand-in where ``import cupy`` finds it; kernels are run from their source."""
+    if host_runner.unavailable():
+        pytest.skip(host_runner.unavailable())
+    fake = FakeCupy(kernel_folder)
+    libraries = types.ModuleType("cupy_backends.cuda.libs")
+    libraries.cublas = fake.cuda.cublas  # type: ignore[attr-defined]
+    nvrtc = types.ModuleType("cupy_backends.cuda.libs.nvrtc")
+    nvrtc.getVersion = lambda: (13, 0)  # type: ignore[attr-defined]
+    for module in (fake, libraries, nvrtc):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(cupy_probe, "driver_cuda_version", lambda: 13000)
+    monkeypatch.setattr(cupy_probe, "installed_wheels", lambda: ["cupy-cuda13x"])
+    # what the registry chose or started before knows another CuPy, or none
+    monkeypatch.setattr(registry, "_instances", {})
+    monkeypatch.setattr(registry, "_auto", None)
+    monkeypatch.setattr(KernelLoader, "_code", lambda self, source: source.encode())
+    return fake
+
+
+@pytest.fixture
+def fake_backend(fake_cupy: FakeCupy) -> CupyBackend:
+    """A CupyBackend whose device is host memory."""
+    return CupyBackend()
+
+
+@pytest.fixture(params=["stand-in", pytest.param("gpu", marks=pytest.mark.gpu)])
+def cupy_backend(request: pytest.FixtureRequest) -> CupyBackend:
+    """The same tests without and with a GPU; without one the latter skip, unless --require-backend cupy is given."""
+    if request.param == "stand-in":
+        return request.getfixturevalue("fake_backend")  # type: ignore[no-any-return]
+    return request.getfixturevalue("gpu_backend")  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def gpu_backend(request: pytest.FixtureRequest) -> CupyBackend:
+    """The backend on a real GPU."""
+    try:
+        return CupyBackend()
+    except BackendError as error:
+        if "cupy" in request.config.getoption("--require-backend"):
+            pytest.fail(f"--require-backend cupy: {error}", pytrace=False)
+        pytest.skip(str(error))

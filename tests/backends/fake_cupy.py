@@ -1,0 +1,269 @@
+"""A stand-in for the module ``cupy`` on machines without a GPU: host memory behind device arrays, kernels under g++.
+
+It lets the Python of the CuPy backend run, so that what it passes to kernels and to cuBLAS can be judged. It says
+nothing about a GPU: no asynchrony, no speed, no CUDA library. It is stricter than CuPy where that finds mistakes:
+
+* a device array is no NumPy array, has no arithmetic, and refuses every implicit conversion;
+* new memory is filled with one bits, which are NaN in a float;
+* crossings between host and device are counted, and so are allocations and launches;
+* arguments of a kernel are compared with its parameters;
+* cuBLAS checks its sizes, and that every address lies in device memory.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import types
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bpcore.kernels.cuda.host_runner import HostModule
+
+CAPABILITY = (9, 0)
+POOL_ALIGNMENT = 512
+
+
+class DeviceArray:
+    """What ``cupy.ndarray`` is: shape, dtype, strides and an address, and basic slices that share memory."""
+
+    def __init__(self, host: np.ndarray[Any, Any], device: FakeDevice) -> None:
+        self._host = host
+        self.device = device
+        self.data = Pointer(host)
+
+    shape = property(lambda self: self._host.shape)
+    dtype = property(lambda self: self._host.dtype)
+    strides = property(lambda self: self._host.strides)
+    flags = property(lambda self: self._host.flags)
+    ndim = property(lambda self: self._host.ndim)
+    size = property(lambda self: self._host.size)
+    nbytes = property(lambda self: self._host.nbytes)
+    itemsize = property(lambda self: self._host.itemsize)
+    T = property(lambda self: DeviceArray(self._host.T, self.device))
+
+    def __len__(self) -> int:
+        return len(self._host)
+
+    def __getitem__(self, key: Any) -> DeviceArray:
+        found = self._host[key]
+        if not np.shares_memory(found, self._host) and found.size:
+            raise TypeError("the stand-in has basic slices only")
+        return DeviceArray(found, self.device)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if isinstance(value, np.ndarray):
+            raise TypeError("a NumPy array cannot be written into a device array")
+        self._host[key] = value._host if isinstance(value, DeviceArray) else value
+
+    def reshape(self, *shape: Any) -> DeviceArray:
+        found = self._host.reshape(*shape)
+        assert not self.size or np.shares_memory(found, self._host), "reshape would copy"
+        return DeviceArray(found, self.device)
+
+    def ravel(self) -> DeviceArray:
+        return self.reshape(-1)
+
+    def fill(self, value: float) -> None:
+        self._host.fill(value)
+
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError("Implicit conversion to a NumPy array is not allowed. Please use `.get()`.")
+
+    __bool__ = __float__ = __int__ = __iter__ = __array__
+
+
+class Pointer:
+    """``ndarray.data``: an address, and copies that do not wait."""
+
+    def __init__(self, host: np.ndarray[Any, Any]) -> None:
+        self._host = host
+        self.ptr = host.ctypes.data
+
+    def copy_from_device_async(self, source: Pointer, size: int) -> None:
+        assert size == self._host.nbytes == source._host.nbytes
+        self._host[...] = source._host.reshape(self._host.shape)
+
+    def memset_async(self, value: int, size: int) -> None:
+        assert size == self._host.nbytes
+        ctypes.memset(self.ptr, value, size)
+
+
+class FakeDevice:
+    """``cupy.cuda.Device``: a context manager that changes the current device."""
+
+    def __init__(self, cupy: FakeCupy, number: int) -> None:
+        self._cupy = cupy
+        self.id = number
+        self._before: list[int] = []
+
+    def __enter__(self) -> FakeDevice:
+        self._before.append(self._cupy.current_device)
+        self._cupy.current_device = self.id
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._cupy.current_device = self._before.pop()
+
+    def synchronize(self) -> None:
+        self._cupy.count["synchronize"] += 1
+
+
+class FakeModule:
+    """``cupy.cuda.Module``; the code that it loads is the source itself."""
+
+    def __init__(self, cupy: FakeCupy) -> None:
+        self._cupy = cupy
+
+    def load(self, code: bytes) -> None:
+        self._kernels = HostModule(code.decode(), self._cupy.folder)
+
+    def get_function(self, name: str) -> Any:
+        def function(grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...]) -> None:
+            cupy = self._cupy
+            cupy.count["launch"] += 1
+            cupy.launches.append((name, grid, block))
+            threads = int(np.prod(block))
+            assert threads <= 1024, f"{name}: {threads} threads in a block"
+            assert all(0 < size < limit for size, limit in zip(grid, (2**31, 2**16, 2**16), strict=False)), (name, grid)
+            for argument in arguments:
+                assert not isinstance(argument, DeviceArray) or argument.device.id == cupy.current_device
+            cupy.seed += 1
+            values = tuple(a._host if isinstance(a, DeviceArray) else a for a in arguments)
+            self._kernels.launch(name, grid, block, values, seed=cupy.seed)
+
+        return function
+
+
+class FakeCublas:
+    """Column-major products on addresses, as cuBLAS computes them."""
+
+    CUBLAS_DEFAULT_MATH = 0
+
+    def __init__(self, cupy: FakeCupy) -> None:
+        self._cupy = cupy
+        self.math_mode = 3  # TF32, left behind by somebody else
+
+    def getVersion(self, handle: int) -> int:
+        return 0
+
+    def setMathMode(self, handle: int, mode: int) -> None:
+        self.math_mode = mode
+
+    def sgemm(self, *arguments: Any) -> None:
+        self._gemm(np.dtype(np.float32), *arguments)
+
+    def dgemm(self, *arguments: Any) -> None:
+        self._gemm(np.dtype(np.float64), *arguments)
+
+    def _gemm(
+        self, dtype: Any, handle: int, op_a: int, op_b: int, m: int, n: int, k: int,
+        alpha: int, a: int, lda: int, beta: int | Any, *rest: Any,
+    ) -> None:  # fmt: skip
+        b, (ldb, beta, c, ldc) = beta, rest
+        assert self.math_mode == self.CUBLAS_DEFAULT_MATH, "float32 might be rounded to TF32"
+        self._cupy.count["gemm"] += 1
+        one, zero = (
+            np.ctypeslib.as_array((ctypes.c_char * dtype.itemsize).from_address(p)).view(dtype) for p in (alpha, beta)
+        )
+        assert one == 1
+        assert zero == 0
+        A = self._matrix(dtype, a, lda, *((k, m) if op_a else (m, k)))
+        B = self._matrix(dtype, b, ldb, *((n, k) if op_b else (k, n)))
+        C = self._matrix(dtype, c, ldc, m, n)
+        C[...] = (A.T if op_a else A).astype(np.float64) @ (B.T if op_b else B).astype(np.float64)
+
+    def _matrix(self, dtype: Any, address: int, leading: int, rows: int, columns: int) -> Any:
+        """View device memory as a column-major matrix."""
+        assert rows > 0
+        assert columns > 0
+        assert leading >= rows, "CUBLAS_STATUS_INVALID_VALUE: leading dimension"
+        size = ((columns - 1) * leading + rows) * dtype.itemsize
+        assert self._cupy.is_device_memory(address, size), "cuBLAS leaves device memory"
+        raw = np.frombuffer((ctypes.c_char * size).from_address(address), dtype)
+        strides = (dtype.itemsize, leading * dtype.itemsize)
+        return np.lib.stride_tricks.as_strided(raw, (rows, columns), strides)
+
+
+class FakeCupy(types.ModuleType):
+    """The module. ``count`` holds crossings (``to_device``, ``to_host``), allocations, launches and products."""
+
+    ndarray = DeviceArray
+    __version__ = "14.0.0"
+
+    def __init__(self, folder: Path, devices: int = 1) -> None:
+        super().__init__("cupy")
+        self.folder = folder
+        self.devices = devices
+        self.current_device = 0
+        self.seed = 1  # of the last launch; 0 and 1 are the two orders without chance
+        self.stream = 0
+        self.count: Counter[str] = Counter()
+        self.launches: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = []
+        self._blocks: list[np.ndarray[Any, Any]] = []
+        self.cuda = types.SimpleNamespace(
+            is_available=lambda: self.devices > 0,
+            Device=lambda number: FakeDevice(self, number),
+            Module=lambda: FakeModule(self),
+            cublas=FakeCublas(self),
+            get_cublas_handle=lambda: 1,
+            get_current_stream=lambda: types.SimpleNamespace(ptr=self.stream),
+            runtime=types.SimpleNamespace(
+                getDevice=lambda: self.current_device,
+                getDeviceCount=lambda: self.devices,
+                getDeviceProperties=lambda number: {
+                    "name": b"stand-in, no GPU", "major": CAPABILITY[0], "minor": CAPABILITY[1],
+                    "totalGlobalMem": 2**30, "multiProcessorCount": 1,
+                },
+                runtimeGetVersion=lambda: 13000,
+                memGetInfo=lambda: (2**29, 2**30),
+            ),
+        )  # fmt: skip
+
+    def _allocate(self, shape: Any, dtype: Any) -> DeviceArray:
+        dtype = np.dtype(dtype)
+        shape = (shape,) if isinstance(shape, int) else tuple(shape)
+        size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        raw = np.full(size + POOL_ALIGNMENT, 0xFF, np.uint8)
+        start = -raw.ctypes.data % POOL_ALIGNMENT
+        self._blocks.append(raw)
+        self.count["allocation"] += 1
+        return DeviceArray(raw[start : start + size].view(dtype).reshape(shape), FakeDevice(self, self.current_device))
+
+    def is_device_memory(self, address: int, size: int) -> bool:
+        return any(raw.ctypes.data <= address and address + size <= raw.ctypes.data + raw.size for raw in self._blocks)
+
+    def empty(self, shape: Any, dtype: Any) -> DeviceArray:
+        return self._allocate(shape, dtype)
+
+    def asarray(self, source: Any) -> DeviceArray:
+        if isinstance(source, DeviceArray):
+            return source
+        if hasattr(source, "__cuda_array_interface__"):
+            return source.__cuda_array_interface__["owner"]  # type: ignore[no-any-return]
+        assert isinstance(source, np.ndarray)
+        self.count["to_device"] += 1
+        found = self._allocate(source.shape, source.dtype)
+        found._host[...] = source
+        return found
+
+    def from_dlpack(self, source: Any) -> DeviceArray:
+        return source.__dlpack__()  # type: ignore[no-any-return]
+
+    def ascontiguousarray(self, source: DeviceArray, dtype: Any = None) -> DeviceArray:
+        dtype = source.dtype if dtype is None else np.dtype(dtype)
+        if source.dtype == dtype and source.flags.c_contiguous and source.ndim:
+            return source
+        found = self._allocate(source.shape or (1,), dtype)
+        found._host[...] = source._host
+        return found
+
+    def asnumpy(self, source: DeviceArray) -> np.ndarray[Any, Any]:
+        self.count["to_host"] += 1
+        return np.array(source._host, order="C")
+
+    def get_default_memory_pool(self) -> Any:
+        held = sum(raw.size for raw in self._blocks)
+        return types.SimpleNamespace(used_bytes=lambda: held, total_bytes=lambda: held)
