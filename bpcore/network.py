@@ -138,6 +138,11 @@ class MLP:
         """The backend on whose device the parameters are now."""
         return self._backend
 
+    @property
+    def pinned(self) -> bool:
+        """Whether the network holds on to its backend instead of following the selection in force."""
+        return self._pinned
+
     def to(self, backend: str | Backend) -> MLP:
         """Move the parameters to a backend and hold on to it.
 

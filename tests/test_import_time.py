@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import subprocess
 import sys
 
@@ -58,7 +57,10 @@ def test_no_thread_is_started():
 
 
 def test_import_takes_less_than_three_tenths_of_a_second_beyond_numpy():
-    """The median over fresh processes, each timing NumPy first and then what bpcore adds to it."""
+    """The shortest of several fresh processes, each of which loads NumPy first and then times what bpcore adds.
+
+    Whatever else the machine does can make an import longer and never shorter.
+    """
     code = "import time, numpy\nbegin = time.perf_counter()\nimport bpcore\nprint(time.perf_counter() - begin)"
     python(code)  # the first one may have to write the byte code
-    assert statistics.median(float(python(code)) for _ in range(5)) < 0.3
+    assert min(float(python(code)) for _ in range(5)) < 0.3

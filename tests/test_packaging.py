@@ -207,10 +207,10 @@ def test_the_command_of_the_installed_package(installed: Path, elsewhere: dict):
 
 def read_version() -> str:
     """Return ``__version__`` as it stands in the source."""
-    for node in ast.parse((ROOT / "bpcore" / "__init__.py").read_text("utf-8")).body:
+    for node in ast.parse((ROOT / "bpcore" / "_version.py").read_text("utf-8")).body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__version__":
             return ast.literal_eval(node.value)
-    raise AssertionError("bpcore/__init__.py assigns no __version__")
+    raise AssertionError("bpcore/_version.py assigns no __version__")
 
 
 def project() -> dict:

@@ -19,6 +19,7 @@ The table of operations with their shapes, costs and references is :data:`bpcore
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -32,7 +33,7 @@ from bpcore.functions.program import Program
 from bpcore.random import Purpose
 from bpcore.typing import Array, NDArray
 
-__all__ = ["Backend", "Probe", "native_operations"]
+__all__ = ["Backend", "Probe", "check_operands", "expect", "native_operations", "product_sizes"]
 
 ALIGNMENT = 64
 
@@ -57,6 +58,81 @@ class Probe:
     reason: str
     repair: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
+
+
+def expect(op: str, dtype: Any, *operands: tuple[str, Array, tuple[int, ...]]) -> None:
+    """Refuse operands of another dtype or shape.
+
+    Parameters
+    ----------
+    op : str
+        The operation, for the message.
+    dtype : dtype
+        What every operand must have.
+    *operands : (str, Array, tuple of int)
+        Name, array and the shape that is needed.
+
+    Raises
+    ------
+    ShapeError
+        Naming the operand, what it is and what is needed.
+    """
+    for name, array, shape in operands:
+        if array.shape != shape or array.dtype != dtype:
+            raise ShapeError(f"{op}: {name} is {array.dtype} {array.shape}; expected {dtype} {shape}")
+
+
+def check_operands(program: Program, outs: tuple[Array, ...], args: Mapping[str, Any]) -> None:
+    """Refuse what :meth:`Backend.elementwise` cannot take.
+
+    Raises
+    ------
+    ShapeError
+        If an input is missing or of the wrong type, or shapes or dtypes do not fit.
+    """
+    missing = [name for name in program.inputs if name not in args]
+    if missing:
+        raise ShapeError(f"{program.name}: no value for {', '.join(missing)}; it needs {', '.join(program.inputs)}")
+    if len(outs) != len(program.outputs):
+        raise ShapeError(f"{program.name}: {len(outs)} arrays given for the outputs {', '.join(program.outputs)}")
+    shape, dtype = outs[0].shape, outs[0].dtype
+    if len(shape) > 2:
+        raise ShapeError(f"{program.name}: the result has shape {shape}; at most two axes are possible")
+    expect(program.name, dtype, *((name, array, shape) for name, array in zip(program.outputs, outs, strict=True)))
+    m, n = (1, 1, *shape)[-2:]
+    fitting = {shape, (n,), (1, n), (m, 1), (), (1,), (1, 1)}
+    for name in program.inputs:
+        value = args[name]
+        if isinstance(value, int | float | np.number):
+            continue
+        if not hasattr(value, "dtype"):
+            raise ShapeError(f"{program.name}: {name} is {value!r}; a number or an array is needed")
+        if value.dtype != dtype:
+            raise ShapeError(f"{program.name}: {name} is {value.dtype}, but the result is {dtype}; convert one")
+        if value.shape not in fitting:
+            raise ShapeError(
+                f"{program.name}: {name} has shape {value.shape}, which does not fit a result of shape {shape}; "
+                f"possible: {shape}, ({n},), (1, {n}), ({m}, 1) or one element"
+            )
+
+
+def product_sizes(A: Array, B: Array, transpose_a: bool, transpose_b: bool) -> tuple[int, int]:
+    """Return the shape (m, n) of a matrix product.
+
+    Raises
+    ------
+    ShapeError
+        If the operands are not matrices, or do not fit each other.
+    """
+    if A.ndim == B.ndim == 2:
+        k, m = A.shape if transpose_a else A.shape[::-1]
+        n, k_b = B.shape if transpose_b else B.shape[::-1]
+        if k == k_b:
+            return m, n
+    raise ShapeError(
+        f"matmul: A {A.shape}{' transposed' if transpose_a else ''} and B {B.shape}"
+        f"{' transposed' if transpose_b else ''} do not fit; expected (m, k) and (k, n)"
+    )
 
 
 class Backend:
@@ -98,7 +174,7 @@ class Backend:
 
     def asarray(self, host: Any, dtype: Any = None) -> Array:
         """Bring data to the device, C-contiguous; the one crossing in. Arrays that are there already pass through."""
-        return np.ascontiguousarray(host, dtype=dtype)
+        return np.asarray(host, dtype=dtype, order="C")
 
     def to_numpy(self, array: Array) -> NDArray[Any]:
         """Bring an array to the host; the one crossing out. On the CPU this is the array itself."""
@@ -120,6 +196,7 @@ class Backend:
 
     # ---------------------------------------------------------------- matrix products
 
+    @np.errstate(all="ignore")
     def matmul(self, A: Array, B: Array, out: Array, *, transpose_a: bool = False, transpose_b: bool = False) -> Array:
         """Matrix product ``out = op(A) @ op(B)`` with ``op`` the identity or the transpose.
 
@@ -131,7 +208,13 @@ class Backend:
             Receives the product; must not overlap A or B.
         transpose_a, transpose_b : bool
             Whether to use the transpose of the operand.
+
+        Raises
+        ------
+        ShapeError
+            If shapes or dtypes do not fit.
         """
+        expect("matmul", A.dtype, ("B", B, B.shape), ("out", out, product_sizes(A, B, transpose_a, transpose_b)))
         self.xp.matmul(A.T if transpose_a else A, B.T if transpose_b else B, out=out)
         return out
 
@@ -155,12 +238,13 @@ class Backend:
         Array or tuple of Array
             ``out``.
         """
-        values: dict[str, Any] = dict(args)
         outs = out if isinstance(out, tuple) else (out,)
+        check_operands(program, outs, args)
+        values: dict[str, Any] = dict(args)
         for target, expr in program.assignments:
             values[target] = evaluate(expr, values)
-        for array, name in zip(outs, [values[name] for name in program.outputs], strict=True):
-            array[...] = name
+        for array, value in zip(outs, [values[name] for name in program.outputs], strict=True):
+            array[...] = value
         return out
 
     def evaluate(self, formula: Formula | str, **args: Any) -> Array:
@@ -191,18 +275,24 @@ class Backend:
 
     # ---------------------------------------------------------------- reductions
 
+    @np.errstate(all="ignore")
     def column_sums(self, A: Array, out: Array) -> Array:
         """Sum the rows of A (m, n) into out (n,)."""
+        expect("column_sums", A.dtype, ("out", out, A.shape[1:]))
         self.xp.sum(A, axis=0, out=out)
         return out
 
+    @np.errstate(all="ignore")
     def total(self, A: Array, out: Array) -> Array:
         """Sum all elements of A, accumulated in float64, into ``out[0]`` (shape (1,), float64)."""
+        expect("total", np.dtype(np.float64), ("out", out, (1,)))
         out[...] = self.xp.sum(A, dtype=np.float64)
         return out
 
+    @np.errstate(all="ignore")
     def sum_squares(self, A: Array, out: Array) -> Array:
         """Sum the squares of all elements, accumulated in float64, into ``out[0]`` (shape (1,), float64)."""
+        expect("sum_squares", np.dtype(np.float64), ("out", out, (1,)))
         out[...] = self.xp.sum(self.xp.square(A.astype(np.float64)))
         return out
 
@@ -212,32 +302,41 @@ class Backend:
 
     # ---------------------------------------------------------------- rows
 
+    @np.errstate(all="ignore")
     def softmax(self, Z: Array, out: Array) -> Array:
         """Softmax of every row, shifted by the row's maximum: ``exp(z - max) / sum(exp(z - max))``."""
+        expect("softmax", Z.dtype, ("out", out, Z.shape))
         E = self.xp.exp(Z - self.xp.max(Z, axis=1, keepdims=True))
         self.xp.divide(E, self.xp.sum(E, axis=1, keepdims=True), out=out)
         return out
 
+    @np.errstate(all="ignore")
     def log_softmax(self, Z: Array, out: Array) -> Array:
         """Logarithm of the softmax of every row: ``z - max - log(sum(exp(z - max)))``."""
+        expect("log_softmax", Z.dtype, ("out", out, Z.shape))
         S = Z - self.xp.max(Z, axis=1, keepdims=True)
         self.xp.subtract(S, self.xp.log(self.xp.sum(self.xp.exp(S), axis=1, keepdims=True)), out=out)
         return out
 
+    @np.errstate(all="ignore")
     def backprop_softmax(self, G: Array, H: Array, out: Array) -> Array:
         """Multiply G by the Jacobian of softmax: ``H * (G - rowsum(G * H))``, H the output of softmax."""
+        expect("backprop_softmax", G.dtype, ("H", H, G.shape), ("out", out, G.shape))
         row_sum = self.xp.sum(G * H, axis=1, keepdims=True)
         self.xp.multiply(H, G - row_sum, out=out)
         return out
 
+    @np.errstate(all="ignore")
     def backprop_log_softmax(self, G: Array, H: Array, out: Array) -> Array:
         """Multiply G by the Jacobian of log-softmax: ``G - exp(H) * rowsum(G)``, H the output of log_softmax."""
+        expect("backprop_log_softmax", G.dtype, ("H", H, G.shape), ("out", out, G.shape))
         row_sum = self.xp.sum(G, axis=1, keepdims=True)
         self.xp.subtract(G, self.xp.exp(H) * row_sum, out=out)
         return out
 
     def take_rows(self, X: Array, index: Array, out: Array) -> Array:
         """Gather ``out[i] = X[index[i]]`` for an int64 index whose values are in range (the caller checked)."""
+        expect("take_rows", X.dtype, ("out", out, (index.size, *X.shape[1:])))
         out[...] = X[index]
         return out
 
@@ -256,6 +355,7 @@ class Backend:
         out : Array, shape (m,)
             Receives 1 where right, else 0.
         """
+        expect("row_hits", H.dtype, ("out", out, H.shape[:1]))
         guess = H[:, 0] > threshold if H.shape[1] == 1 else self.xp.argmax(H, axis=1)
         out[...] = (guess == labels) & ~self.xp.isnan(H).any(axis=1)
         return out

@@ -17,7 +17,7 @@ from bpcore.backends.cupy_arrays import ArrayChecks, is_contiguous, leading_dime
 from bpcore.backends.cupy_device import THREADS, CudaDevice, power_of_two
 from bpcore.errors import BackendError, ShapeError
 from bpcore.functions.program import Program
-from bpcore.random import Purpose
+from bpcore.random import Purpose, random_bits
 from bpcore.settings import FLOAT_DTYPES
 from bpcore.typing import Array, NDArray
 
@@ -98,13 +98,15 @@ class CupyBackend(Backend):
         elif hasattr(host, "__dlpack_device__") and int(host.__dlpack_device__()[0]) in _CUDA_DLPACK:
             found = self.xp.from_dlpack(host)
         else:
-            return self._gpu.here(lambda: self.xp.asarray(np.ascontiguousarray(host, dtype=dtype)))
+            return self._gpu.here(lambda: self.xp.asarray(np.asarray(host, dtype=dtype, order="C")))
         if int(found.device.id) != self._gpu.number:
             raise ShapeError(
                 f"the array is on cuda:{found.device.id}, and this backend computes on {self.device}; "
                 "copy it there, or to the host, first"
             )
-        return self._gpu.here(lambda: self.xp.ascontiguousarray(found, dtype=dtype))
+        if is_contiguous(found) and (dtype is None or found.dtype == dtype):
+            return found
+        return self._gpu.here(lambda: self.xp.ascontiguousarray(found, dtype=dtype).reshape(found.shape))
 
     def to_numpy(self, array: Array) -> NDArray[Any]:
         """Bring an array to the host, waiting for it; see :meth:`Backend.to_numpy`."""
@@ -390,7 +392,14 @@ class CupyBackend(Backend):
 
 
 def _stream_words(seed: int, purpose: int, step: int, layer: int) -> tuple[Any, ...]:
-    """Key and counter words of a random field, laid out as :mod:`bpcore.random` says."""
+    """Key and counter words of a random field, laid out as :mod:`bpcore.random` says.
+
+    Raises
+    ------
+    ConfigurationError
+        If a number is not an integer or out of its range.
+    """
+    random_bits(0, seed=seed, purpose=purpose, step=step, layer=layer)  # draws nothing, checks everything
     low = 0xFFFFFFFF
     return (
         np.uint32(seed & low),

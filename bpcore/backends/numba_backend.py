@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 import numpy as np
 
 from bpcore import random
-from bpcore.backends.contract import Backend, Probe
+from bpcore.backends.contract import Backend, Probe, expect, product_sizes
 from bpcore.errors import BackendError, DataError, ShapeError
 from bpcore.functions.program import Program
 from bpcore.kernels.numba.operands import classify, number, position
@@ -96,13 +96,15 @@ class NumbaBackend(Backend):
 
     # ---------------------------------------------------------------- matrix products
 
+    @np.errstate(all="ignore")
     def matmul(self, A: Array, B: Array, out: Array, *, transpose_a: bool = False, transpose_b: bool = False) -> Array:
         """Multiply with BLAS; see :meth:`Backend.matmul`."""
+        expect("matmul", A.dtype, ("B", B, B.shape), ("out", out, product_sizes(A, B, transpose_a, transpose_b)))
         if transpose_a:
             A = A.T
         if transpose_b:
             B = B.T
-        if out.flags.c_contiguous and A.dtype == out.dtype:
+        if out.flags.c_contiguous:
             # the same BLAS call as matmul, with half the overhead
             return np.dot(A, B, out=out)
         return np.matmul(A, B, out=out)

@@ -14,8 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from bpcore.backends.contract import Backend, Probe
-from bpcore.errors import ShapeError
+from bpcore.backends.contract import Backend, Probe, check_operands, expect
 from bpcore.functions.expression import OPERATIONS, array_function
 from bpcore.functions.lowering import Slot, lower
 from bpcore.functions.program import Program
@@ -29,6 +28,9 @@ BLOCK = 8192
 
 MAX_VIEWS = 1024
 """Shapes for which the views of scratch registers are remembered."""
+
+MAX_SIGNATURES = 4096
+"""Combinations of shapes and dtypes that are remembered as checked."""
 
 
 class _Scratch(threading.local):
@@ -67,6 +69,7 @@ class NumpyBackend(Backend):
     def __init__(self) -> None:
         self._scratch = _Scratch()
         self._compiled: dict[tuple[Program, frozenset[str]], _Compiled] = {}
+        self._checked: dict[tuple[Any, ...], _Compiled] = {}
 
     @classmethod
     def probe(cls) -> Probe:
@@ -78,44 +81,44 @@ class NumpyBackend(Backend):
         """Run a program block by block; see :meth:`Backend.elementwise`."""
         outs = out if isinstance(out, tuple) else (out,)
         first = outs[0]
+        flat = all([array.flags.c_contiguous for array in outs])
         values: dict[str, Any] = {}
-        scalars: list[str] = []
-        flat = True
-        for array in outs:
-            flat = flat and array.flags.c_contiguous
-            if array.shape != first.shape or array.dtype != first.dtype:
-                raise ShapeError(
-                    f"{program.name}: all outputs need one shape and dtype, got "
-                    f"{first.shape} {first.dtype} and {array.shape} {array.dtype}"
-                )
-        for name, value in args.items():
-            if isinstance(value, np.ndarray):
-                if value.dtype != first.dtype:
-                    raise ShapeError(
-                        f"{program.name}: {name!r} is {value.dtype}, but the result is {first.dtype}; convert one"
-                    )
+        signature: list[Any] = [program]
+        try:
+            for array in outs:
+                signature += (array.shape, array.dtype)
+            for name in program.inputs:
+                value = args[name]
+                if isinstance(value, np.ndarray):
+                    signature += (value.shape, value.dtype)
+                    flat = flat and value.shape == first.shape and value.flags.c_contiguous
+                else:
+                    signature.append(None)
+                    value = float(value)
                 values[name] = value
-                flat = flat and value.shape == first.shape and value.flags.c_contiguous
-            else:
-                values[name] = float(value)
-                scalars.append(name)
-        key = (program, frozenset(scalars))
-        compiled = self._compiled.get(key)
-        if compiled is None:
-            missing = [name for name in program.inputs if name not in args]
-            if missing:
-                raise ShapeError(
-                    f"{program.name}: no value for {', '.join(missing)}; it needs {', '.join(program.inputs)}"
-                )
-            compiled = self._compiled[key] = _Compiled(program, key[1])
+            compiled = self._checked[tuple(signature)]
+        except (KeyError, TypeError, ValueError, AttributeError):
+            compiled = self._compile(program, outs, args, signature)
         with np.errstate(all="ignore"):
             if flat and first.size <= BLOCK:
                 compiled.run(self._scratch, outs, values)
             elif flat:
                 self._run_flat(compiled, outs, values)
             else:
-                self._run_rows(program, compiled, outs, values)
+                self._run_rows(compiled, outs, values)
         return out
+
+    def _compile(
+        self, program: Program, outs: tuple[Array, ...], args: dict[str, Any], signature: list[Any]
+    ) -> _Compiled:
+        """Check a new combination of shapes and dtypes, and remember the compiled program for it."""
+        check_operands(program, outs, args)
+        scalars = frozenset(name for name in program.inputs if not isinstance(args[name], np.ndarray))
+        compiled = self._compiled.setdefault((program, scalars), _Compiled(program, scalars))
+        if len(self._checked) >= MAX_SIGNATURES:
+            self._checked.clear()
+        self._checked[tuple(signature)] = compiled
+        return compiled
 
     def _run_flat(self, compiled: _Compiled, outs: tuple[Array, ...], values: dict[str, Any]) -> None:
         outs = tuple(array.reshape(-1) for array in outs)
@@ -125,7 +128,7 @@ class NumpyBackend(Backend):
             blocks = {name: array[block] for name, array in arrays.items()}
             compiled.run(self._scratch, tuple(array[block] for array in outs), {**values, **blocks})
 
-    def _run_rows(self, program: Program, compiled: _Compiled, outs: tuple[Array, ...], values: dict[str, Any]) -> None:
+    def _run_rows(self, compiled: _Compiled, outs: tuple[Array, ...], values: dict[str, Any]) -> None:
         shape = outs[0].shape
         if len(shape) < 2:
             # a vector is one row; what has fewer axes broadcasts over it
@@ -133,12 +136,6 @@ class NumpyBackend(Backend):
             outs = tuple(array.reshape(shape) for array in outs)
         m, n = shape
         arrays = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
-        for name, array in arrays.items():
-            if array.size != 1 and array.shape not in (shape, (n,), (1, n), (m, 1)):
-                raise ShapeError(
-                    f"{program.name}: {name!r} has shape {array.shape}, which does not fit a result of shape {shape}; "
-                    f"possible: {shape}, ({n},), (1, {n}), ({m}, 1) or one element"
-                )
         rows = max(1, BLOCK // max(n, 1))
         for start in range(0, m, rows):
             block = slice(start, min(start + rows, m))
@@ -150,13 +147,17 @@ class NumpyBackend(Backend):
 
     # ---------------------------------------------------------------- reductions and rows, without temporaries
 
+    @np.errstate(all="ignore")
     def total(self, A: Array, out: Array) -> Array:
         """Sum all elements in float64; see :meth:`Backend.total`."""
+        expect("total", np.dtype(np.float64), ("out", out, (1,)))
         np.add.reduce(A, axis=None, dtype=np.float64, out=out.reshape(()))
         return out
 
+    @np.errstate(all="ignore")
     def sum_squares(self, A: Array, out: Array) -> Array:
         """Sum the squares in float64; see :meth:`Backend.sum_squares`."""
+        expect("sum_squares", np.dtype(np.float64), ("out", out, (1,)))
         total = 0.0
         flat = A.reshape(-1)
         square = self._scratch.get("num", 0, min(BLOCK, max(flat.size, 1)), np.float64)
@@ -181,6 +182,7 @@ class NumpyBackend(Backend):
 
     def softmax(self, Z: Array, out: Array) -> Array:
         """Softmax of the rows in place of ``out``; see :meth:`Backend.softmax`."""
+        expect("softmax", Z.dtype, ("out", out, Z.shape))
         with np.errstate(all="ignore"):
             column = np.max(Z, axis=1, keepdims=True, out=self._column(0, Z.shape[0], Z.dtype))
             np.exp(np.subtract(Z, column, out=out), out=out)
@@ -189,6 +191,7 @@ class NumpyBackend(Backend):
 
     def log_softmax(self, Z: Array, out: Array) -> Array:
         """Log-softmax of the rows; see :meth:`Backend.log_softmax`."""
+        expect("log_softmax", Z.dtype, ("out", out, Z.shape))
         m, n = Z.shape
         with np.errstate(all="ignore"):
             column = np.max(Z, axis=1, keepdims=True, out=self._column(0, m, Z.dtype))
@@ -198,14 +201,18 @@ class NumpyBackend(Backend):
             np.subtract(out, np.log(column, out=column), out=out)
         return out
 
+    @np.errstate(all="ignore")
     def backprop_softmax(self, G: Array, H: Array, out: Array) -> Array:
         """Jacobian of softmax times G; see :meth:`Backend.backprop_softmax`."""
+        expect("backprop_softmax", G.dtype, ("H", H, G.shape), ("out", out, G.shape))
         row_sum = np.einsum("ij,ij->i", G, H, out=self._scratch.get("column", 0, G.shape[0], G.dtype))
         np.multiply(H, np.subtract(G, row_sum[:, None], out=self._matrix(G)), out=out)
         return out
 
+    @np.errstate(all="ignore")
     def backprop_log_softmax(self, G: Array, H: Array, out: Array) -> Array:
         """Jacobian of log-softmax times G; see :meth:`Backend.backprop_log_softmax`."""
+        expect("backprop_log_softmax", G.dtype, ("H", H, G.shape), ("out", out, G.shape))
         row_sum = np.sum(G, axis=1, keepdims=True, out=self._column(0, G.shape[0], G.dtype))
         product = self._matrix(G)
         np.multiply(np.exp(H, out=product), row_sum, out=product)
@@ -217,12 +224,14 @@ class NumpyBackend(Backend):
 
     def take_rows(self, X: Array, index: Array, out: Array) -> Array:
         """Gather rows; see :meth:`Backend.take_rows`."""
+        expect("take_rows", X.dtype, ("out", out, (index.size, *X.shape[1:])))
         # mode "clip" writes into out directly; the default mode would build a copy first
         np.take(X, index, axis=0, out=out, mode="clip")
         return out
 
     def row_hits(self, H: Array, labels: Array, threshold: float, out: Array) -> Array:
         """Mark the rows classified rightly; see :meth:`Backend.row_hits`."""
+        expect("row_hits", H.dtype, ("out", out, H.shape[:1]))
         m, n = H.shape
         if n == 1:
             np.equal(np.greater(H[:, 0], threshold, out=self._scratch.get("truth", 0, m, np.bool_)), labels, out=out)

@@ -10,9 +10,7 @@ import numpy as np
 from bpcore.data.datasets import DATASETS, Dataset, load_dataset
 from bpcore.data.files import load_file
 from bpcore.data.preprocessing import ClassList, Preprocessing, preprocessing_from_dict
-from bpcore.data.targets import class_threshold
 from bpcore.errors import ConfigurationError, UnknownNameError, unknown
-from bpcore.functions.losses import get_loss
 from bpcore.typing import IntArray, NDArray
 
 if TYPE_CHECKING:
@@ -109,9 +107,7 @@ class Model:
         """Return the index of the class that each row of outputs, shape (m, n_L), says; int64, shape (m,)."""
         if H.shape[1] > 1:
             return np.asarray(H.argmax(axis=1), dtype=np.int64)
-        # The loss knows where the middle between its two targets is, the output activation does not.
-        threshold = self.net.threshold if self.loss is None else class_threshold(get_loss(self.loss))
-        return np.asarray(H[:, 0] > threshold, dtype=np.int64)
+        return np.asarray(H[:, 0] > self.net.threshold, dtype=np.int64)
 
 
 def _restore(description: dict[str, Any] | None) -> Preprocessing | None:

@@ -49,11 +49,12 @@ def host_array(values: object, *, name: str, allow_text: bool = False) -> NDArra
     >>> host_array([[1, 2], [3, 4]], name="X").dtype.kind
     'i'
     """
+    variable = name.rpartition(": ")[2]  # a message may begin with the layer, code in it may not
     if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
         hidden = int(np.count_nonzero(np.ma.getmaskarray(values)))
         raise DataError(f"{name} is a masked array with {hidden} masked values; fill or drop them first")
     if type(values).__module__.startswith("scipy.sparse"):
-        raise DataError(f"{name} is a sparse matrix; dense arrays are supported: use {name}.toarray()")
+        raise DataError(f"{name} is a sparse matrix; dense arrays are supported: use {variable}.toarray()")
     array = _as_numpy(values, name)
     kind = array.dtype.kind
     if kind in "biuf" or (allow_text and kind in "UT"):
@@ -63,17 +64,17 @@ def host_array(values: object, *, name: str, allow_text: bool = False) -> NDArra
             return array.astype(np.str_)
         raise DataError(
             f"{name} has dtype object{_first_non_number(array)}; real numbers are needed: "
-            f"replace missing values, encode text columns, then use {name}.astype(np.float32)"
+            f"replace missing values, encode text columns, then use {variable}.astype(np.float32)"
         )
     if kind in "UST":
         raise DataError(
             f"{name} holds text (dtype {array.dtype}); real numbers are needed: encode it, "
-            f"or use {name}.astype(np.float32) if the text spells numbers"
+            f"or use {variable}.astype(np.float32) if the text spells numbers"
         )
     if kind == "c":
         raise DataError(
             f"{name} is complex ({array.dtype}); real numbers are needed: "
-            f"use {name}.real, or stack {name}.real and {name}.imag as columns"
+            f"use {variable}.real, or stack {variable}.real and {variable}.imag as columns"
         )
     raise DataError(f"{name} has dtype {array.dtype}; real numbers are needed (bool, integer or float)")
 

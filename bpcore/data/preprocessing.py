@@ -118,8 +118,7 @@ class Standardizer:
         scale = np.sqrt(np.mean((scaled - mean) ** 2, axis=0))
         constant = scale <= 10 * np.finfo(np.float64).eps * np.abs(mean)
         scale = np.where(constant, 1.0, scale * unit)
-        mean = np.where(constant, array[0], mean * unit)
-        return cls(tuple(mean.tolist()), tuple(scale.tolist()))
+        return cls(tuple((mean * unit).tolist()), tuple(scale.tolist()))
 
     def apply(self, X: object) -> NDArray[Any]:
         """Return a new matrix ``(X - mean) / scale``, shape (m, n); floats keep their dtype."""

@@ -54,7 +54,7 @@ def minimize(session: Session, method: ScipyMinimize, epochs: int, verbose: bool
         def after_iteration(*args: object) -> None:
             nonlocal reason
             theta = np.asarray(args[0], np.float64)
-            loss = objective.at(theta)[0]
+            loss, gradient = objective.at(theta)
             trainer.state.step += 1
             hits = objective.hits()
             session.end_epoch(StepRecords(np.array([[loss - objective.penalty], [hits], [objective.weight]])))
@@ -64,7 +64,7 @@ def minimize(session: Session, method: ScipyMinimize, epochs: int, verbose: bool
             bar.epoch(session.history[-1])
             if interrupt.requested:
                 session.interrupted, reason = True, "interrupted by Ctrl-C"
-            reason = session.ask(reason)
+            reason = session.ask(reason, float(np.linalg.norm(gradient)))
             if reason is None and trainer.state.step >= epochs:
                 reason = f"reached {epochs} iterations"
             if reason is not None:

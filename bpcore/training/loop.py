@@ -213,6 +213,6 @@ def _is_whole(value: Any) -> bool:
 def _why(net: MLP, be: Backend, backend: Any, chosen_by: Any) -> str:
     if backend is not None:
         return "argument backend="
-    if chosen_by is None or chosen_by.name != be.name:
+    if net.pinned or chosen_by is None:
         return "held by the network"
     return f"{chosen_by.source}: {chosen_by.why}"

@@ -140,9 +140,10 @@ class Session:
             theta = trainer.be.empty(trainer.net.theta.size, trainer.net.dtype) if self.best is None else self.best[2]
             self.best = row[self.monitored], state.epoch, trainer.be.copy(trainer.net.theta, out=theta)
 
-    def ask(self, reason: str | None) -> str | None:
-        """Ask the rules and the callbacks at the end of an epoch."""
-        norm = self.trainer.gradient_norm() if self.rule.needs_gradient_norm else None
+    def ask(self, reason: str | None, norm: float | None = None) -> str | None:
+        """Ask the rules and the callbacks at the end of an epoch; the norm is that of the plan unless it is given."""
+        if norm is None and self.rule.needs_gradient_norm:
+            norm = self.trainer.gradient_norm()
         progress = self._progress(norm)
         fired = self.rule.observe(self.rule_state, progress)
         stops = [callback.on_epoch(self.trainer.net, progress) for callback in self.callbacks]

@@ -160,9 +160,8 @@ class FakeCublas:
 
     def _gemm(
         self, dtype: Any, handle: int, op_a: int, op_b: int, m: int, n: int, k: int,
-        alpha: int, a: int, lda: int, beta: int | Any, *rest: Any,
+        alpha: int, a: int, lda: int, b: int, ldb: int, beta: int, c: int, ldc: int,
     ) -> None:  # fmt: skip
-        b, (ldb, beta, c, ldc) = beta, rest
         assert self.math_mode == self.CUBLAS_DEFAULT_MATH, "float32 might be rounded to TF32"
         self._cupy.count["gemm"] += 1
         one, zero = (
@@ -173,7 +172,8 @@ class FakeCublas:
         A = self._matrix(dtype, a, lda, *((k, m) if op_a else (m, k)))
         B = self._matrix(dtype, b, ldb, *((n, k) if op_b else (k, n)))
         C = self._matrix(dtype, c, ldc, m, n)
-        C[...] = (A.T if op_a else A).astype(np.float64) @ (B.T if op_b else B).astype(np.float64)
+        with np.errstate(all="ignore"):
+            C[...] = (A.T if op_a else A).astype(np.float64) @ (B.T if op_b else B).astype(np.float64)
 
     def _matrix(self, dtype: Any, address: int, leading: int, rows: int, columns: int) -> Any:
         """View device memory as a column-major matrix."""

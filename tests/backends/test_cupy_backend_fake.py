@@ -15,8 +15,16 @@ from bpcore.backends.ops import OPS
 from bpcore.errors import BackendError, ShapeError
 from bpcore.functions.program import Program
 from bpcore.random import Purpose
+from tests.backends.conformance import CASES
 from tests.backends.fake_cupy import DeviceArray, FakeCupy
+from tests.backends.test_conformance import run_cases
 from tests.helpers.compare import assert_close, assert_same_bits
+
+
+@pytest.mark.parametrize("op", dict.fromkeys(case.op for case in CASES))
+def test_the_conformance_suite_over_the_stand_in(fake_backend: CupyBackend, dtype: Any, op: str) -> None:
+    """The suite that a GPU runs as test_conformance.py, here for the backend's Python and its kernels' arithmetic."""
+    run_cases(fake_backend, op, dtype)
 
 
 def test_crossings_are_counted_and_pass_through_what_is_there(fake_backend: CupyBackend, fake_cupy: FakeCupy) -> None:

@@ -194,25 +194,28 @@ def test_an_input_that_is_changed_is_caught(op):
         for array in [*args, *kwargs.values()]:
             if isinstance(array, np.ndarray) and array.dtype.kind == "f" and array.size:
                 if not any(np.shares_memory(array, target) for target in outs_of(out)):
-                    array[(0,) * array.ndim] += 1
+                    array[(-1,) * array.ndim] += 1
                     break
         return result
 
     assert first_failure(type("Wrong", (NumpyBackend,), {op: wrong})(), op) is not None
 
 
-@pytest.mark.parametrize("op", OPS)
+CONTIGUOUS = {"total", "sum_squares", "column_sums", "row_hits", "random_bits"}
+"""Operations whose outputs the suite gives in one layout only: vectors and single elements."""
+
+
+@pytest.mark.parametrize("op", [op for op in OPS if op not in CONTIGUOUS])
 def test_writing_beside_a_view_is_caught(op):
-    if op in ("total", "sum_squares", "column_sums", "row_hits", "random_bits"):
-        pytest.skip("the suite gives these operations contiguous outputs only")
     right = getattr(NumpyBackend, op)
     signature = inspect.signature(right)
 
     def wrong(self, *args, **kwargs):
         result = right(self, *args, **kwargs)
         for array in outs_of(signature.bind(self, *args, **kwargs).arguments["out"]):
-            if array.base is not None and array.base.size == 2 * array.size > 0 and array.base.ndim == array.ndim:
-                array.base[..., -1] = 0
+            around = array.base
+            if around is not None and around.ndim == array.ndim and around.size > array.size > 0:
+                around[..., -1] = 0
         return result
 
     assert first_failure(type("Wrong", (NumpyBackend,), {op: wrong})(), op) is not None
@@ -231,18 +234,20 @@ def test_writing_beside_a_view_is_caught(op):
         ("take_rows", lambda self, X, index, out: np.copyto(out, X[np.minimum(index, len(X) - 2)]) or out),
         (
             "row_hits",
-            lambda self, H, labels, threshold, out: np.copyto(
-                out, (H[:, 0] > threshold if H.shape[1] == 1 else H.argmax(axis=1)) == labels
-            )
-            or out,
+            lambda self, H, labels, threshold, out: (
+                np.copyto(out, (H[:, 0] > threshold if H.shape[1] == 1 else H.argmax(axis=1)) == labels) or out
+            ),
         ),
         (
             "row_hits",
-            lambda self, H, labels, threshold, out: np.copyto(
-                out,
-                ((H[:, 0] >= threshold) if H.shape[1] == 1 else H.shape[1] - 1 - H[:, ::-1].argmax(axis=1)) == labels,
-            )
-            or out,
+            lambda self, H, labels, threshold, out: (
+                np.copyto(
+                    out,
+                    ((H[:, 0] >= threshold) if H.shape[1] == 1 else H.shape[1] - 1 - H[:, ::-1].argmax(axis=1))
+                    == labels,
+                )
+                or out
+            ),
         ),
     ],
     ids=[

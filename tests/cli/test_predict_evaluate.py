@@ -186,6 +186,20 @@ def test_bundled_data_goes_through_the_models_preprocessing(bpcore: Run, tmp_pat
     np.testing.assert_allclose(first, second, rtol=0, atol=1e-6)
 
 
+def test_bundled_data_is_brought_to_the_form_of_a_model_of_a_file(bpcore: Run, tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    from bpcore.data.datasets import load_dataset
+
+    digits, table, model = load_dataset("digits"), tmp_path / "digits.csv", tmp_path / "m.safetensors"
+    assert digits.y is not None
+    rows = np.column_stack([(digits.X * 16).astype(int), digits.y])[:300]
+    header = ",".join([*digits.feature_names, "digit"])
+    table.write_text("\n".join([header, *(",".join(map(str, row)) for row in rows)]))
+    bpcore("train", table, "--target", "digit", "--epochs", 3, "-q", "--save", model)
+    from_file = bpcore("predict", model, table).stdout.split()
+    assert bpcore("predict", model, "digits").stdout.split()[:301] == from_file
+
+
 def test_a_model_of_the_api_without_notes(bpcore: Run, tmp_path: Path) -> None:
     import bpcore as bp
 

@@ -309,8 +309,12 @@ def test_interrupt_ends_cleanly_and_saves(flowers: Path, tmp_path: Path) -> None
 
     model = tmp_path / "m.safetensors"
     words = ["train", str(flowers), "--target", "kind", "--epochs", "1000000", "-v", "--save", str(model)]
+    # a test run in the background has SIGINT switched off, and its children inherit that
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from bpcore.cli import main; main()"
+    )
     process = subprocess.Popen(
-        [sys.executable, "-u", "-m", "bpcore", *words],
+        [sys.executable, "-u", "-c", code, *words],
         env={**os.environ, "BPCORE_BACKEND": "numpy"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

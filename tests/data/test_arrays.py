@@ -80,7 +80,9 @@ def test_read_only_input_gives_a_writeable_copy() -> None:
 
 
 def test_unaligned_input_gives_an_aligned_copy() -> None:
-    X = np.frombuffer(b"\0" + np.arange(4.0).tobytes(), dtype=np.uint8)[1:].view(np.float64).reshape(2, 2)
+    buffer = bytearray(b"\0" + np.arange(4.0).tobytes())
+    X = np.frombuffer(buffer, dtype=np.uint8)[1:].view(np.float64).reshape(2, 2)
+    assert X.flags.writeable
     assert not X.flags.aligned
     result = check_matrix(X)
     assert result.flags.aligned
@@ -192,7 +194,10 @@ def test_float32_sum_that_overflows_after_conversion_passes() -> None:
         (np.array([[1 + 2j]]), r"X is complex \(complex128\).*X\.real"),
         (np.array([["2020-01-01"]], dtype="M8[D]"), r"X has dtype datetime64\[D\]; real numbers are needed"),
         (np.zeros((2, 2), dtype=[("a", "f4")]), r"X has dtype \[\('a', '<f4'\)\]; real numbers are needed"),
-        (np.ma.masked_array(np.ones((2, 2)), [[0, 1], [0, 1]]), r"masked array with 2 masked values"),
+        (
+            np.ma.masked_array(np.ones((2, 2)), np.array([[False, True], [False, True]])),
+            r"masked array with 2 masked values",
+        ),
         ([[1.0, 2.0], [3.0]], r"X is not rectangular: .*every row needs the same number"),
         (OnGpu(), r"X is a .*OnGpu on a GPU.*copy it to the host first"),
         ({"a": 1}, r"X has dtype object; real numbers are needed"),
@@ -219,7 +224,7 @@ def test_sparse_matrices_are_refused_with_the_way_out() -> None:
 
 
 def test_unmasked_masked_array_passes() -> None:
-    assert check_matrix(np.ma.masked_array([[1.0]], [[False]])).tolist() == [[1.0]]
+    assert check_matrix(np.ma.masked_array([[1.0]], np.array([[False]]))).tolist() == [[1.0]]
 
 
 def test_text_is_accepted_where_asked() -> None:

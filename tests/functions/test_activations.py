@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import math
 import pickle
+from typing import Any
 
 import mpmath
 import numpy as np
@@ -77,14 +78,14 @@ def grid(dtype):
 @functools.cache
 def reference(name, dtype):
     """Value, slope, and the size that rounding errors of the value are relative to, in float64."""
-    value, slope = [], []
+    values, slopes = [], []
     for z in map(mp.mpf, map(float, grid(dtype))):
         # a relative step stays on one side of every kink; with the smallest z, 1e-30, some 40 digits remain
         step = abs(z) * mp.mpf(10) ** -25 if z else mp.mpf(10) ** -25
         f = DEFINITIONS[name]
-        value.append(float(f(z)))
-        slope.append(float((f(z + step) - f(z - step)) / (2 * step)))
-    value, slope = np.array(value), np.array(slope)
+        values.append(float(f(z)))
+        slopes.append(float((f(z + step) - f(z - step)) / (2 * step)))
+    value, slope = np.array(values), np.array(slopes)
     size = np.abs(grid(dtype))
     # an underflow inside may be multiplied by z: silu(-89) = -89 * 2e-39 has lost its second factor in float32
     underflow = size * float(np.finfo(dtype).tiny / np.finfo(dtype).eps)
@@ -163,7 +164,9 @@ def test_step(cpu_backend, dtype):
     assert np.array_equal(found[:-3], np.where(grid(dtype) >= 0, 1, 0).astype(dtype))
     assert found[-3:-1].tolist() == [0.0, 1.0]
     assert np.isnan(found[-1])
-    with pytest.raises(ConfigurationError, match="activation 'step' has no useful derivative: it can be used in forward"):
+    with pytest.raises(
+        ConfigurationError, match="activation 'step' has no useful derivative: it can be used in forward"
+    ):
         _ = ACTIVATIONS["step"].derivative_formula
 
 
@@ -239,7 +242,7 @@ def test_values_and_gradients_against_torch(name, cpu_backend):
     import torch
 
     functional = torch.nn.functional
-    witness = {
+    witness: Any = {
         "identity": lambda z: z * 1,
         "sigmoid": torch.sigmoid,
         "tanh": torch.tanh,
@@ -255,6 +258,7 @@ def test_values_and_gradients_against_torch(name, cpu_backend):
     z = torch.tensor(Z, requires_grad=True)
     h = witness(z)
     h.backward(torch.tensor(G))
+    gradient = np.array(z.grad)
     act = ACTIVATIONS[name]
     if act.rowwise:
         H = getattr(cpu_backend, act.rowwise)(Z, np.empty_like(Z))
@@ -264,7 +268,7 @@ def test_values_and_gradients_against_torch(name, cpu_backend):
         dZ = G * act.derivative_formula(**{"z": Z, "h": H})
     np.testing.assert_allclose(H, h.detach().numpy(), rtol=1e-13, atol=1e-14)
     # PyTorch's hardsigmoid keeps 1/6 in float32, whatever the dtype
-    np.testing.assert_allclose(dZ, z.grad.numpy(), rtol=5e-8 if name == "hard_sigmoid" else 1e-12, atol=1e-13)
+    np.testing.assert_allclose(dZ, gradient, rtol=5e-8 if name == "hard_sigmoid" else 1e-12, atol=1e-13)
 
 
 # ------------------------------------------------------------------------------------------------ users' own
@@ -297,7 +301,9 @@ def test_a_derivative_may_use_the_output():
     ],
 )
 def test_a_wrong_derivative_is_refused_with_the_place(formula, derivative, found):
-    message = f"activation 'mine': the given derivative .* {found}.* but differences of .* give .* Correct it, or leave it out"
+    message = (
+        rf"activation 'mine': the given derivative .* {found}.* but differences of .* give .*\. Correct it, or leave"
+    )
     with pytest.raises(FormulaError, match=message):
         Activation("mine", formula, derivative)
 
@@ -392,7 +398,9 @@ def test_aliases():
     [("rleu", "relu"), ("sigmoyd", "sigmoid"), ("soft_max", "softmax"), ("swich", "swish")],
 )
 def test_unknown_names_get_a_suggestion(name, hint):
-    with pytest.raises(UnknownNameError, match=f"unknown activation '{name}'; known: .*identity.* Did you mean '{hint}'"):
+    with pytest.raises(
+        UnknownNameError, match=f"unknown activation '{name}'; known: .*identity.* Did you mean '{hint}'"
+    ):
         get_activation(name)
 
 

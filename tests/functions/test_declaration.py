@@ -119,10 +119,11 @@ def test_no_derived_derivative_is_ever_refused(data):
     # divisions make poles between the points, and powers of them steps too steep for a float64 difference
     if any(word in text for word in ("/", "** (-", "log", "** 0.5", "sqrt", "exp")):
         return
-    try:
+    # no finite value anywhere, such as sqrt(-1 - z*z), is the one reason to refuse
+    with np.errstate(all="ignore"):
+        values = np.broadcast_to(Formula(text)(z=sample_points(-8, 8)), (61,))
+    if np.isfinite(values).all():
         Activation("random", text)
-    except FormulaError as error:
-        assert "no finite value with a slope" in str(error), f"{text}: {error}"
 
 
 def test_the_message_shows_the_place_and_both_numbers():
@@ -138,7 +139,7 @@ def test_the_message_shows_the_place_and_both_numbers():
 
 
 def test_a_derived_derivative_that_fails_says_so():
-    with pytest.raises(FormulaError, match="the derived derivative .* Give the derivative yourself"):
+    with pytest.raises(FormulaError, match=r"the derived derivative .*\. Give the derivative yourself"):
         check("x*x", "3*x", given=False)
 
 

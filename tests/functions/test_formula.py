@@ -350,7 +350,7 @@ def test_too_long():
     ids=["calls", "minus", "power", "open"],
 )
 def test_too_deep(text):
-    with pytest.raises(FormulaError, match="nested|deep|never closed|complex|too many|recursion|memory"):
+    with pytest.raises(FormulaError, match=r"nested|deep|never closed|complex|too many|recursion|memory"):
         Formula(text)
 
 

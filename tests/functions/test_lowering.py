@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import numpy as np
 import pytest
 
 from bpcore.backends.numpy_backend import NumpyBackend
-from bpcore.functions.expression import OPERATIONS
+from bpcore.functions.expression import OPERATIONS, evaluate
 from bpcore.functions.lowering import lower
 from bpcore.functions.program import Program
 from tests.helpers.trees import assert_within, bounded, make_tree, render
@@ -64,7 +65,7 @@ def random_argument(rng, shape, dtype, choose):
 
 def expected_values(lines, values, shape, dtype):
     """Bounds for every name after the last line."""
-    known = {}
+    known: dict[str, Any] = {}
     for name, value in values.items():
         value = np.array(value, np.float64)
         value = np.broadcast_to(value.reshape(()) if value.size == 1 else value, shape)
@@ -111,9 +112,9 @@ def test_random_programs_in_place(block, dtype):
         values = {name: random_argument(rng, shape, dtype, choose) for name in program.inputs}
         expected = expected_values(lines, values, shape, dtype)
         free = [v for v in values.values() if isinstance(v, np.ndarray) and v.shape == shape]
-        outs = []
+        outs: list[np.ndarray] = []
         for _ in program.outputs:
-            if free and choose((True, True, False)):
+            if free and choose([True, True, False]):
                 outs.append(free.pop(choose(range(len(free)))))
                 aliased += 1
             else:
@@ -150,9 +151,7 @@ def test_overlaid_swaps_and_choices(code, outputs, dtype):
     rng = np.random.default_rng(5)
     program = Program(code, outputs=outputs)
     start = {name: rng.normal(size=(5, 4)).astype(dtype) for name in "xy"}
-    values = {**{k: v.astype(np.float64) for k, v in start.items()}, "s": 0.75}
-    from bpcore.functions.expression import evaluate
-
+    values: dict[str, Any] = {**{k: v.astype(np.float64) for k, v in start.items()}, "s": 0.75}
     for target, expr in program.assignments:
         values[target] = evaluate(expr, values)
     arrays = {name: array.copy() for name, array in start.items()}

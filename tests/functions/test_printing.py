@@ -124,7 +124,9 @@ def test_people_read_as_few_brackets_as_needed(text, printed):
     assert parse(found) == parse(text)
 
 
-@pytest.mark.parametrize("value", [0.1, 1 / 3, 1e-300, 1.7e308, 5e-324, 2**53 + 1.0, 123456789.125, -0.7071067811865476])
+@pytest.mark.parametrize(
+    "value", [0.1, 1 / 3, 1e-300, 1.7e308, 5e-324, 2**53 + 1.0, 123456789.125, -0.7071067811865476]
+)
 def test_numbers_survive_printing_bit_for_bit(value):
     assert parse(to_text(Num(value))) == Num(value)
     assert eval(to_python(Num(value), repr)) == value
@@ -174,7 +176,9 @@ template <typename T> void row(double a, double b, double c) {{
 }}
 int main(int argc, char**) {{
     double a, b, c;
-    while (std::scanf("%la %la %la", &a, &b, &c) == 3) {{ if (argc > 1) row<float>(a, b, c); else row<double>(a, b, c); }}
+    while (std::scanf("%la %la %la", &a, &b, &c) == 3) {{
+        if (argc > 1) row<float>(a, b, c); else row<double>(a, b, c);
+    }}
 }}
 """
     (folder / "printed.cpp").write_text(source)

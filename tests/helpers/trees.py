@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from scipy import special
 
 Tree = tuple[Any, ...]
-Bounded = tuple[NDArray[np.float64], NDArray[np.float64]]
+Bounded = tuple[Any, Any]
+"""A float64 value and a bound on its error, arrays or numbers that broadcast."""
 Choose = Callable[[Sequence[Any]], Any]
 
 UNARY = "exp expm1 log log1p sqrt abs sign tanh sin cos erf erfc sigmoid softplus neg".split()

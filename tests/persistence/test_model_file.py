@@ -83,7 +83,7 @@ def test_another_backend_predicts_the_same(saved: Path, rng: np.random.Generator
     on_numpy = load_model(saved, backend="numpy").predict(X)
     on_numba = load_model(saved, backend="numba").predict(X)
     # float32, four small layers: rounding of a few operations
-    np.testing.assert_allclose(on_numba, on_numpy, rtol=0, atol=8 * np.finfo(np.float32).eps)
+    np.testing.assert_allclose(on_numba, on_numpy, rtol=0, atol=8 * float(np.finfo(np.float32).eps))
 
 
 def test_the_file_can_be_read_without_bpcore(saved: Path) -> None:
