@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -55,7 +56,7 @@ def make(be, sizes, activations, loss, rng, *, m=5, scale=0.4):
     """A network of the engine, the same as a reference, and data."""
     weights = [
         (scale * rng.normal(size=(n_in, n_out)), scale * rng.normal(size=n_out))
-        for n_in, n_out in zip(sizes, sizes[1:], strict=False)
+        for n_in, n_out in itertools.pairwise(sizes)
     ]
     net = bp.MLP(sizes, list(activations[:-1]), activations[-1], dtype="float64", seed=0, backend=be)
     net.set_weights(weights)
@@ -92,9 +93,7 @@ def check_gradients(net, reference, X, Y, loss, w=None):
 # ------------------------------------------------------------------------------------------ the gradient grid
 
 
-@pytest.mark.parametrize(
-    ("loss", "output", "n_out", "weighted", "backend"), list(grid()), indirect=["backend"]
-)
+@pytest.mark.parametrize(("loss", "output", "n_out", "weighted", "backend"), list(grid()), indirect=["backend"])
 def test_gradients_of_every_loss_with_every_output(loss, output, n_out, weighted, backend):
     """One output and three, with and without sample weights: never a factor too many."""
     rng = np.random.default_rng([n_out, weighted, *loss.encode(), *output.encode()])
@@ -120,9 +119,7 @@ def test_gradients_through_hidden_layers(backend, hidden, rng):
 
 def test_gradients_with_another_activation_in_every_layer(backend, rng):
     activations = ["tanh", "softmax", "gelu", "leaky_relu", "log_softmax", "sigmoid", "softmax"]
-    net, reference, X, Y = make(
-        backend, [4, 5, 3, 4, 4, 3, 5, 3], activations, "cross_entropy", rng, m=6, scale=0.8
-    )
+    net, reference, X, Y = make(backend, [4, 5, 3, 4, 4, 3, 5, 3], activations, "cross_entropy", rng, m=6, scale=0.8)
     check_gradients(net, reference, X, Y, "cross_entropy", np.array([1.0, 2, 0, 1, 0.5, 1]))
 
 
@@ -433,7 +430,7 @@ def test_paired_outputs_survive_huge_scores(backend, output):
     net = bp.MLP([2, 2], output=output, init="zeros", dtype="float32", backend=backend)
     net.set_weights([(np.eye(2) * 1e4, np.zeros(2))])
     X, Y = np.array([[1.0, -1], [-1, 1]]), np.array([[1.0, 0], [1, 0]])
-    [(dW, db)], dX = gradients(net, X, Y, None)
+    [(dW, db)], _ = gradients(net, X, Y, None)
     # the second sample is wrong in both outputs by 1 (BP1 divides by m = 2, sigmoid's mean by another 2)
     delta = np.array([-1.0, 1.0]) / (4 if output == "sigmoid" else 2)
     np.testing.assert_allclose(db, delta, rtol=1e-6)
@@ -523,9 +520,7 @@ def test_gradcheck_samples_large_arrays(small):
         ),
         (
             "bp3_bias_grad",
-            lambda be, Delta, out: be.elementwise(
-                bp.Program("g = -g"), out=be.column_sums(Delta, out=out), g=out
-            ),
+            lambda be, Delta, out: be.elementwise(bp.Program("g = -g"), out=be.column_sums(Delta, out=out), g=out),
             {("db", 1), ("db", 2), ("db", 3)},
         ),
         # a forgotten mean over the samples in one place

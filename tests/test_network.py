@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import pickle
 
 import numpy as np
@@ -84,7 +85,7 @@ def test_layers_are_numbered_like_the_equations(net):
     assert net.W[-1] is net.W[3]
     with pytest.raises(IndexError, match="no layer 0 here; layers are numbered as in the equations, from 1 to 3"):
         net.W[0]
-    with pytest.raises(IndexError, match="no layer 1 here.*from 2 to 4"):
+    with pytest.raises(IndexError, match=r"no layer 1 here.*from 2 to 4"):
         net.activations[1]
 
 
@@ -169,7 +170,7 @@ def test_without_a_seed_every_network_is_another(cpu_backend):
 
 def test_set_and_get_weights(backend, dtype, rng):
     net = network(backend, dtype)
-    weights = [(rng.normal(size=(i, o)), rng.normal(size=o)) for i, o in zip(SIZES, SIZES[1:], strict=False)]
+    weights = [(rng.normal(size=(i, o)), rng.normal(size=o)) for i, o in itertools.pairwise(SIZES)]
     assert net.set_weights(weights) is net
     found = net.get_weights()
     for (W, b), (W_given, b_given) in zip(found, weights, strict=True):
@@ -205,7 +206,7 @@ def test_set_weights_takes_lists_and_integers(net):
     ],
 )
 def test_wrong_weights_are_refused_whole(unchanged, change, error, message):
-    weights = [(np.zeros((i, o)), np.zeros(o)) for i, o in zip(SIZES, SIZES[1:], strict=False)]
+    weights = [(np.zeros((i, o)), np.zeros(o)) for i, o in itertools.pairwise(SIZES)]
     with pytest.raises(error, match=message):
         unchanged.set_weights(change(weights))
 
@@ -514,7 +515,11 @@ def test_wrong_sizes(sizes, message):
             r"activation lists 1 entries; 2 are needed, one for each of hidden layers 2 \.\.\. 3",
         ),
         ({"activation": ["relu"] * 3}, ConfigurationError, "activation lists 3 entries; 2 are needed"),
-        ({"activation": "rleu"}, UnknownNameError, r"unknown activation 'rleu'; known: identity.*Did you mean 'relu'\?"),
+        (
+            {"activation": "rleu"},
+            UnknownNameError,
+            r"unknown activation 'rleu'; known: identity.*Did you mean 'relu'\?",
+        ),
         ({"activation": ["relu", "than"]}, UnknownNameError, r"unknown activation 'than'.*Did you mean 'tanh'\?"),
         ({"activation": 3}, UnknownNameError, "unknown activation 3"),
         ({"output": "sofmax"}, UnknownNameError, r"Did you mean 'softmax'\?"),
@@ -550,10 +555,16 @@ def bad_inputs():
         pytest.param(np.zeros((0, 5)), DataError, r"X is empty: shape \(0, 5\) has no rows", id="no-rows"),
         pytest.param(np.zeros((3, 0)), DataError, "has no columns", id="no-columns"),
         pytest.param([], (DataError, ShapeError), "X", id="empty-list"),
-        pytest.param(nan, DataError, "contains 1 value that is not finite; the first is nan in row 2, column 3", id="nan"),
+        pytest.param(
+            nan, DataError, "contains 1 value that is not finite; the first is nan in row 2, column 3", id="nan"
+        ),
         pytest.param(inf, DataError, "the first is -inf in row 1, column 0", id="inf"),
-        pytest.param(X.astype(np.float16), DataError, r"float16 is not supported.*X.astype\(np.float32\)", id="float16"),
-        pytest.param(one, DataError, r"dtype object \(the first that is no number: 'x' in row 1, column 2\)", id="object"),
+        pytest.param(
+            X.astype(np.float16), DataError, r"float16 is not supported.*X.astype\(np.float32\)", id="float16"
+        ),
+        pytest.param(
+            one, DataError, r"dtype object \(the first that is no number: 'x' in row 1, column 2\)", id="object"
+        ),
         pytest.param(X.astype(str), DataError, "holds text", id="text"),
         pytest.param(X.astype(complex), DataError, "is complex", id="complex"),
         pytest.param(X.astype("M8[s]"), DataError, r"dtype datetime64\[s\]", id="dates"),
@@ -590,7 +601,7 @@ def test_data_that_overflow_float32_are_refused(cpu_backend):
     net = bp.MLP([2, 1], output="identity", dtype="float32", seed=0, backend=cpu_backend)
     with pytest.raises(DataError, match=r"1e\+300 in row 1, column 0 does not fit in float32"):
         net.predict([[0.0, 1], [1e300, 1]])
-    with pytest.raises(DataError, match="Y as float32 contains 1 value that is not finite.*row 0"):
+    with pytest.raises(DataError, match=r"Y as float32 contains 1 value that is not finite.*row 0"):
         net.evaluate([[0.0, 1]], [[1e300]])
 
 
@@ -630,7 +641,11 @@ def test_bad_targets_are_refused_everywhere(unchanged, y, error, message):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"sample_weight": [1, 2]}, ShapeError, r"sample_weight has shape \(2,\); expected \(4,\), one weight for each"),
+        (
+            {"sample_weight": [1, 2]},
+            ShapeError,
+            r"sample_weight has shape \(2,\); expected \(4,\), one weight for each",
+        ),
         ({"sample_weight": [1, 2, -1, 0]}, DataError, r"sample_weight\[2\] is -1; weights must be 0 or positive"),
         ({"sample_weight": [0, 0, 0, 0]}, DataError, "sample_weight is 0 for every row"),
         ({"sample_weight": [1, np.nan, 1, 1]}, DataError, "sample_weight contains 1 value that is not finite"),
@@ -662,7 +677,9 @@ def test_class_weights_need_classes(unchanged):
 
 def test_a_loss_that_does_not_fit_the_output_names_outputs_that_do(cpu_backend):
     net = bp.MLP([2, 1], output="tanh", backend=cpu_backend, seed=0)
-    with pytest.raises(ConfigurationError, match=r"gives \[-1, 1\]; output activations that fit: sigmoid, hard_sigmoid"):
+    with pytest.raises(
+        ConfigurationError, match=r"gives \[-1, 1\]; output activations that fit: sigmoid, hard_sigmoid"
+    ):
         net.evaluate([[1.0, 2]], [1], "binary_cross_entropy")
 
 
@@ -670,7 +687,9 @@ def test_arrays_of_a_gpu_are_refused_by_a_backend_of_the_cpu(cpu_backend):
     """Anything that only has the CUDA array interface: said so, with what to do."""
 
     class OnGpu:
-        __cuda_array_interface__ = {"shape": (2, 5), "typestr": "<f8", "data": (1, False), "version": 3}
+        @property
+        def __cuda_array_interface__(self):
+            return {"shape": (2, 5), "typestr": "<f8", "data": (1, False), "version": 3}
 
         def __array__(self, *args, **kwargs):
             raise TypeError("implicit conversion to a NumPy array is not allowed")

@@ -160,10 +160,13 @@ class NumpyBackend(Backend):
         expect("sum_squares", np.dtype(np.float64), ("out", out, (1,)))
         total = 0.0
         flat = A.reshape(-1)
-        square = self._scratch.get("num", 0, min(BLOCK, max(flat.size, 1)), np.float64)
+        wide = self._scratch.get("num", 0, min(BLOCK, max(flat.size, 1)), np.float64)
         for start in range(0, flat.size, BLOCK):
             block = flat[start : start + BLOCK]
-            total += float(np.square(block, out=square[: block.size], dtype=np.float64).sum())
+            # widened first: a ufunc that casts on the way makes buffers of its own
+            part = wide[: block.size]
+            np.copyto(part, block)
+            total += float(np.dot(part, part))
         out[0] = total
         return out
 

@@ -18,7 +18,7 @@ from bpcore.typing import IntArray, NDArray
 __all__ = ["DEFAULT_OPTIMIZER", "Targets", "choose_optimizer", "choose_output", "encode"]
 
 AUTO = "auto"
-DEFAULT_OPTIMIZER = "momentum"
+DEFAULT_OPTIMIZER = "adam"
 DEFAULT_ETA = {"sgd": 0.1, "momentum": 0.02, "nesterov": 0.02, "adam": 0.002, "adamw": 0.002, "amsgrad": 0.002}
 """Learning rates for standardised data, where they are better than the cautious ones of the update rules."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,19 @@ from scipy import special
 
 from bpcore.errors import BpcoreError, ShapeError
 from bpcore.functions.program import Program
-from tests.backends.judging import DTYPES, View, blank, double, judge, length_of, numbers, refuses
+from tests.backends.judging import (
+    DTYPES,
+    LAYOUTS,
+    SIZES,
+    Case,
+    View,
+    blank,
+    case,
+    double,
+    judge,
+    numbers,
+    refuses,
+)
 from tests.helpers.compare import assert_close, assert_same_bits
 
 ADAM = Program(
@@ -80,7 +92,7 @@ def check_elementwise_in_place(
         assert returned is outs
         for name, array in zip(ADAM.outputs, outs, strict=True):
             scale = np.abs(theta) + np.abs(expected["m"]) + np.abs(g) + 1
-            assert_close(views[name].host(), expected[name], dtype=dtype, scale=scale)
+            assert_close(views[name].host(), np.asarray(expected[name]), dtype=dtype, scale=scale)
             assert array is arrays[name]
             views[name].assert_guards_intact()
         assert_same_bits(views["g"].host(), state["g"])
@@ -199,3 +211,19 @@ def refuse_elementwise(be: Any, dtype: Any, rng: np.random.Generator) -> None:
     refuses(be, ShapeError, be.elementwise, two, out=(out, be.zeros((4, 3), dtype)), z=z, w=w)
     refuses(be, ShapeError, be.elementwise, two, out=(out, be.zeros((4,), dtype)), z=z, w=w)
 
+
+def cases() -> Iterator[Case]:
+    """Every check of this file with its sizes and layouts."""
+    for shape in [*SIZES, (3, 0), (), (1,), (7,), (8193,), (20_011,), (1, 9001), (9001, 1)]:
+        yield case("elementwise", check_elementwise, f"{shape}", shape=shape, row="full" if len(shape) < 2 else "row")
+        yield case("elementwise", check_elementwise_in_place, f"{shape}", shape=shape)
+    yield case("elementwise", check_elementwise, "row1", row="row1")
+    for layout in LAYOUTS[1:]:
+        yield case("elementwise", check_elementwise, f"in-{layout}", layout=layout, row="full")
+        yield case("elementwise", check_elementwise, f"out-{layout}", out_layout=layout)
+        yield case("elementwise", check_elementwise_in_place, layout, layout=layout)
+    yield case("elementwise", check_elementwise, "large-padded", shape=(127, 131), layout="padded", out_layout="step")
+    yield case("elementwise", check_elementwise_swap)
+    yield case("elementwise", check_functions_at_the_edges)
+    yield case("elementwise", check_operators_at_the_edges)
+    yield case("elementwise", refuse_elementwise)

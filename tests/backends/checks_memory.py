@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,16 @@ from numpy.typing import NDArray
 
 from bpcore.errors import BpcoreError, ShapeError
 from bpcore.random import Purpose
-from tests.backends.judging import DTYPES, View, blank, double, judge, length_of, numbers, refuses
+from tests.backends.judging import (
+    LAYOUTS,
+    Case,
+    blank,
+    case,
+    double,
+    judge,
+    numbers,
+    refuses,
+)
 from tests.helpers.compare import assert_close, assert_same_bits
 
 
@@ -86,7 +96,6 @@ def check_dropout_rate(be: Any, dtype: Any, rng: np.random.Generator) -> None:
     assert abs(float(mask.astype(np.float64).mean()) - 1) < 0.0075
 
 
-
 def check_memory(be: Any, dtype: Any, rng: np.random.Generator) -> None:
     """Allocation, both crossings, copy, fill and all_finite."""
     for shape in (0, 5, (0, 3), (3, 0), (7, 11), ()):
@@ -149,3 +158,23 @@ def check_evaluate(be: Any, dtype: Any, rng: np.random.Generator) -> None:
     with pytest.raises(ShapeError, match="no value for b in formula z"):
         be.evaluate("z + b", z=be.asarray(z))
 
+
+def cases() -> Iterator[Case]:
+    """Every check of this file with its sizes and layouts."""
+    for n in (0, 1, 3, 4, 5, 127, 8192, 8195, 20_011):
+        yield case("random_bits", check_random_bits, f"{n}", n=n, address=n % 4)
+    for address in range(len(ADDRESSES)):
+        yield case("random_bits", check_random_bits, f"address-{address}", n=21, address=address)
+    yield case("random_bits", refuse_random_bits)
+
+    for shape in ((0, 4), (1, 1), (13, 11), (130, 67), (9001, 1), (7,)):
+        yield case("dropout_mask", check_dropout_mask, f"{shape}", shape=shape, address=3, rate=0.3)
+    for rate in (0.0, 0.1, 0.5, 0.75, 0.999):
+        yield case("dropout_mask", check_dropout_mask, f"rate-{rate}", rate=rate, address=2)
+    for layout in LAYOUTS[1:]:
+        yield case("dropout_mask", check_dropout_mask, layout, out_layout=layout, address=1)
+    yield case("dropout_mask", check_dropout_rate)
+
+    yield case("memory", check_memory)
+    yield case("all_finite", check_all_finite)
+    yield case("evaluate", check_evaluate)

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bpcore.errors import BpcoreError, ShapeError
-from tests.backends.judging import DTYPES, View, blank, double, judge, length_of, numbers, refuses
-from tests.helpers.compare import assert_close, assert_same_bits
+from tests.backends.judging import (
+    DTYPES,
+    LAYOUTS,
+    SIZES,
+    Case,
+    View,
+    case,
+    double,
+    judge,
+    length_of,
+    numbers,
+    refuses,
+)
+from tests.helpers.compare import assert_close
 
 
 def _row_reference(op: str, Z: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -208,3 +221,44 @@ def check_row_hits_edges(be: Any, dtype: Any, rng: np.random.Generator) -> None:
     call = lambda H, out: be.row_hits(H, be.asarray(labels), 0.25, out)  # noqa: E731
     judge(be, call, {"H": column}, ((8,), dtype), expected, exact=True)
 
+
+def cases() -> Iterator[Case]:
+    """Every check of this file with its sizes and layouts."""
+    checks: dict[str, Callable[..., None]] = {
+        "softmax": check_rows,
+        "log_softmax": check_rows,
+        "backprop_softmax": check_backprop_rows,
+        "backprop_log_softmax": check_backprop_rows,
+    }
+    for op, check in checks.items():
+        for sizes in SIZES:
+            yield case(op, check, f"{op}-{sizes}", op=op, sizes=sizes)
+        for layout in LAYOUTS[1:]:
+            yield case(op, check, f"{op}-in-{layout}", op=op, layout=layout)
+            yield case(op, check, f"{op}-out-{layout}", op=op, out_layout=layout)
+        yield case(op, refuse_rows, op, op=op)
+    yield case("softmax", check_rows_edges, "softmax", op="softmax")
+    yield case("log_softmax", check_rows_edges, "log_softmax", op="log_softmax")
+
+    for shape, m in [
+        ((1, 1), 1),
+        ((5, 1), 9),
+        ((1, 7), 3),
+        ((13, 11), 0),
+        ((13, 11), 29),
+        ((1100, 9), 997),
+        ((3, 1030), 64),
+    ]:
+        yield case("take_rows", check_take_rows, f"{shape}-{m}", shape=shape, m=m)
+    yield case("take_rows", check_take_rows, "vector", shape=(13,), m=29)
+    yield case("take_rows", check_take_rows, "no-columns", shape=(4, 0), m=3)
+    for layout in LAYOUTS[1:]:
+        yield case("take_rows", check_take_rows, f"in-{layout}", layout=layout)
+        yield case("take_rows", check_take_rows, f"out-{layout}", out_layout=layout)
+    yield case("take_rows", refuse_take_rows)
+
+    for sizes in [*SIZES, (9001, 1)]:
+        yield case("row_hits", check_row_hits, f"{sizes}", sizes=sizes)
+    for layout in LAYOUTS[1:]:
+        yield case("row_hits", check_row_hits, layout, layout=layout)
+    yield case("row_hits", check_row_hits_edges)

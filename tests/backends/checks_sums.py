@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from bpcore.errors import BpcoreError, ShapeError
-from tests.backends.judging import DTYPES, View, blank, double, judge, length_of, numbers, refuses
+from tests.backends.judging import (
+    DTYPES,
+    LAYOUTS,
+    SIZES,
+    Case,
+    View,
+    blank,
+    case,
+    double,
+    judge,
+    length_of,
+    numbers,
+    refuses,
+)
 from tests.helpers.compare import assert_close, assert_same_bits
 
 
@@ -68,7 +82,6 @@ def refuse_matmul(be: Any, dtype: Any, rng: np.random.Generator) -> None:
         (A, B, out, {"transpose_b": True}),
     ):
         refuses(be, (BpcoreError, ValueError), be.matmul, A2, B2, out2, **flags)
-
 
 
 def check_column_sums(
@@ -138,3 +151,40 @@ def refuse_total(be: Any, dtype: Any, rng: np.random.Generator, op: str = "total
     for shape in ((2,), (3,), (0,)):
         refuses(be, (BpcoreError, ValueError, IndexError), getattr(be, op), A, be.zeros(shape, np.float64))
 
+
+def cases() -> Iterator[Case]:
+    """Every check of this file with its sizes and layouts."""
+    for m, k, n in [(1, 1, 1), (0, 3, 2), (3, 0, 2), (3, 2, 0), (2, 3, 5), (7, 1, 3), (17, 31, 13), (64, 64, 64)]:
+        yield case("matmul", check_matmul, f"{m}x{k}x{n}", sizes=(m, k, n))
+    for m, k, n in [(65, 63, 66), (1, 1030, 3), (130, 7, 1), (2, 9001, 2), (131, 67, 64)]:
+        yield case("matmul", check_matmul, f"{m}x{k}x{n}", sizes=(m, k, n))
+    for flags in ((True, False), (False, True), (True, True)):
+        for triple in ((17, 31, 13), (5, 5, 5), (1, 4, 1), (65, 33, 2)):
+            yield case("matmul", check_matmul, f"{triple}-{flags}", sizes=triple, transpose=flags)
+        for layouts in (("padded", "padded", "C"), ("T", "T", "C"), ("step", "C", "C"), ("C", "padded", "padded")):
+            yield case("matmul", check_matmul, f"{layouts}-{flags}", transpose=flags, layouts=layouts)
+    for layouts in (
+        ("padded", "C", "C"),
+        ("C", "padded", "C"),
+        ("T", "step", "C"),
+        ("C", "C", "padded"),
+        ("C", "C", "T"),
+    ):
+        yield case("matmul", check_matmul, f"{layouts}", layouts=layouts)
+    yield case("matmul", check_matmul_edges)
+    yield case("matmul", refuse_matmul)
+
+    for sizes in [*SIZES, (9001, 2)]:
+        yield case("column_sums", check_column_sums, f"{sizes}", sizes=sizes)
+    for layout in LAYOUTS[1:]:
+        yield case("column_sums", check_column_sums, layout, sizes=(67, 13), layout=layout)
+    yield case("column_sums", check_column_sums_edges)
+    yield case("column_sums", refuse_column_sums)
+
+    for op, check in (("total", check_total), ("sum_squares", check_sum_squares)):
+        for shape in [*SIZES, (0,), (1,), (8191,), (8192,), (8193,), (20_011,)]:
+            yield case(op, check, f"{shape}", shape=shape)
+        for layout in LAYOUTS[1:]:
+            yield case(op, check, layout, shape=(67, 13), layout=layout)
+        yield case(op, check_sums_in_float64, op, op=op)
+        yield case(op, refuse_total, op, op=op)

@@ -53,8 +53,8 @@ def fake_backend(fake_cupy: FakeCupy) -> CupyBackend:
 def cupy_backend(request: pytest.FixtureRequest) -> CupyBackend:
     """The same tests without and with a GPU; without one the latter skip, unless --require-backend cupy is given."""
     if request.param == "stand-in":
-        return request.getfixturevalue("fake_backend")  # type: ignore[no-any-return]
-    return request.getfixturevalue("gpu_backend")  # type: ignore[no-any-return]
+        return request.getfixturevalue("fake_backend")
+    return request.getfixturevalue("gpu_backend")
 
 
 @pytest.fixture

@@ -242,7 +242,7 @@ class FakeCupy(types.ModuleType):
         if isinstance(source, DeviceArray):
             return source
         if hasattr(source, "__cuda_array_interface__"):
-            return source.__cuda_array_interface__["owner"]  # type: ignore[no-any-return]
+            return source.__cuda_array_interface__["owner"]
         assert isinstance(source, np.ndarray)
         self.count["to_device"] += 1
         found = self._allocate(source.shape, source.dtype)
@@ -250,7 +250,7 @@ class FakeCupy(types.ModuleType):
         return found
 
     def from_dlpack(self, source: Any) -> DeviceArray:
-        return source.__dlpack__()  # type: ignore[no-any-return]
+        return source.__dlpack__()
 
     def ascontiguousarray(self, source: DeviceArray, dtype: Any = None) -> DeviceArray:
         dtype = source.dtype if dtype is None else np.dtype(dtype)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,9 @@ from tests.helpers.compare import assert_close, assert_same_bits
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 LAYOUTS = ("C", "padded", "step", "T")
 """Contiguous; rows of a wider array (unit inner stride); every second column; the transpose of a contiguous array."""
+
+SIZES = [(0, 3), (1, 1), (5, 1), (1, 7), (13, 11), (64, 8), (65, 9), (31, 257), (127, 65), (3, 1030), (1100, 9)]
+"""No rows, one element, one column, one row, primes, a tile, one past it, more than 8192 elements, wide, tall."""
 
 GUARD = 12345.0
 
@@ -75,6 +80,7 @@ def judge(
 ) -> None:
     """Run ``call(out=..., **inputs)`` twice and judge everything about it."""
     shape, dtype = out
+    expected = np.asarray(expected)  # operations on arrays without axes make scalars
     results = []
     for _ in range(2):
         views = {name: View(be, host, layout) for name, host in inputs.items()}
@@ -127,3 +133,17 @@ def refuses(
     else:
         raise AssertionError(f"{what}: accepted")
 
+
+@dataclass(frozen=True)
+class Case:
+    """One check with its parameters; `op` is the operation of the contract that it judges."""
+
+    op: str
+    name: str
+    run: Callable[[Any, Any, np.random.Generator], None]
+
+
+def case(judged: str, check: Callable[..., None], label: str = "", **kwargs: Any) -> Case:
+    """Bind the parameters of a check and name it."""
+    words = [check.__name__.removeprefix("check_"), label]
+    return Case(judged, "-".join(word for word in words if word), partial(check, **kwargs))

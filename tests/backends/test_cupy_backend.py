@@ -91,6 +91,10 @@ def test_matmul_of_views_with_rows_that_lie_apart(cupy_backend: CupyBackend) -> 
     assert_close(be.to_numpy(out), expected, dtype="float64", length=4)
     with pytest.raises(ShapeError, match=r"rows of consecutive elements, 'A' of shape \(10, 6\).*transpose_a"):
         be.matmul(whole.T, whole, be.empty((10, 10), np.float64))
+    with pytest.raises(
+        ShapeError, match=r"rows of consecutive elements, 'A' of shape \(6, 10\) has strides \(-80, 8\)"
+    ):
+        be.matmul(whole[::-1], whole, be.empty((6, 6), np.float64), transpose_b=True)
     with pytest.raises(ShapeError, match=r"rows of consecutive elements, 'B'"):
         be.matmul(whole[:, :2], whole[:2, ::2], be.empty((6, 5), np.float64))
 
@@ -318,7 +322,7 @@ def test_random_bits(cupy_backend: CupyBackend, n: int) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("rate", [0.0, 0.25, 0.5, 0.999])
 def test_dropout_mask_is_that_of_numpy(cupy_backend: CupyBackend, dtype: str, rate: float) -> None:
-    arguments = {"rate": rate, "seed": 3, "step": 17, "layer": 2}
+    arguments: dict[str, Any] = {"rate": rate, "seed": 3, "step": 17, "layer": 2}
     expected = NumpyBackend().dropout_mask(np.empty((13, 7), dtype), **arguments)
     out = cupy_backend.empty((13, 7), dtype)
     assert cupy_backend.dropout_mask(out, **arguments) is out

@@ -101,7 +101,7 @@ def test_missing_libraries(fake_cupy: FakeCupy) -> None:
         raise RuntimeError("libnvrtc.so.13 was not found")
 
     sys.modules["cupy_backends.cuda.libs.nvrtc"].getVersion = missing  # type: ignore[attr-defined]
-    del sys.modules["cupy_backends.cuda.libs"].cublas  # type: ignore[attr-defined]
+    del sys.modules["cupy_backends.cuda.libs"].cublas
     probe = cupy_probe.probe_cupy()
     assert not probe.usable
     assert probe.reason.startswith("CuPy lacks CUDA libraries: NVRTC (libnvrtc.so.13 was not found), cuBLAS (module")
@@ -131,5 +131,5 @@ def test_without_a_driver_library_the_version_is_0(monkeypatch: pytest.MonkeyPat
     def absent(name: str) -> Any:
         raise OSError(name)
 
-    monkeypatch.setattr(cupy_probe.ctypes, "CDLL", absent)
+    monkeypatch.setattr("ctypes.CDLL", absent)
     assert cupy_probe.driver_cuda_version() == 0

@@ -258,21 +258,50 @@ def test_a_missing_argument_is_named(arrays, warm):
 
 def test_a_foreign_dtype_is_named(arrays, dtype):
     other = np.float64 if dtype == np.float32 else np.float32
-    with pytest.raises(ShapeError, match=f"plus: 'w' is {np.dtype(other)}, but the result is {dtype}; convert one"):
+    with pytest.raises(ShapeError, match=f"plus: w is {np.dtype(other)}, but the result is {dtype}; convert one"):
         NumpyBackend().elementwise(PLUS, **{**arrays, "w": np.zeros((3, 4), other)})
 
 
 @pytest.mark.parametrize("shape", [(4, 3), (3,), (2, 4), (4, 1), (12,)])
 def test_a_wrong_shape_is_named_with_those_that_fit(arrays, dtype, shape):
     possible = r"possible: \(3, 4\), \(4,\), \(1, 4\), \(3, 1\) or one element"
-    with pytest.raises(ShapeError, match=rf"plus: 'w' has shape .*does not fit a result of shape \(3, 4\); {possible}"):
+    with pytest.raises(ShapeError, match=rf"plus: w has shape .*does not fit a result of shape \(3, 4\); {possible}"):
         NumpyBackend().elementwise(PLUS, **{**arrays, "w": np.zeros(shape, dtype)})
 
 
 def test_outputs_that_differ_are_named(arrays, dtype):
     two = Program("h = z + w; k = z - w", name="two")
-    with pytest.raises(ShapeError, match=r"two: all outputs need one shape and dtype, got \(3, 4\) .* and \(4, 3\)"):
+    with pytest.raises(ShapeError, match=rf"two: k is {dtype} \(4, 3\); expected {dtype} \(3, 4\)"):
         NumpyBackend().elementwise(two, **{**arrays, "out": (arrays["out"], np.zeros((4, 3), dtype))})
+    with pytest.raises(ShapeError, match="two: 1 arrays given for the outputs h, k"):
+        NumpyBackend().elementwise(two, **arrays)
+
+
+@pytest.mark.parametrize(
+    ("op", "shapes", "message"),
+    [
+        (
+            "matmul",
+            [(3, 4), (3, 5), (3, 5)],
+            r"matmul: A \(3, 4\) and B \(3, 5\) do not fit; expected \(m, k\) and \(k, n\)",
+        ),
+        ("matmul", [(3, 4), (4, 5), (5, 3)], r"matmul: out is float32 \(5, 3\); expected float32 \(3, 5\)"),
+        ("softmax", [(3, 1), (3, 4)], r"softmax: out is float32 \(3, 4\); expected float32 \(3, 1\)"),
+        ("log_softmax", [(1, 4), (3, 4)], r"log_softmax: out is float32 \(3, 4\); expected float32 \(1, 4\)"),
+        (
+            "backprop_softmax",
+            [(3, 4), (1, 4), (3, 4)],
+            r"backprop_softmax: H is float32 \(1, 4\); expected float32 \(3, 4\)",
+        ),
+        ("backprop_log_softmax", [(3, 4), (3, 4), (4, 3)], r"backprop_log_softmax: out is .*expected float32 \(3, 4\)"),
+        ("column_sums", [(3, 4), (3,)], r"column_sums: out is float32 \(3,\); expected float32 \(4,\)"),
+        ("total", [(3, 4), (1,)], r"total: out is float32 \(1,\); expected float64 \(1,\)"),
+        ("sum_squares", [(3, 4), (1,)], r"sum_squares: out is float32 \(1,\); expected float64 \(1,\)"),
+    ],
+)
+def test_operations_name_what_does_not_fit(op, shapes, message):
+    with pytest.raises(ShapeError, match=message):
+        getattr(NumpyBackend(), op)(*(np.zeros(shape, np.float32) for shape in shapes))
 
 
 @pytest.mark.parametrize("wrong", [None, "1", [[1.0] * 4] * 3, object()])

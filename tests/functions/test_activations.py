@@ -255,10 +255,10 @@ def test_values_and_gradients_against_torch(name, cpu_backend):
     rng = np.random.default_rng(3)
     Z = rng.normal(size=(13, 7)) * 3
     G = rng.normal(size=(13, 7))
-    z = torch.tensor(Z, requires_grad=True)
+    z: Any = torch.tensor(Z, requires_grad=True)
     h = witness(z)
     h.backward(torch.tensor(G))
-    gradient = np.array(z.grad)
+    gradient = z.grad.numpy()
     act = ACTIVATIONS[name]
     if act.rowwise:
         H = getattr(cpu_backend, act.rowwise)(Z, np.empty_like(Z))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
@@ -113,7 +114,7 @@ def test_conditions(text, expected, form):
     assert np.array_equal(formula(**values), np.where(expected(x, y), 2.0, -3.0))
 
 
-_REFERENCES = {
+_REFERENCES: dict[str, Any] = {
     "exp": np.exp,
     "expm1": np.expm1,
     "log": np.log,

@@ -375,12 +375,12 @@ def test_elementwise_losses_against_torch(name):
     rng = np.random.default_rng(10)
     Y = rng.uniform(size=(9, 4))
     A = rng.uniform(0.01, 0.99, size=(9, 4)) if name == "binary_cross_entropy" else rng.normal(size=(9, 4)) * 3
-    a = torch.tensor(A, requires_grad=True)
+    a: Any = torch.tensor(A, requires_grad=True)
     value = witness(a, torch.tensor(Y), reduction="none")
     value.sum().backward()
     loss = CASES[name][0]
     np.testing.assert_allclose(loss.value_formula(a=A, y=Y), value.detach().numpy(), rtol=1e-12, atol=1e-14)
-    np.testing.assert_allclose(loss.derivative_formula(a=A, y=Y), np.array(a.grad), rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(loss.derivative_formula(a=A, y=Y), a.grad.numpy(), rtol=1e-12, atol=1e-14)
     assert loss.reduce == "mean"
 
 
@@ -391,7 +391,7 @@ def test_cross_entropy_with_softmax_against_torch(smoothing):
 
     rng = np.random.default_rng(12)
     Z, labels = rng.normal(size=(9, 4)) * 3, rng.integers(0, 4, 9)
-    z = torch.tensor(Z, requires_grad=True)
+    z: Any = torch.tensor(Z, requires_grad=True)
     value = torch.nn.functional.cross_entropy(z, torch.tensor(labels), reduction="none", label_smoothing=smoothing)
     value.sum().backward()
     loss = CrossEntropy(label_smoothing=smoothing)
@@ -400,7 +400,7 @@ def test_cross_entropy_with_softmax_against_torch(smoothing):
     assert pair is not None
     logH = log_softmax(Z)
     np.testing.assert_allclose(Formula(pair.value)(logh=logH, y=Y).sum(axis=1), value.detach().numpy(), rtol=1e-12)
-    np.testing.assert_allclose(Formula(pair.delta)(h=np.exp(logH), y=Y), np.array(z.grad), rtol=1e-11, atol=1e-13)
+    np.testing.assert_allclose(Formula(pair.delta)(h=np.exp(logH), y=Y), z.grad.numpy(), rtol=1e-11, atol=1e-13)
 
 
 # ------------------------------------------------------------------------------------------------ declarations

@@ -106,7 +106,8 @@ def test_random_programs_in_place(block, dtype):
     """Every output overlays some input, its own or another's, or stands alone."""
     backend, aliased = NumpyBackend(), 0
     for seed in range(60):
-        choose, rng = random.Random(7000 * block + seed).choice, np.random.default_rng(7000 * block + seed)
+        choose: Any = random.Random(7000 * block + seed).choice
+        rng = np.random.default_rng(7000 * block + seed)
         program, lines = random_program(choose)
         shape = ((6, 5), (11,), (1, 1))[seed % 3]
         values = {name: random_argument(rng, shape, dtype, choose) for name in program.inputs}
@@ -114,7 +115,7 @@ def test_random_programs_in_place(block, dtype):
         free = [v for v in values.values() if isinstance(v, np.ndarray) and v.shape == shape]
         outs: list[np.ndarray] = []
         for _ in program.outputs:
-            if free and choose([True, True, False]):
+            if free and choose((True, True, False)):
                 outs.append(free.pop(choose(range(len(free)))))
                 aliased += 1
             else:

@@ -39,9 +39,7 @@ def test_the_parameters_are_exactly_those_before_the_first_bad_step(backend, opt
     assert_same_bits(theta, np.array(backend.to_numpy(twin.theta)))
     # and one step more is too many
     with pytest.raises(DivergenceError) as again:
-        bp.train(
-            explosive(backend)[0], X, Y, optimizer=optimizer, stop=bp.MaxSteps(error.step), **OPTIONS
-        )
+        bp.train(explosive(backend)[0], X, Y, optimizer=optimizer, stop=bp.MaxSteps(error.step), **OPTIONS)
     assert (again.value.step, again.value.quantity, again.value.layer) == (error.step, error.quantity, error.layer)
 
 
@@ -132,9 +130,7 @@ def test_the_first_quantity_is_named(backend):
     assert str(error).startswith("step 1: Z[3] is not finite (1 infinite). eta 0.1.")
     # H[2] = exp(100), Z[2] is fine
     exponential = bp.Activation("exponential", "exp(z)", range=(0, np.inf), domain=(-20, 20))
-    error = one_step(
-        backend, [([[100.0]], [0.0]), ([[1.0]], [0.0])], [1.0], [0.0], "absolute", activation=exponential
-    )
+    error = one_step(backend, [([[100.0]], [0.0]), ([[1.0]], [0.0])], [1.0], [0.0], "absolute", activation=exponential)
     assert (error.quantity, error.layer) == ("H", 2)
     # the square of 1e20
     error = one_step(backend, [([[1e20]], [0.0])], [1.0], [0.0], "quadratic")

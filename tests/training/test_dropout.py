@@ -106,9 +106,7 @@ def test_steps_against_a_plain_loop(backend, per, rates, rng):
 def test_a_dropped_neuron_and_its_memory_keep_every_bit(backend, optimizer, rng):
     """Weights in, weights out, bias and optimiser state: untouched, although momentum and decay would move them."""
     X, Y = data(rng)
-    net, trainer = make(
-        backend, dropout=0.5, optimizer=optimizer, penalty=bp.L1(0.1), clip=bp.ClipNorm(0.5)
-    )
+    net, trainer = make(backend, dropout=0.5, optimizer=optimizer, penalty=bp.L1(0.1), clip=bp.ClipNorm(0.5))
     trainer.run(X, Y, rng.integers(0, 30, size=(3, BATCH)))
 
     def everything():
@@ -163,7 +161,15 @@ def test_prediction_and_validation_are_without_dropout(cpu_backend, rng):
     X, Y = data(rng)
     net, _ = make(cpu_backend)
     run = bp.train(
-        net, X, Y, loss="quadratic", optimizer=bp.SGD(1e-12), epochs=1, dropout=bp.Dropout(0.9, per="sample"), validation=(X, Y), seed=1
+        net,
+        X,
+        Y,
+        loss="quadratic",
+        optimizer=bp.SGD(1e-12),
+        epochs=1,
+        dropout=bp.Dropout(0.9, per="sample"),
+        validation=(X, Y),
+        seed=1,
     )
     expected = 0.5 * ((net.predict(X) - Y) ** 2).sum(axis=1).mean()
     assert run.history[0]["val_loss"] == pytest.approx(expected, rel=1e-9)

@@ -52,7 +52,9 @@ def test_columns_of_the_history(cpu_backend, data):
         "eta",
         "seconds",
     )
-    run = bp.train(network(cpu_backend), X, np.eye(3)[y] * 2, loss="mse", epochs=2, seed=0, validation=(X, np.eye(3)[y] * 2))
+    run = bp.train(
+        network(cpu_backend), X, np.eye(3)[y] * 2, loss="mse", epochs=2, seed=0, validation=(X, np.eye(3)[y] * 2)
+    )
     assert run.history.columns == ("epoch", "step", "loss", "val_loss", "val_rmse", "val_r2", "eta", "seconds")
     assert run.history["epoch"].tolist() == [1, 2]
     assert run.history["seconds"][0] <= run.history["seconds"][1] <= run.seconds
@@ -329,8 +331,8 @@ def test_ctrl_c_ends_cleanly_with_the_best_parameters(cpu_backend, tmp_path):
         import numpy as np, bpcore as bp
 
         rng = np.random.default_rng(0)
-        X, y = rng.normal(size=(2000, 4)).astype("f"), rng.integers(0, 3, 2000)
-        net = bp.MLP([4, 6, 3], "tanh", seed=1, backend=sys.argv[1])
+        X, y = rng.normal(size=(2000, 4)), rng.integers(0, 3, 2000)
+        net = bp.MLP([4, 6, 3], "tanh", dtype="float64", seed=1, backend=sys.argv[1])
         thetas = []
 
         def watch(net, progress):
@@ -472,7 +474,7 @@ def test_threads_that_train_different_networks_do_not_meet(cpu_backend, rng):
             X,
             Y,
             loss=loss,
-            epochs=25,
+            epochs=12,
             batch_size=8 + k,
             seed=k,
             dropout=bp.Dropout(0.2, per="sample"),

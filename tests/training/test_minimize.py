@@ -39,9 +39,7 @@ def test_weighted_logistic_regression_with_one_output(cpu_backend, rng):
     X, y = blobs(rng, classes=2, m=80)
     w = rng.integers(0, 4, 80).astype(float)
     net = bp.MLP([4, 1], output="sigmoid", init="zeros", dtype="float64", backend=cpu_backend)
-    bp.train(
-        net, X, y, sample_weight=w, optimizer=bp.LBFGS(500, 1e-12), epochs=500, penalty=bp.L2(1 / (2 * w.sum()))
-    )
+    bp.train(net, X, y, sample_weight=w, optimizer=bp.LBFGS(500, 1e-12), epochs=500, penalty=bp.L2(1 / (2 * w.sum())))
     model = linear.LogisticRegression(C=2.0, tol=1e-10, max_iter=10_000).fit(X, y, sample_weight=w)
     np.testing.assert_allclose(net.get_weights()[0][0], model.coef_.T, rtol=0, atol=1e-5)
     np.testing.assert_allclose(net.get_weights()[0][1], model.intercept_, rtol=0, atol=1e-5)
@@ -136,9 +134,7 @@ def test_stopping_rules_and_callbacks_work(cpu_backend, method, rng):
     assert (len(run.history), run.stopped_because) == (4, "reached 4 steps")
     assert net.evaluate(X, y)["loss"] == pytest.approx(run.history[-1]["loss"], rel=1e-12)
     net = bp.MLP([4, 5, 3], "tanh", dtype="float64", seed=1, backend=cpu_backend)
-    run = bp.train(
-        net, X, y, optimizer=optimizer, epochs=200, callbacks=[lambda net, progress: progress.epoch == 2]
-    )
+    run = bp.train(net, X, y, optimizer=optimizer, epochs=200, callbacks=[lambda net, progress: progress.epoch == 2])
     assert (len(run.history), run.stopped_because) == (2, "a callback asked to stop")
 
 
@@ -183,8 +179,6 @@ def test_a_loss_that_is_not_finite_at_the_start(cpu_backend):
         bp.train(net, [[1.0], [2.0]], [[0.0], [1.0]], loss="mse", optimizer=bp.LBFGS())
     assert (caught.value.step, caught.value.quantity) == (1, "loss")
     assert_same_bits(np.array(net.theta), before)
-    run = bp.train(
-        net, [[1.0], [2.0]], [[0.0], [1.0]], loss="mse", optimizer=bp.LBFGS(), on_divergence="stop"
-    )
+    run = bp.train(net, [[1.0], [2.0]], [[0.0], [1.0]], loss="mse", optimizer=bp.LBFGS(), on_divergence="stop")
     assert run.stopped_because.startswith("diverged: step 1: the loss or its gradient is not finite")
     assert_same_bits(np.array(net.theta), before)

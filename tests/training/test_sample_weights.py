@@ -69,9 +69,7 @@ def test_what_a_row_of_weight_zero_holds_does_not_matter(cpu_backend, rng):
         _, theta = train(cpu_backend, X, Y, "exponential", "identity", w)
         np.testing.assert_allclose(theta, expected, rtol=1e-12, atol=1e-13)
     net = bp.MLP([1, 1], output="identity", dtype="float64", init="zeros", backend=cpu_backend)
-    run = bp.train(
-        net, [[1e4], [0.5]], [-1, 1], loss="exponential", sample_weight=[0, 1], batch_size="full", epochs=5
-    )
+    run = bp.train(net, [[1e4], [0.5]], [-1, 1], loss="exponential", sample_weight=[0, 1], batch_size="full", epochs=5)
     assert np.isfinite(run.history["loss"]).all()
     assert net.W[1][0, 0] > 0
 
@@ -144,9 +142,7 @@ def test_balanced_classes_count_alike(cpu_backend, rng):
     X, y = rng.normal(size=(12, 4)), np.array([0] * 6 + [1] * 4 + [2] * 2)
     _, theta = train(cpu_backend, X, y, "cross_entropy", "softmax", class_weight="balanced")
     times = np.where(y == 0, 2, np.where(y == 1, 3, 6))
-    _, expected = train(
-        cpu_backend, np.repeat(X, times, axis=0), np.repeat(y, times), "cross_entropy", "softmax"
-    )
+    _, expected = train(cpu_backend, np.repeat(X, times, axis=0), np.repeat(y, times), "cross_entropy", "softmax")
     np.testing.assert_allclose(theta, expected, rtol=1e-12, atol=1e-13)
 
 
