@@ -43,7 +43,8 @@ class GradcheckRow:
     checked, skipped : int
         Coordinates compared, and left out next to a kink.
     error : float
-        Largest ``|a - b| / max(1e-3 * largest gradient, |a| + |b|)``.
+        Largest ``|a - b| / max(floor, |a| + |b|)``; the floor is a thousandth of the largest gradient plus what the
+        rounding of the differences amounts to.
     worst : tuple of int
         Index of the coordinate with the largest error.
     analytic, other : float
@@ -163,11 +164,18 @@ def gradcheck(
         return evaluate(twin, inputs, Y, chosen, sample_weight=sample_weight)["loss"]
 
     weights = twin.get_weights()
+    # a difference of two losses is rounded to about eps |E|, and divided by the step
+    noise = 4 * float(np.finfo(np.float64).eps) * max(1.0, abs(loss_at(weights, X))) / STEP
     for (quantity, layer), gradient in analytic.items():
         array = X if quantity == "dX" else weights[layer - 1][0 if quantity == "dW" else 1]
         chosen_at = np.sort(rng.permutation(array.size)[:max_coordinates])
         numeric, kink = _differences(array, chosen_at, lambda: loss_at(weights, X))
-        rows.append(_compare(quantity, layer, "differences", gradient, chosen_at[~kink], numeric[~kink], tolerance))
+        smooth = ~kink
+        rows.append(
+            _compare(
+                quantity, layer, "differences", gradient, chosen_at[smooth], numeric[smooth], tolerance, noise=noise
+            )
+        )
         if kink.any():
             rows[-1] = GradcheckRow(**{**rows[-1].__dict__, "skipped": int(kink.sum())})
     if against is not None:
@@ -223,13 +231,20 @@ def _differences(array: FloatArray, index: Any, loss: Any) -> tuple[FloatArray, 
 
 
 def _compare(
-    quantity: str, layer: int, against: str, gradient: FloatArray, index: Any, other: FloatArray, tolerance: float
+    quantity: str,
+    layer: int,
+    against: str,
+    gradient: FloatArray,
+    index: Any,
+    other: FloatArray,
+    tolerance: float,
+    noise: float = 0.0,
 ) -> GradcheckRow:
     analytic = gradient.reshape(-1)[index]
     if not len(index):
         return GradcheckRow(quantity, layer, against, 0, 0, float("nan"), (), float("nan"), float("nan"), False)
     # components far below the largest one carry the rounding error of the whole sum
-    floor = 1e-3 * float(np.max(np.abs(gradient))) + 1e-6
+    floor = 1e-3 * float(np.max(np.abs(gradient))) + 1e-6 + noise / tolerance
     errors = np.abs(analytic - other) / np.maximum(floor, np.abs(analytic) + np.abs(other))
     errors = np.where(np.isnan(errors), np.inf, errors)
     k = int(np.argmax(errors))

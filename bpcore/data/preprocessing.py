@@ -110,15 +110,15 @@ class Standardizer:
         becomes 0 and not noise blown up.
         """
         array = check_matrix(X, dtype=np.float64)
-        # Squares of values near the limits of float64 would overflow: measure in units of the maximum.
-        unit = np.max(np.abs(array), axis=0)
-        unit[unit == 0] = 1.0
+        # Squares of values near the limits of float64 would overflow: measure in units of about the maximum,
+        # powers of two, so that nothing is rounded.
+        unit = np.ldexp(1.0, np.frexp(np.max(np.abs(array), axis=0))[1] - 1)
         scaled = array / unit
         mean = scaled.mean(axis=0)
         scale = np.sqrt(np.mean((scaled - mean) ** 2, axis=0))
         constant = scale <= 10 * np.finfo(np.float64).eps * np.abs(mean)
-        scale = np.where(constant, 1.0, scale * unit)
-        return cls(tuple((mean * unit).tolist()), tuple(scale.tolist()))
+        mean, scale = np.where(constant, array[0], mean * unit), np.where(constant, 1.0, scale * unit)
+        return cls(tuple(mean.tolist()), tuple(scale.tolist()))
 
     def apply(self, X: object) -> NDArray[Any]:
         """Return a new matrix ``(X - mean) / scale``, shape (m, n); floats keep their dtype."""

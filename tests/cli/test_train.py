@@ -221,6 +221,23 @@ def test_standardisation_learns_from_the_training_part_only(bpcore: Run, tmp_pat
     assert load_model(model, backend="numpy").meta["preprocessing"]["mean"] == [15.5]
 
 
+def test_targets_are_standardised_by_the_training_part_only(bpcore: Run, tmp_path: Path) -> None:
+    from bpcore.data.split import train_test_split_indices
+    from bpcore.persistence import load_model
+
+    train, test = train_test_split_indices(40, 0.2, 0)
+    y = np.full(40, 1000.5)
+    y[train] = np.arange(32) + 0.5
+    path, model = tmp_path / "d.npz", tmp_path / "m.safetensors"
+    np.savez(path, X=np.random.default_rng(0).normal(size=(40, 2)), y=y)
+    bpcore("train", path, "--save", model, *FAST)
+    fitted = load_model(model, backend="numpy").meta["target_preprocessing"]
+    assert fitted["mean"] == [16.0]
+    # the variance of 0 ... n-1 is (n**2 - 1) / 12
+    assert fitted["scale"] == [pytest.approx(np.sqrt((32**2 - 1) / 12), rel=1e-15)]
+    assert len(test) == 8
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
