@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 __all__ = [
     "BackendError",
@@ -65,8 +66,8 @@ class DivergenceError(BpcoreError, ArithmeticError):
         Layer of that quantity, in the numbering of :mod:`bpcore.network`; 0 when it belongs to no layer.
     quantity : str
         ``"Z"``, ``"H"``, ``"loss"``, ``"Delta"``, ``"dW"``, ``"db"``, ``"W"`` or ``"b"``.
-    run : object or None
-        The unfinished :class:`bpcore.training.Run`, holding the history up to the last good step.
+    run : bpcore.training.run.Run or None
+        The unfinished result, holding the history up to the last good step.
     """
 
     def __init__(self, message: str, *, step: int = 0, layer: int = 0, quantity: str = "") -> None:
@@ -74,7 +75,7 @@ class DivergenceError(BpcoreError, ArithmeticError):
         self.step = step
         self.layer = layer
         self.quantity = quantity
-        self.run: object | None = None
+        self.run: Any = None
 
 
 class ModelFileError(BpcoreError, OSError):

@@ -318,11 +318,10 @@ def as_rule(stop: StopRule | Iterable[StopRule] | None) -> AnyOf:
     ConfigurationError
         If something in the list is not a rule.
     """
-    if stop is None:
-        rules: tuple[object, ...] = ()
-    else:
-        rules = tuple(stop) if isinstance(stop, Iterable) else (stop,)
-    for rule in rules:
+    given: tuple[object, ...] = () if stop is None else tuple(stop) if isinstance(stop, Iterable) else (stop,)
+    rules: list[StopRule] = []
+    for rule in given:
         if not isinstance(rule, StopRule):
             raise ConfigurationError(f"stop holds {rule!r}, which is not a stopping rule such as bp.Patience(5)")
-    return AnyOf(rules)
+        rules.append(rule)
+    return AnyOf(tuple(rules))

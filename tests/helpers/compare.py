@@ -130,9 +130,7 @@ def _as_numpy(actual: Any, dtype: np.dtype[Any], *, scalar: bool, backend: Any) 
         return np.asarray(actual)
     if backend is not None:
         if not backend.owns(actual):
-            raise AssertionError(
-                f"got {type(actual).__name__}, which is not an array of backend '{backend.name}'"
-            )
+            raise AssertionError(f"got {type(actual).__name__}, which is not an array of backend '{backend.name}'")
         if np.dtype(actual.dtype) != dtype:
             raise AssertionError(f"dtype is {actual.dtype}, expected {dtype}")
         actual = backend.to_numpy(actual)

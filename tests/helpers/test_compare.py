@@ -93,13 +93,9 @@ def test_the_limit_is_where_it_is_said_to_be(length):
     reference = np.full(8, 3.0)
     limit = tolerance(np.float32, length=length)
     assert limit == pytest.approx(8 * EPS32 * length**0.5)
-    assert_close(
-        (reference * (1 + 0.9 * limit)).astype(np.float32), reference, dtype=np.float32, length=length
-    )
+    assert_close((reference * (1 + 0.9 * limit)).astype(np.float32), reference, dtype=np.float32, length=length)
     with pytest.raises(AssertionError, match="8 of 8"):
-        assert_close(
-            (reference * (1 + 1.2 * limit)).astype(np.float32), reference, dtype=np.float32, length=length
-        )
+        assert_close((reference * (1 + 1.2 * limit)).astype(np.float32), reference, dtype=np.float32, length=length)
 
 
 def test_the_limit_does_not_grow_with_the_number_of_elements():
