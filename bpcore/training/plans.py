@@ -1,7 +1,7 @@
 """Plans: who carries out the steps of a StepSpec.
 
 A plan is chosen by name or, with ``"auto"``, by what the backend offers; the choice and its reason go into the record
-of the run. Today there is one plan, the reference; a faster one registers itself here and must equal it.
+of the run. The reference runs everywhere; a faster plan is named here and must equal it.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from bpcore.backends.contract import Backend
-from bpcore.errors import unknown
+from bpcore.errors import ConfigurationError, unknown
 from bpcore.network import MLP
 from bpcore.problem import Problem
+from bpcore.training.compiled import CompiledPlan
 from bpcore.training.reference import ReferencePlan, Watch
 from bpcore.training.spec import StepSpec
 from bpcore.training.state import TrainingState
@@ -63,8 +64,22 @@ def choose_plan(plan: str, spec: StepSpec, net: MLP, be: Backend, seed: int) -> 
     ------
     UnknownNameError
         If there is no plan of that name.
+    ConfigurationError
+        If the plan asked for cannot do this.
     """
-    if plan not in ("auto", "reference"):
-        raise unknown("plan", plan, ["auto", "reference"])
-    why = "asked for" if plan == "reference" else f"the only plan for backend {be.name}"
-    return ReferencePlan(spec, net, be, seed), why
+    if plan not in ("auto", "reference", "compiled"):
+        raise unknown("plan", plan, ["auto", "reference", "compiled"])
+    if plan == "reference":
+        return ReferencePlan(spec, net, be, seed), "asked for"
+    if be.name != "numba":
+        if plan == "compiled":
+            raise ConfigurationError(
+                f"plan='compiled' needs backend numba; the network is on {be.name}. Use net.to('numba') or plan='auto'"
+            )
+        return ReferencePlan(spec, net, be, seed), f"the only plan for backend {be.name}"
+    if plan == "compiled":
+        return CompiledPlan(spec, net, be, seed), "asked for"
+    reason = CompiledPlan.supports(spec)
+    if reason is not None:
+        return ReferencePlan(spec, net, be, seed), f"no compiled plan: {reason}"
+    return CompiledPlan(spec, net, be, seed), "whole runs of steps in one call, on backend numba"

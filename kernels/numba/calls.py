@@ -26,14 +26,14 @@ from bpcore.kernels.numba.cache import Kernel
 __all__ = ["addresses", "caller"]
 
 
-def addresses(functions: Sequence[Callable[..., Any]]) -> Any:
+def addresses(functions: Sequence[Callable[..., Any] | int]) -> Any:
     """Return where compiled functions begin.
 
     Parameters
     ----------
-    functions : sequence of callable
-        Results of a :class:`~bpcore.kernels.numba.cache.Kernel`, each compiled for one signature. They must stay
-        alive as long as the addresses are used.
+    functions : sequence of callable or int
+        Addresses, or results of a :class:`~bpcore.kernels.numba.cache.Kernel`, each compiled for one signature. They
+        must stay alive as long as the addresses are used.
 
     Returns
     -------
@@ -44,6 +44,9 @@ def addresses(functions: Sequence[Callable[..., Any]]) -> Any:
         return tuple(functions)
     found = []
     for function in functions:
+        if isinstance(function, int):
+            found.append(function)
+            continue
         (compiled,) = function.overloads.values()  # type: ignore[attr-defined]
         found.append(compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name))
     return np.array(found, np.int64)

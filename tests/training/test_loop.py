@@ -183,6 +183,7 @@ def test_the_record_says_how_the_run_was_made(cpu_backend, data):
         sample_weight=np.ones(40),
         seed=17,
         threads=1,
+        plan="reference",
         backend=cpu_backend,
     )
     record = json.loads(json.dumps(run.record))
@@ -190,7 +191,7 @@ def test_the_record_says_how_the_run_was_made(cpu_backend, data):
     assert record["backend"] == cpu_backend.name
     assert record["backend_why"] == "argument backend="
     assert record["device"] == "cpu"
-    assert (record["plan"], bool(record["plan_why"])) == ("reference", True)
+    assert (record["plan"], record["plan_why"]) == ("reference", "asked for")
     assert (record["threads"], record["threads_limited"]) == (1, True)
     assert (record["seed"], record["network_seed"]) == (17, 1)
     assert (record["n_parameters"], record["n_samples"], record["n_validation"]) == (51, 40, 9)
@@ -209,6 +210,12 @@ def test_the_record_says_how_the_run_was_made(cpu_backend, data):
     assert spec["optimizer"]["beta2"] == 0.999
     assert spec["optimizer"]["eta"] == {"schedule": "Cosine", "per": "step", "eta": 0.01, "total": 20, "eta_min": 0.0}
     assert net.meta["loss"] == "cross_entropy"
+
+
+def test_the_record_says_which_plan_was_chosen_and_why(cpu_backend, data):
+    record = bp.train(network(cpu_backend), *data, epochs=1).record
+    assert record["plan"] in ("reference", "compiled")
+    assert f"backend {cpu_backend.name}" in record["plan_why"]
 
 
 def test_the_record_says_why_this_backend(cpu_backend, data):

@@ -146,14 +146,15 @@ def by_hand(reference, step, X, Y, order, change=lambda g, theta: g):
     return np.array(path), np.array(losses)
 
 
+@pytest.mark.parametrize("plan", ["auto", "reference"])
 @pytest.mark.parametrize("name", RULES)
-def test_steps_of_every_rule_by_hand(backend, name, rng):
+def test_steps_of_every_rule_by_hand(backend, name, plan, rng):
     """The first step, and four more, each read back from the network."""
     net, X, y, reference = make(backend, rng)
     rule, step = RULES[name]
     order = rng.integers(0, 23, size=(5, 8))
     path, losses = by_hand(reference, step, X, y, order)
-    trainer = bp.Trainer(net, optimizer=rule, batch_size=8, seed=0)
+    trainer = bp.Trainer(net, optimizer=rule, batch_size=8, seed=0, plan=plan)
     for t in range(5):
         before = flat(net.get_weights())
         records = trainer.run(X, y, order[t : t + 1])
@@ -191,9 +192,10 @@ def epochs_by_hand(m, batch, epochs, seed):
             yield order[start : start + batch]
 
 
+@pytest.mark.parametrize("plan", ["auto", "reference"])
 @pytest.mark.parametrize("batch", [1, 5, 23, 64], ids=["stochastic", "partial-last", "all", "larger-than-data"])
 @pytest.mark.parametrize(("output", "loss"), [("softmax", "cross_entropy"), ("identity", "mse")])
-def test_epochs_against_a_plain_loop(backend, batch, output, loss, rng):
+def test_epochs_against_a_plain_loop(backend, batch, output, loss, plan, rng):
     net, X, Y, reference = make(backend, rng, output=output, loss=loss)
     order = list(epochs_by_hand(23, batch, 3, seed=7))
     path, losses = by_hand(reference, sgd, X, Y, order)
