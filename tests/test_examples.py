@@ -87,7 +87,8 @@ def test_r2_passing_the_error_back(backend):
         (9.656, 93.233, 4.535, 2.130),
     ]
     parts = {"a": bp.Formula("x**2"), "b": bp.Formula("log(a)"), "c": bp.Formula("sqrt(b)")}
-    x, rows = 2.0, []
+    x = 2.0
+    rows: list[tuple[float, ...]] = []
     while True:
         a = number(backend, parts["a"], x=x)
         b = number(backend, parts["b"], a=a)

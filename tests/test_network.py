@@ -148,7 +148,8 @@ def test_settings_of_the_environment(cpu_backend, monkeypatch):
     monkeypatch.setenv("BPCORE_SEED", "77")
     monkeypatch.setenv("BPCORE_DTYPE", "float64")
     net = bp.MLP([3, 2], backend=cpu_backend)
-    assert (net.seed, net.dtype) == (77, np.float64)
+    assert net.seed == 77
+    assert net.dtype == np.float64
     assert bp.MLP([3, 2], backend=cpu_backend, seed=1, dtype="float32").dtype == np.float32
     monkeypatch.setenv("BPCORE_SEED", "-3")
     with pytest.raises(ConfigurationError, match=r"BPCORE_SEED='-3': seed is -3; it must be a whole number"):

@@ -68,7 +68,7 @@ ELEMENTWISE: dict[str, tuple[Callable[[Matrix], Matrix], Callable[[Matrix], Matr
 }
 
 # name: (value, slope by a, divided by the number of outputs?)
-LOSSES: dict[str, tuple[Callable[[Matrix, Matrix], Matrix], Callable[[Matrix, Matrix], Matrix], bool]] = {
+LOSSES: dict[str, tuple[Callable[[Matrix, Matrix], Any], Callable[[Matrix, Matrix], Any], bool]] = {
     "quadratic": (lambda a, y: (a - y) ** 2 / 2, lambda a, y: a - y, False),
     "mse": (lambda a, y: (a - y) ** 2, lambda a, y: 2 * (a - y), True),
     "absolute": (lambda a, y: np.abs(a - y), lambda a, y: np.where(a > y, 1.0, -1.0), True),

@@ -279,7 +279,7 @@ def test_callbacks_in_order(cpu_backend, data):
 def test_a_callback_stops_by_true_and_by_nothing_else(cpu_backend, data):
     run = bp.train(network(cpu_backend), *data, epochs=9, callbacks=[lambda net, progress: progress.epoch == 4])
     assert (len(run.history), run.stopped_because) == (4, "a callback asked to stop")
-    run = bp.train(network(cpu_backend), *data, epochs=3, callbacks=[lambda net, progress: "yes"])
+    run = bp.train(network(cpu_backend), *data, epochs=3, callbacks=[lambda net, progress: "yes"])  # type: ignore[return-value]
     assert (len(run.history), run.stopped_because) == (3, "reached 3 epochs")
 
 
@@ -368,6 +368,8 @@ def test_ctrl_c_ends_cleanly_with_the_best_parameters(cpu_backend, tmp_path):
         start_new_session=True,
     )
     try:
+        assert process.stdout is not None
+        assert process.stderr is not None
         assert process.stdout.readline() == "ready\n", process.stderr.read()
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)

@@ -112,7 +112,7 @@ def test_the_measure_sees_an_allocation(cpu_backend, monkeypatch):
 
 
 def counting(kind):
-    class Counting(kind):
+    class Counting(kind):  # type: ignore[valid-type,misc]
         name = f"counting-{kind.name}"
 
         def __init__(self):

@@ -70,10 +70,8 @@ def test_the_objective_is_that_of_scipy_on_the_reference(cpu_backend, rng):
     net = bp.MLP([4, 5, 3], "tanh", dtype="float64", seed=1, backend=cpu_backend)
     shapes = net.get_weights()
     reference = Reference(shapes, ["tanh", "softmax"], "cross_entropy")
-    onehot, on_weights = np.eye(3)[y], []
-    for W, b in shapes:
-        on_weights += [np.ones(W.size), np.zeros(b.size)]
-    on_weights = np.concatenate(on_weights)
+    onehot = np.eye(3)[y]
+    on_weights = np.concatenate([np.repeat([1.0, 0.0], [W.size, b.size]) for W, b in shapes])
 
     def flat(pairs):
         return np.concatenate([a.ravel() for pair in pairs for a in pair])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -133,7 +135,8 @@ RULES = {
 
 def by_hand(reference, step, X, Y, order, change=lambda g, theta: g):
     """Train a reference in a given order; returns all parameters after every step, and the losses before."""
-    theta, memory, path, losses = flat(reference.weights), {}, [], []
+    theta, path, losses = flat(reference.weights), [], []
+    memory: dict[str, Any] = {}
     shapes = list(reference.weights)
     Y = targets(reference, Y)
     for t, rows in enumerate(order, start=1):
@@ -199,7 +202,9 @@ def test_epochs_against_a_plain_loop(backend, batch, output, loss, plan, rng):
     net, X, Y, reference = make(backend, rng, output=output, loss=loss)
     order = list(epochs_by_hand(23, batch, 3, seed=7))
     path, losses = by_hand(reference, sgd, X, Y, order)
-    run = bp.train(net, X, Y, loss=loss, optimizer=bp.SGD(0.1), batch_size=batch, epochs=3, seed=7, record_steps=True)
+    run = bp.train(
+        net, X, Y, loss=loss, optimizer=bp.SGD(0.1), batch_size=batch, epochs=3, seed=7, record_steps=True, plan=plan
+    )
     # 69 steps at most, each adds a rounding error or two, on parameters of size about 1
     np.testing.assert_allclose(flat(net.get_weights()), path[-1], rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(run.history.steps, losses, rtol=1e-12, atol=1e-12)
