@@ -26,11 +26,17 @@ __all__ = [
     "activate",
     "backward_into",
     "bp1_output_delta",
+    "bp1_program",
     "bp2_hidden_delta",
+    "bp2_program",
     "bp3_bias_grad",
     "bp4_weight_grad",
     "forward_into",
+    "loss_program",
     "loss_value",
+    "row_weights",
+    "sample_scale",
+    "scale_column",
 ]
 
 # ------------------------------------------------------------------------------------------ the equations
@@ -53,7 +59,7 @@ def bp1_output_delta(
     A declared pair of loss and activation (softmax with cross-entropy, for example) is ``scale * (H - Y)``. Softmax
     next to any other loss goes through its Jacobian.
     """
-    _run(be, _bp1_program(loss, activation, not isinstance(scale, float)), out, z=Z, h=H, y=Y, scale=scale)
+    _run(be, bp1_program(loss, activation, not isinstance(scale, float)), out, z=Z, h=H, y=Y, scale=scale)
     if activation.rowwise and loss.pair_with(activation) is None:
         (be.backprop_softmax if activation.rowwise == "softmax" else be.backprop_log_softmax)(out, H, out=out)
     return out
@@ -76,7 +82,7 @@ def bp2_hidden_delta(
             be.elementwise(_DROP, out=out, h=out, mask=mask)
         (be.backprop_softmax if activation.rowwise == "softmax" else be.backprop_log_softmax)(out, H, out=out)
         return out
-    program = _bp2_program(activation, mask is not None)
+    program = bp2_program(activation, mask is not None)
     return _run(be, program, out, delta=out, z=Z, h=H, mask=mask)
 
 
@@ -154,7 +160,7 @@ def loss_value(
     if pair is not None and "logh" in pair.value:
         be.log_softmax(Z, out=terms)
     _run(
-        be, _loss_program(loss, activation, not isinstance(scale, float)), terms, z=Z, h=H, y=Y, scale=scale, logh=terms
+        be, loss_program(loss, activation, not isinstance(scale, float)), terms, z=Z, h=H, y=Y, scale=scale, logh=terms
     )
     return terms if out is None else be.total(terms, out=out)
 
@@ -183,7 +189,8 @@ def _forward_program(activation: Activation) -> Program:
 
 
 @lru_cache(maxsize=256)
-def _bp1_program(loss: Loss, activation: Activation, weighted: bool) -> Program:
+def bp1_program(loss: Loss, activation: Activation, weighted: bool) -> Program:
+    """BP1 as a program of z, h, y and scale; without the Jacobian of a row-wise output."""
     pair = loss.pair_with(activation)
     if pair is not None:
         delta = pair.delta
@@ -200,7 +207,8 @@ def _scaled(formula: str, weighted: bool) -> str:
 
 
 @lru_cache(maxsize=256)
-def _bp2_program(activation: Activation, dropped: bool) -> Program:
+def bp2_program(activation: Activation, dropped: bool) -> Program:
+    """BP2 after its matrix product, as a program of delta, z, h and, with dropout, mask."""
     delta = (
         f"delta * mask * ({activation.derivative_formula})" if dropped else f"delta * ({activation.derivative_formula})"
     )
@@ -208,7 +216,8 @@ def _bp2_program(activation: Activation, dropped: bool) -> Program:
 
 
 @lru_cache(maxsize=256)
-def _loss_program(loss: Loss, activation: Activation, weighted: bool) -> Program:
+def loss_program(loss: Loss, activation: Activation, weighted: bool) -> Program:
+    """The weighted loss of every output, as a program of z, h, logh, y and scale."""
     pair = loss.pair_with(activation)
     value = pair.value if pair is not None else str(loss.value_formula.substitute(a="h"))
     return Program({"terms": _scaled(value, weighted)}, name=f"loss {loss.name} {activation.name}")

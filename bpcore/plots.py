@@ -25,6 +25,7 @@ def plot_history(history: History, ax: Any = None) -> Any:
         if prefix + "loss" in history.columns:
             lines += ax.plot(epochs, history[prefix + "loss"], colours[prefix], label=f"{label} loss")
     ax.set_xlabel("epoch")
+    ax.xaxis.get_major_locator().set_params(integer=True)
     ax.set_ylabel("loss")
     if "accuracy" in history.columns:
         right = ax.twinx()

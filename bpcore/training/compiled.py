@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from bpcore.backends.contract import Backend
-from bpcore.backprop import _bp1_program, _bp2_program, _loss_program, sample_scale
+from bpcore.backprop import bp1_program, bp2_program, loss_program, sample_scale
 from bpcore.errors import ConfigurationError
 from bpcore.functions.activations import Activation
 from bpcore.functions.program import Program
@@ -276,7 +276,7 @@ def _pieces(spec: StepSpec) -> list[Callable[..., Any] | int]:
 
     dtype, rule, out, penalty = spec.dtype, spec.rule, spec.activations[-1], spec.penalty
     jacobian = out.rowwise if spec.loss.pair_with(out) is None else ""
-    value, delta = (make(spec.loss, out, spec.weighted) for make in (_loss_program, _bp1_program))
+    value, delta = (make(spec.loss, out, spec.weighted) for make in (loss_program, bp1_program))
     masked = spec.dropout is not None and spec.dropout.per == "batch"
     take_rows = rowwise.take_rows[dtype]
     functions: list[Callable[..., Any] | int] = [
@@ -297,6 +297,6 @@ def _pieces(spec: StepSpec) -> list[Callable[..., Any] | int]:
             compiled[activation] = [pieces.forward(program or activation.rowwise, dtype)]
         pair = compiled[activation]
         if l < len(spec.activations) - 1 and len(pair) == 1:
-            pair.append(pieces.backward(activation.rowwise or _bp2_program(activation, False), dtype))
+            pair.append(pieces.backward(activation.rowwise or bp2_program(activation, False), dtype))
         functions += (pair * 2)[:2]  # the output layer has no BP2
     return functions

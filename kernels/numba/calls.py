@@ -18,9 +18,8 @@ import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.errors import TypingError
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic
 
-from bpcore.kernels.numba.bits import OPTIONS
 from bpcore.kernels.numba.cache import Kernel
 
 __all__ = ["addresses", "caller"]
@@ -52,20 +51,6 @@ def addresses(functions: Sequence[Callable[..., Any] | int]) -> Any:
     return np.array(found, np.int64)
 
 
-@intrinsic
-def _jump(typingctx, address, arguments):
-    """Call the function at an address with a tuple of arguments; it returns nothing and raises nothing."""
-
-    def codegen(context, builder, signature, args):
-        kinds = tuple(signature.args[1])
-        convention = context.call_conv
-        pointer = builder.inttoptr(args[0], ir.PointerType(convention.get_function_type(types.none, kinds)))
-        convention.call_function(builder, pointer, types.none, kinds, cgutils.unpack_tuple(builder, args[1]))
-        return context.get_dummy_value()
-
-    return types.none(types.int64, arguments), codegen
-
-
 def caller(*arguments: str) -> Callable[..., None]:
     """Make a function for compiled code that calls functions with the given arguments.
 
@@ -80,21 +65,26 @@ def caller(*arguments: str) -> Callable[..., None]:
         ``call(functions, k, *values)`` calls ``functions[k](*values)``, functions being a result of
         :func:`addresses`.
     """
+    if numba.config.DISABLE_JIT:
+        return lambda functions, k, *values: functions[k](*values)
 
-    def call(functions, k, *values):
-        functions[k](*values)
+    @intrinsic
+    def call(typingctx, functions, k, *values):
+        _check(arguments, values)
 
-    @overload(call, jit_options=OPTIONS)
-    def call_overload(functions, k, *values):
-        kinds = values[0].types if isinstance(values[0], types.StarArgTuple) else values
-        _check(arguments, kinds)
+        def codegen(context, builder, signature, args):
+            _, at, packed = args
+            table = context.make_array(signature.args[0])(context, builder, args[0])
+            address = builder.load(builder.gep(table.data, [at]))
+            convention = context.call_conv
+            pointer = builder.inttoptr(address, ir.PointerType(convention.get_function_type(types.none, values)))
+            # the functions raise nothing, so the status is not looked at
+            convention.call_function(builder, pointer, types.none, values, cgutils.unpack_tuple(builder, packed))
+            return context.get_dummy_value()
 
-        def impl(functions, k, *values):
-            _jump(functions[k], values)
+        return types.none(functions, types.int64, types.StarArgTuple.from_types(values)), codegen
 
-        return impl
-
-    return call
+    return call  # type: ignore[no-any-return]
 
 
 def _check(arguments: Sequence[str], kinds: Sequence[Any]) -> None:

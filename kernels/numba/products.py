@@ -18,8 +18,6 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import get_cython_function_address, intrinsic, overload
 
-from bpcore.kernels.numba.bits import OPTIONS
-
 __all__ = ["gemm_address", "product", "product_left_transposed", "product_right_transposed"]
 
 
@@ -64,35 +62,7 @@ def _gemm_intrinsic(transpose_a: bool, transpose_b: bool) -> Any:
 
 
 _gemm, _gemm_left, _gemm_right = (_gemm_intrinsic(*flags) for flags in ((False, False), (True, False), (False, True)))
-_SUMS = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "reassoc"}}
-
-
-@numba.njit(**_SUMS)
-def _column(A, b, out, m, k):
-    for i in range(m):
-        start = i * k
-        total = A[start] * b[0]
-        for p in range(1, k):
-            total += A[start + p] * b[p]
-        out[i] = total
-
-
-@numba.njit(**_SUMS)
-def _column_left(A, b, out, m, k):
-    for i in range(m):
-        out[i] = A[i] * b[0]
-    for p in range(1, k):
-        start, factor = p * m, b[p]
-        for i in range(m):
-            out[i] += A[start + i] * factor
-
-
-@numba.njit(**_SUMS)
-def _column_right(a, b, out, m, n):
-    for i in range(m):
-        start, factor = i * n, a[i]
-        for j in range(n):
-            out[start + j] = factor * b[j]
+_OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "reassoc"}}
 
 
 def product(address, A, B, out, m, k, n):
@@ -110,34 +80,47 @@ def product_right_transposed(address, A, B, out, m, k, n):
     np.dot(A.reshape(m, k), B.reshape(n, k).T, out.reshape(m, n))
 
 
-@overload(product, jit_options=OPTIONS)
+@overload(product, jit_options=_OPTIONS)
 def _product_overload(address, A, B, out, m, k, n):
     def impl(address, A, B, out, m, k, n):
-        if n == 1:
-            _column(A, B, out, m, k)
-        else:
+        if n > 1:
             _gemm(address, A, B, out, m, k, n)
+            return
+        for i in range(m):
+            start = i * k
+            total = A[start] * B[0]
+            for p in range(1, k):
+                total += A[start + p] * B[p]
+            out[i] = total
 
     return impl
 
 
-@overload(product_left_transposed, jit_options=OPTIONS)
+@overload(product_left_transposed, jit_options=_OPTIONS)
 def _product_left_overload(address, A, B, out, m, k, n):
     def impl(address, A, B, out, m, k, n):
-        if n == 1:
-            _column_left(A, B, out, m, k)
-        else:
+        if n > 1:
             _gemm_left(address, A, B, out, m, k, n)
+            return
+        for i in range(m):
+            out[i] = A[i] * B[0]
+        for p in range(1, k):
+            start, factor = p * m, B[p]
+            for i in range(m):
+                out[i] += A[start + i] * factor
 
     return impl
 
 
-@overload(product_right_transposed, jit_options=OPTIONS)
+@overload(product_right_transposed, jit_options=_OPTIONS)
 def _product_right_overload(address, A, B, out, m, k, n):
     def impl(address, A, B, out, m, k, n):
-        if k == 1:
-            _column_right(A, B, out, m, n)
-        else:
+        if k > 1:
             _gemm_right(address, A, B, out, m, k, n)
+            return
+        for i in range(m):
+            start, factor = i * n, A[i]
+            for j in range(n):
+                out[start + j] = factor * B[j]
 
     return impl

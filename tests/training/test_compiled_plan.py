@@ -158,15 +158,20 @@ def compare(case: Case, seed: int) -> None:
     np.testing.assert_allclose(list(state.running.values()), list(expected_state.running.values()), rtol=1e-13)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
-@given(shape=st.sampled_from(POOL), dtype=st.sampled_from(["float64", "float32"]), seed=st.integers(0, 2**16))
-def test_equals_the_reference(shape, dtype, seed):
+# float32 for some of them only: nearly all of the time is compilation
+QUICK = [(shape, "float64") for shape in POOL] + [(shape, "float32") for shape in POOL[1:4]]
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@given(case=st.sampled_from(QUICK), seed=st.integers(0, 2**16))
+def test_equals_the_reference(case, seed):
+    shape, dtype = case
     compare(Case(shape, dtype, seed=seed), seed)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("shape", SLOW_POOL, ids=lambda s: f"{s[1][0]}-{s[4].name}")
+@pytest.mark.parametrize("shape", POOL + SLOW_POOL, ids=lambda s: f"{s[1][0] if s[1] else 'none'}-{s[4].name}")
 def test_every_declaration_equals_the_reference(shape, dtype):
     compare(Case(shape, dtype), 1)
 
@@ -188,7 +193,7 @@ def test_layers_of_other_widths_and_depths_compile_nothing():
     small = Case(POOL[0], "float64").runs["compiled"][0]
     large = Case(([30, 20, 10, 5], ["sigmoid", "sigmoid"], *POOL[0][2:]), "float64", batch_size=32).runs["compiled"][0]
     assert large._run is small._run
-    assert set(map(id, large._pieces)) == set(map(id, small._pieces))
+    assert set(large._pieces) == set(small._pieces)
 
 
 def test_repeats_bit_for_bit():
