@@ -263,10 +263,12 @@ def _simplify_mul(node: Call) -> Expr:
             return call("where", condition, call("mul", yes, other), call("mul", no, other))
         if isinstance(one, Call) and one.op == "div" and _is(one.args[0], 1):
             return call("div", other, one.args[1])
-    if isinstance(b, Num):
+    if isinstance(b, Num) and not isinstance(a, Num):
         return call("mul", b, a)
     if isinstance(a, Num) and isinstance(b, Call) and b.op == "mul" and isinstance(b.args[0], Num):
-        return call("mul", a.value * b.args[0].value, b.args[1])
+        product = a.value * b.args[0].value
+        # an infinite constant could not be printed
+        return call("mul", product, b.args[1]) if math.isfinite(product) else node
     return node
 
 

@@ -33,7 +33,7 @@ from bpcore.functions.program import Program
 from bpcore.kernels.numba.cache import compile_function, load_text
 from bpcore.kernels.numba.operands import Operand
 
-__all__ = ["compile_program", "print_program"]
+__all__ = ["compile_program", "print_assignments", "print_program"]
 
 
 def compile_program(
@@ -93,7 +93,7 @@ def print_program(
         for operand in (*outputs, *arguments)
     )
     constants: dict[float, str] = {}
-    prelude, body = _print_assignments(program, inputs, lambda value: constants.setdefault(value, f"K{len(constants)}"))
+    prelude, body = print_assignments(program, inputs, lambda value: constants.setdefault(value, f"K{len(constants)}"))
 
     index = "i" if flat else "i, j"
     position = {"full": index, "row": "i" if flat else "j", "column": "i, 0"}
@@ -143,7 +143,7 @@ def _indent(lines: list[str], depth: int) -> list[str]:
     return ["    " * depth + line for line in lines]
 
 
-def _print_assignments(
+def print_assignments(
     program: Program, inputs: dict[str, Operand], literal: Callable[[float], str]
 ) -> tuple[list[str], list[str]]:
     """Split the assignments into what is computed once, in float64, and what is computed for every element.

@@ -33,7 +33,7 @@ from bpcore.functions.expression import OPERATIONS, Call, expand
 from bpcore.functions.printing import to_python
 from bpcore.functions.program import Program
 from bpcore.kernels.numba.cache import Kernel, load_text
-from bpcore.kernels.numba.elementwise import _print_assignments
+from bpcore.kernels.numba.elementwise import print_assignments
 from bpcore.kernels.numba.operands import Operand
 
 __all__ = ["ARGUMENTS", "MAX_STATES", "backward", "forward", "output", "penalty", "scalars", "update"]
@@ -83,7 +83,7 @@ class _Printer:
     def program(self, program: Program, numbers: Iterable[str] = ()) -> tuple[list[str], list[str]]:
         """Print a program: what is computed once (from names ``a_x``), and for each element (from names ``v_x``)."""
         inputs = {name: Operand("scalar") for name in program.inputs if name in tuple(numbers)}
-        return _print_assignments(
+        return print_assignments(
             program, inputs, lambda value: self.constants.setdefault(value, f"K{len(self.constants)}")
         )
 

@@ -226,3 +226,12 @@ def test_nodes_are_values():
     assert X + Y != Y + X
     with pytest.raises(AttributeError):
         X.name = "y"  # type: ignore[misc]
+
+
+def test_constants_that_overflow_are_left_to_the_evaluation():
+    """A product of constants that is infinite is not folded: infinity cannot be printed as a number."""
+    formula = Formula("1e200 * (1e200 * x)")
+    assert formula(x=1.0) == np.inf
+    assert "inf" not in str(formula.derivative("x"))
+    assert (Num(1e200) * Num(1e200)) == Call("mul", (Num(1e200), Num(1e200)))
+    assert "inf" not in str(Formula(Num(1e200) * (Num(1e200) * Var("x"))))

@@ -395,3 +395,25 @@ def test_what_is_not_supported_goes_to_the_reference_and_says_why():
     )
     with pytest.raises(ConfigurationError, match="no compiled plan for this: the rule greedy keeps 5 arrays"):
         chosen("numba", "compiled", rule)
+
+
+def test_a_call_by_address_with_other_types_does_not_compile():
+    """Nothing at run time would notice: the function would read other bytes as its arguments."""
+    import numba
+    from numba.core.errors import TypingError
+
+    from bpcore.kernels.numba.calls import addresses, caller
+    from bpcore.kernels.numba.rowwise import total
+
+    call = caller(*total.arguments)
+    functions = addresses([total[np.dtype("float64")]])
+
+    @numba.njit
+    def run(functions, A, out):
+        call(functions, 0, A, out)
+
+    out = np.zeros(1)
+    run(functions, np.arange(4.0), out)
+    assert out[0] == 6
+    with pytest.raises(TypingError, match=r"takes T1, float64 1! was called with array\(int64"):
+        run(functions, np.arange(4.0), np.zeros(1, np.int64))
