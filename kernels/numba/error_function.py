@@ -49,7 +49,9 @@ def _erfc_far_overload(a):
         square = y * y
         # exp would multiply the rounding error of the square by the square
         lost = fused_multiply_add(y, y, -square)
-        return exp_(-square) * (one - lost) * far((y - centre) / (y + centre)) / (one + two * y)
+        power = exp_(-square)
+        power -= power * lost
+        return power * far((y - centre) / (y + centre)) / (one + two * y)
 
     return impl
 

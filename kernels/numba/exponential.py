@@ -40,13 +40,12 @@ def _exp_overload(x):
     return impl
 
 
-def expm1_(x):
-    """Return e**x - 1, accurate near 0."""
-    return np.expm1(x)
+def _expm1_but_for_zero(x):
+    """Return e**x - 1, accurate near 0; 0 for -0."""
 
 
-@overload(expm1_, jit_options=OPTIONS)
-def _expm1_overload(x):
+@overload(_expm1_but_for_zero, jit_options=OPTIONS)
+def _expm1_but_for_zero_overload(x):
     f = format_of(x)
     low, high, log2_e, ln2_high, ln2_low = f.expm1_low, f.exp_high, f.log2_e, f.ln2_high, f.ln2_low
     one, half, two, tail = f.dtype(1), f.dtype(0.5), f.dtype(2), f.exp_tail
@@ -60,6 +59,16 @@ def _expm1_overload(x):
         return two * (scale * (r + r * r * tail(r)) + (scale - half))
 
     return impl
+
+
+def expm1_(x):
+    """Return e**x - 1, accurate near 0."""
+    return np.expm1(x)
+
+
+@overload(expm1_, jit_options=OPTIONS)
+def _expm1_overload(x):
+    return lambda x: math.copysign(_expm1_but_for_zero(x), x)
 
 
 def sigmoid_(x):
@@ -87,7 +96,7 @@ def _tanh_overload(x):
     two = format_of(x).dtype(2)
 
     def impl(x):
-        minus = expm1_(-two * abs(x))
+        minus = _expm1_but_for_zero(-two * abs(x))
         return math.copysign(minus / (minus + two), x)
 
     return impl
@@ -155,7 +164,7 @@ def _log1p_overload(x):
     def impl(x):
         u = one + x
         # what rounding took from 1 + x, to first order
-        value = _log_normal(u) + (x - (u - one)) / u
+        value = math.copysign(_log_normal(u) + (x - (u - one)) / u, x)
         special = u if u > zero else (-inf if u == zero else nan)
         return value if (u > zero) & (u < inf) else special
 

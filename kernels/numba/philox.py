@@ -8,11 +8,10 @@ The words live in 64-bit lanes, so that one multiplication gives the high and th
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
 from bpcore import random
-from bpcore.kernels.numba.cache import Kernel
+from bpcore.kernels.numba.cache import Kernel, inner
 
 __all__ = ["dropout_mask", "random_bits"]
 
@@ -25,7 +24,7 @@ _HALF, _HALF_LAYER = np.uint64(32), np.uint64(16)
 _PURPOSE_SHIFT = np.uint64(24)
 
 
-@numba.njit(forceinline=True, nogil=True)
+@inner(inline=True)
 def _four_words(block, seed, purpose, step, layer):
     """Return the four random words of one block, as uint64."""
     c0 = block & _MASK
@@ -59,17 +58,20 @@ def random_bits(out, seed, purpose, step, layer):
             out[4 * whole + w] = words[w]
 
 
-@Kernel("T1!", "uint64", "float64", "uint64", "uint64", "uint64", "uint64")
-def dropout_mask(out, limit, kept, seed, purpose, step, layer):
-    """Write 0 where the word at the element's position is below ``limit``, else ``kept``."""
+@Kernel("T1!", "uint64", "float64", "int64", "uint64", "uint64", "uint64", "uint64")
+def dropout_mask(out, limit, kept, first, seed, purpose, step, layer):
+    """Write 0 where the word at the element's position is below ``limit``, else ``kept``.
+
+    The mask begins at position ``4 first``.
+    """
     whole = out.size // 4
     for b in range(whole):
-        w0, w1, w2, w3 = _four_words(np.uint64(b), seed, purpose, step, layer)
+        w0, w1, w2, w3 = _four_words(np.uint64(first + b), seed, purpose, step, layer)
         out[4 * b] = 0.0 if w0 < limit else kept
         out[4 * b + 1] = 0.0 if w1 < limit else kept
         out[4 * b + 2] = 0.0 if w2 < limit else kept
         out[4 * b + 3] = 0.0 if w3 < limit else kept
     if 4 * whole < out.size:
-        words = _four_words(np.uint64(whole), seed, purpose, step, layer)
+        words = _four_words(np.uint64(first + whole), seed, purpose, step, layer)
         for w in range(out.size - 4 * whole):
             out[4 * whole + w] = 0.0 if words[w] < limit else kept

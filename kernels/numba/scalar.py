@@ -9,8 +9,8 @@ half a nanosecond an element in float32 and one in float64.
 Rules that hold for all of them:
 
 * float32 in, float32 out; float64 in, float64 out.
-* Errors stay below four units in the last place (five for ``erfc``), which the tests measure; results below the
-  smallest normal number may be 0.
+* Errors and edge values are those of the table :data:`bpcore.kernels.numba.accuracy.ACCURACY`, to which the tests hold
+  them.
 * NaN gives NaN and infinities give the mathematical limit, hence of LLVM's fast-math flags only ``contract`` (fused
   multiply-add) is set. ``reassoc`` would cancel the compensated steps (``x - n*ln2_high - n*ln2_low``).
 
