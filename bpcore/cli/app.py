@@ -13,6 +13,7 @@ from bpcore.cli.gradcheck import gradcheck
 from bpcore.cli.predict import predict
 from bpcore.cli.reporting import reports_errors, show_tracebacks
 from bpcore.cli.train import train
+from bpcore.cli.warmup import warmup
 
 __all__ = ["app"]
 
@@ -44,5 +45,5 @@ def options(
     show_tracebacks(debug)
 
 
-for command in (train, predict, evaluate, gradcheck, doctor):
+for command in (train, predict, evaluate, gradcheck, doctor, warmup):
     app.command()(reports_errors(command))

@@ -6,7 +6,10 @@ compiled code of bpcore goes into one folder whose name contains a digest of eve
 Numba: code from other sources is never even looked at. Text that is printed at run time (:func:`load_text`) is stored
 there too, under a name that contains a digest of the text.
 
-The folder is ``BPCORE_CACHE_DIR`` or the user's cache folder; if nothing can be written there, a temporary one.
+The folder is ``BPCORE_CACHE_DIR`` or the user's cache folder. If nothing can be written there, it is a temporary one,
+in which the code that lies there already is found all the same.
+
+Whoever wants to know what is compiled and what was there enters an :class:`Observer` with :func:`observed`.
 """
 
 from __future__ import annotations
@@ -20,20 +23,26 @@ import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numba
 import numpy as np
-from numba.core import types
+from numba.core import event, types
 
-__all__ = ["Kernel", "compile_function", "folder", "load_text"]
+from bpcore import random
+from bpcore.kernels.numba.cache_folders import UNUSED_SECONDS, mark_used, overlay, prune
+
+__all__ = ["Kernel", "Observer", "compile_function", "folder", "inner", "load_text", "observed", "own_folder"]
 
 _log = logging.getLogger("bpcore")
 _lock = threading.RLock()
 _folders: dict[str, Path] = {}
+_observers: list[Observer] = []
 
 
 def _renew_lock() -> None:
@@ -59,7 +68,7 @@ def folder() -> Path:
     with _lock:
         found = _folders.get(root)
         if found is None:
-            found = _folders[root] = _make_folder(root)
+            found = _folders[root] = _make_folder()
         return found
 
 
@@ -69,23 +78,47 @@ def _user_cache_dir() -> str:
     return platformdirs.user_cache_dir("bpcore", appauthor=False)
 
 
-def _make_folder(root: str) -> Path:
-    path = Path(root).expanduser().absolute() / "numba" / _digest_of_sources()
+def own_folder() -> Path:
+    """Return where compiled code of this version belongs, ``<cache folder>/numba/<digest>``; it need not exist.
+
+    Beside it are the folders of other versions.
+    """
+    root = os.environ.get("BPCORE_CACHE_DIR") or _user_cache_dir()
+    return Path(root).expanduser().absolute() / "numba" / _digest_of_sources()
+
+
+def _make_folder() -> Path:
+    path = own_folder()
+    fresh = not path.is_dir()
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            pass
+        _make_writable(path)
     except OSError as error:
         temporary = _temporary_folder()
-        _log.warning(
-            "cannot write compiled code to %s (%s); using %s for this process, so the next one compiles again. "
-            "Set BPCORE_CACHE_DIR to a writable folder",
-            path,
-            error,
-            temporary,
-        )
+        found = 0 if fresh else overlay(path, temporary)
+        if found:
+            _log.info("using the compiled code in %s, which cannot be written (%s)", path, error)
+        else:
+            _log.warning(
+                "cannot write compiled code to %s (%s); using %s for this process, so the next one compiles again. "
+                "Set BPCORE_CACHE_DIR to a writable folder",
+                path,
+                error,
+                temporary,
+            )
         return temporary
+    mark_used(path)
+    if fresh:
+        # a new version begins: the moment at which old ones are left behind
+        for left in prune(path, UNUSED_SECONDS):
+            _log.info("removed %s: compiled code of another version, long unused", left.path)
     return path
+
+
+def _make_writable(path: Path) -> None:
+    """Make a folder; raise OSError if it cannot be made or written."""
+    path.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=path):
+        pass
 
 
 @functools.cache
@@ -105,7 +138,8 @@ def _temporary_folder() -> Path:
 @functools.cache
 def _digest_of_sources() -> str:
     digest = hashlib.sha256(f"numba {numba.__version__}".encode())
-    for source in sorted(Path(__file__).parent.glob("*.py")):
+    # constants of the random numbers are compiled into the kernels
+    for source in [*sorted(Path(__file__).parent.glob("*.py")), Path(random.__file__)]:
         digest.update(source.name.encode() + source.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -147,6 +181,8 @@ def _store(path: Path, text: str) -> None:
     except OSError:
         pass
     try:
+        # the folder may have been pruned since this process found it
+        path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".tmp")
         try:
             with os.fdopen(handle, "wb") as file:
@@ -159,6 +195,58 @@ def _store(path: Path, text: str) -> None:
             raise
     except OSError as error:
         _log.warning("cannot store %s (%s); it will be compiled again next time", path, error)
+
+
+# -------------------------------------------------------------------------------- being told
+
+
+class Observer:
+    """Is told of every function that is compiled or loaded; both methods do nothing here."""
+
+    def begins(self, name: str) -> None:
+        """Be told that a function, which is not in the cache folder, is going to be compiled."""
+
+    def ends(self, name: str, compiled: bool, seconds: float) -> None:
+        """Be told that a function is ready: compiled, or else loaded, and how long that took."""
+
+
+@contextmanager
+def observed(observer: Observer) -> Iterator[None]:
+    """Tell an observer of what all threads of this process compile or load inside a ``with`` block."""
+    _observers.append(observer)
+    try:
+        yield
+    finally:
+        _observers.remove(observer)
+
+
+class _Start(event.Listener):  # type: ignore[misc]
+    """Hears from Numba that it found nothing in the cache folder and begins to compile."""
+
+    def __init__(self, dispatcher: Any, name: str) -> None:
+        self.dispatcher, self.name, self.compiled = dispatcher, name, False
+
+    def on_start(self, event: Any) -> None:
+        # functions that this one calls are compiled meanwhile, and other threads compile theirs
+        if event.data["dispatcher"] is self.dispatcher:
+            self.compiled = True
+            for observer in tuple(_observers):
+                observer.begins(self.name)
+
+    def on_end(self, event: Any) -> None:
+        pass
+
+
+def _compile(dispatcher: Any, signature: Any) -> None:
+    function = dispatcher.py_func
+    name = f"{function.__module__.rpartition('.')[2]}.{function.__qualname__}{signature.args}"
+    start, begun = _Start(dispatcher, name), time.perf_counter()
+    with event.install_listener("numba:compile", start):
+        dispatcher.compile(signature)
+    seconds = time.perf_counter() - begun
+    _log.debug("%s %s in %.2f s", "compiled" if start.compiled else "loaded", name, seconds)
+    for observer in tuple(_observers):
+        observer.ends(name, start.compiled, seconds)
 
 
 # -------------------------------------------------------------------------------- compiling
@@ -187,6 +275,7 @@ def compile_function(function: Callable[..., Any], signature: Any, *, reassociat
     options: dict[str, Any] = {
         "nogil": True,
         "error_model": "numpy",
+        "no_cfunc_wrapper": True,
         "fastmath": {"contract", "reassoc"} if reassociate else {"contract"},
     }
     try:
@@ -197,13 +286,37 @@ def compile_function(function: Callable[..., Any], signature: Any, *, reassociat
                 dispatcher = numba.njit(cache=True, **options)(function)
             finally:
                 numba.config.CACHE_DIR = previous
-        dispatcher.compile(signature)
+        _compile(dispatcher, signature)
     except Exception as error:  # a full disk, a damaged cache file, a file system without locks, ...
         _log.warning("compiling %s without the cache (%s: %s)", function.__name__, type(error).__name__, error)
         dispatcher = numba.njit(**options)(function)
-        dispatcher.compile(signature)
+        _compile(dispatcher, signature)
     dispatcher.disable_compile()
     return dispatcher  # type: ignore[no-any-return]
+
+
+def inner(function: Callable[..., Any] | None = None, *, reassociate: bool = False, inline: bool = False) -> Any:
+    """Decorate a function that only compiled functions call; it becomes a part of each.
+
+    Parameters
+    ----------
+    function : callable, optional
+        The function.
+    reassociate : bool, default False
+        See :func:`compile_function`.
+    inline : bool, default False
+        Whether it must not be a call.
+
+    Returns
+    -------
+    callable
+        The function, without the code that would let Python call it, which takes long to compile.
+    """
+    if function is None:
+        return functools.partial(inner, reassociate=reassociate, inline=inline)
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "forceinline": inline}
+    options["fastmath"] = {"contract", "reassoc"} if reassociate else {"contract"}
+    return numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **options)(function)
 
 
 def _interpreted(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import pytest
 pytest.importorskip("numba")
 
 from bpcore.functions.program import Program
-from bpcore.kernels.numba import cache
+from bpcore.kernels.numba import cache, cache_folders
 from bpcore.kernels.numba.elementwise import compile_program
 from bpcore.kernels.numba.operands import Operand
 
@@ -201,3 +203,161 @@ def test_numba_keeps_its_own_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     before = numba.config.CACHE_DIR
     compile_program(Program("h = 7*z"), VECTOR, VECTOR, np.dtype(float))
     assert before == numba.config.CACHE_DIR
+
+
+# -------------------------------------------------------------------------------- who is told
+
+
+class Counts(cache.Observer):
+    """Writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self.ended: list[tuple[str, bool]] = []
+
+    def begins(self, name: str) -> None:
+        self.begun.append(name)
+
+    def ends(self, name: str, compiled: bool, seconds: float) -> None:
+        assert seconds > 0
+        self.ended.append((name, compiled))
+
+
+def compile_once(text: str) -> Counts:
+    counts = Counts()
+    with cache.observed(counts):
+        compile_program(Program(text), VECTOR, VECTOR, np.dtype(float))
+    return counts
+
+
+def test_an_observer_hears_of_compiling_and_of_loading(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("BPCORE_CACHE_DIR", str(tmp_path))
+    # tanh_ is a function that Numba compiles on the way; it is not one of ours to count
+    first, again = compile_once("h = tanh(z)"), compile_once("h = tanh(z)")
+    ((name, compiled),) = first.ended
+    assert (first.begun, compiled) == ([name], True)
+    assert re.match(r"program_[-\w]+\.kernel\(.*float64", name)
+    assert (again.begun, again.ended) == ([], [(name, False)])
+    assert not cache._observers
+
+
+# -------------------------------------------------------------------------------- old versions
+
+
+def make_version(parent: Path, digest: str, days: float) -> Path:
+    folder = parent / digest
+    (folder / "kernels").mkdir(parents=True)
+    (folder / "kernels" / "rowwise.total-117.py311.1.nbc").write_bytes(b"x" * 1000)
+    (folder / "kernels" / "forward_relu_float32_74125815db63.piece-8.py311.1.nbc").write_bytes(b"x" * 500)
+    before = time.time() - days * 86400
+    os.utime(folder, (before, before))
+    return folder
+
+
+def test_listing_and_pruning(tmp_path: Path) -> None:
+    keep = make_version(tmp_path, "0" * 16, 300)
+    recent = make_version(tmp_path, "1" * 16, 10)
+    old = make_version(tmp_path, "2" * 16, 200)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / ("3" * 16)).symlink_to(recent)
+    found = cache_folders.list_folders(tmp_path)
+    assert [folder.path for folder in found] == [recent, old, keep]
+    assert found[0].functions == ("forward_relu_float32", "rowwise.total")
+    assert found[0].size == 1500
+    assert [folder.path for folder in cache_folders.prune(keep, 90 * 86400)] == [old]
+    assert [folder.path for folder in cache_folders.prune(keep)] == [recent]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0" * 16, "3" * 16, "notes"]
+    assert cache_folders.list_folders(tmp_path / "missing") == []
+
+
+def test_a_new_version_removes_what_nobody_has_used_for_long(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("BPCORE_CACHE_DIR", str(tmp_path))
+    recent, old = (
+        make_version(cache.own_folder().parent, "1" * 16, 89),
+        make_version(cache.own_folder().parent, "2" * 16, 91),
+    )
+    here = cache.folder()
+    assert recent.is_dir()
+    assert not old.exists()
+    # later processes find their folder; they look for nothing to remove, and say that they use it
+    late = make_version(cache.own_folder().parent, "3" * 16, 91)
+    os.utime(here, (0, 0))
+    monkeypatch.setattr(cache, "_folders", {})
+    assert cache.folder() == here
+    assert late.is_dir()
+    assert time.time() - here.stat().st_mtime < 60
+
+
+def test_a_folder_that_is_pruned_while_it_is_used(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("BPCORE_CACHE_DIR", str(tmp_path))
+    kernel = compile_program(Program("h = 13*z"), VECTOR, VECTOR, np.dtype(float))
+    here = cache.folder()
+    cache_folders.prune(here.with_name("other"))
+    assert not here.exists()
+    other = compile_program(Program("h = 17*z"), VECTOR, VECTOR, np.dtype(float))
+    out = np.empty(2)
+    kernel(out, np.ones(2))
+    assert out.tolist() == [13.0, 13.0]
+    other(out, np.ones(2))
+    assert out.tolist() == [17.0, 17.0]
+    assert not caplog.records
+    assert [compiled for _, compiled in compile_once("h = 17*z").ended] == [False]
+
+
+# -------------------------------------------------------------------------------- folders that can only be read
+
+
+def forbid_writing(monkeypatch: pytest.MonkeyPatch, *parents: Path) -> None:
+    """Refuse what a read-only file system refuses; permissions do not stop the superuser."""
+    real = cache._make_writable
+
+    def refuse(path: Path) -> None:
+        if any(path.is_relative_to(parent) for parent in parents):
+            raise OSError(30, "Read-only file system")
+        real(path)
+
+    monkeypatch.setattr(cache, "_make_writable", refuse)
+    monkeypatch.setattr(cache, "_folders", {})
+    cache._temporary_folder.cache_clear()
+
+
+@pytest.mark.parametrize(("links", "moved"), [(True, False), (False, False), (True, True)])
+def test_code_in_a_folder_that_can_only_be_read_is_used(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture, links: bool, moved: bool
+) -> None:
+    from bpcore.kernels.numba.rowwise import total
+
+    def load() -> Counts:
+        counts = Counts()
+        with cache.observed(counts):
+            compile_program(Program("h = 19*z"), VECTOR, VECTOR, np.dtype(float))
+            total.__missing__(np.dtype(np.float32))
+        return counts
+
+    monkeypatch.setenv("BPCORE_CACHE_DIR", str(tmp_path / "image"))
+    assert [compiled for _, compiled in load().ended] == [True, True]
+    if not links:
+
+        def refuse(*args: Any) -> None:
+            raise OSError("no links here")
+
+        monkeypatch.setattr(Path, "symlink_to", refuse)
+    image = tmp_path / "image"
+    if moved:
+        image = image.rename(tmp_path / "elsewhere")
+        monkeypatch.setenv("BPCORE_CACHE_DIR", str(image))
+    before = compiled_files(image)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    forbid_writing(monkeypatch, image)
+    with caplog.at_level(logging.INFO, "bpcore"):
+        assert [compiled for _, compiled in load().ended] == [False, False]
+    assert not cache.folder().is_relative_to(image)
+    assert "using the compiled code in" in caplog.text
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+    # what is new is stored elsewhere
+    assert [compiled for _, compiled in compile_once("h = 23*z").ended] == [True]
+    assert [compiled for _, compiled in compile_once("h = 23*z").ended] == [False]
+    assert compiled_files(image) == before
+    cache._temporary_folder.cache_clear()
