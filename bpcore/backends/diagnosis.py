@@ -18,6 +18,7 @@ from typing import Any
 
 from bpcore.backends import checks
 from bpcore.backends.registry import backends, gpu_visible, selection
+from bpcore.cores import cpu_quota, usable_cores
 
 __all__ = ["blas_libraries", "diagnose", "threading_layers"]
 
@@ -99,11 +100,10 @@ def settings(environment: Mapping[str, str]) -> dict[str, str]:
 def cpu() -> Facts:
     """Model, cores (in the machine, usable by this process), quota and vector instructions, where known."""
     info = _read("/proc/cpuinfo")
-    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "model": _cpu_model(info),
         "cores": os.cpu_count() or 1,
-        "usable_cores": affinity or 1,
+        "usable_cores": usable_cores(),
         "quota": cpu_quota(_read("/sys/fs/cgroup/cpu.max")),
         "flags": cpu_flags(info),
     }
@@ -126,14 +126,6 @@ def cpu_flags(info: str) -> list[str]:
             present = set(line.partition(":")[2].split())
             return [flag for flag in known.split() if flag in present]
     return []
-
-
-def cpu_quota(text: str) -> float | None:
-    """Cores that the text of cgroup's ``cpu.max`` (``"150000 100000"``) grants; None without a limit."""
-    quota, _, period = text.strip().partition(" ")
-    if not quota.isdigit() or not period.isdigit() or int(period) == 0:
-        return None
-    return int(quota) / int(period)
 
 
 def blas_libraries() -> list[Facts]:

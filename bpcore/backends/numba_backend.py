@@ -227,7 +227,10 @@ class NumbaBackend(Backend):
             shapes = ", ".join(str(array.shape) for array in arrays)
             raise ShapeError(f"{name}: all arrays need one shape (m, n), got {shapes}")
         if first.size:
-            self._run(name, kernel, first.dtype, *arrays)
+            whole = [np.ascontiguousarray(array) for array in arrays]
+            self._run(name, kernel, first.dtype, *whole, layouts="C")
+            if whole[-1] is not arrays[-1]:
+                arrays[-1][...] = whole[-1]
         return arrays[-1]
 
     def take_rows(self, X: Array, index: Array, out: Array) -> Array:
@@ -275,26 +278,26 @@ class NumbaBackend(Backend):
         """Draw an inverted-dropout mask; see :meth:`Backend.dropout_mask`."""
         random.random_bits(0, seed=seed, purpose=Purpose.DROPOUT, step=step, layer=layer)
         target = out.reshape(-1)
-        numbers = (int(rate * 2**32), 1 / (1 - rate), seed, int(Purpose.DROPOUT), step, layer)
+        numbers = (int(rate * 2**32), 1 / (1 - rate), 0, seed, int(Purpose.DROPOUT), step, layer)
         self._run("dropout_mask", self._philox.dropout_mask, out.dtype, target, *numbers)
         if not out.flags.c_contiguous:
             out[...] = target.reshape(out.shape)
         return out
 
-    def _run(self, name: str, kernel: Kernel, dtype: np.dtype[Any], *args: Any) -> None:
-        """Run the kernel for contiguous arrays, or, if it does not take these, the one for any strides."""
-        try:
-            kernel[dtype](*args)
-        except TypeError:
+    def _run(self, name: str, kernel: Kernel, dtype: np.dtype[Any], *args: Any, layouts: str = "CA") -> None:
+        """Run the kernel for contiguous arrays (C), or, if it does not take these, the one for any strides (A)."""
+        for layout in layouts:
             try:
-                kernel[dtype, "A"](*args)
+                kernel[dtype if layout == "C" else (dtype, layout)](*args)
+                return
             except (TypeError, NotImplementedError):
-                found = ", ".join(
-                    f"{array.dtype} {array.shape}" + ("" if array.flags.writeable else " (read-only)")
-                    for array in args
-                    if isinstance(array, np.ndarray)
-                )
-                raise ShapeError(f"{name}: these arrays do not fit together: {found}") from None
+                continue
+        found = ", ".join(
+            f"{array.dtype} {array.shape}" + ("" if array.flags.writeable else " (read-only)")
+            for array in args
+            if isinstance(array, np.ndarray)
+        )
+        raise ShapeError(f"{name}: these arrays do not fit together: {found}")
 
     # ---------------------------------------------------------------- the device
 

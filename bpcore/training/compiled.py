@@ -13,6 +13,7 @@ import numpy as np
 
 from bpcore.backends.contract import Backend
 from bpcore.backprop import bp1_program, bp2_program, loss_program, sample_scale
+from bpcore.cores import usable_threads
 from bpcore.errors import ConfigurationError
 from bpcore.functions.activations import Activation
 from bpcore.functions.program import Program
@@ -22,9 +23,22 @@ from bpcore.problem import Problem
 from bpcore.training.reference import ReferencePlan, Watch
 from bpcore.training.spec import StepSpec
 from bpcore.training.state import Snapshot, TrainingState
+from bpcore.training.teamwork import best_team, step_flops
 from bpcore.typing import Array
 
 __all__ = ["CompiledPlan"]
+
+
+BLOCK, LEAST_BLOCK = 2**18, 240
+"""Bytes of Z, H and Delta of the samples that go through the layers at once, so that they stay in the second-level
+cache; and how many samples these are at least, for the sake of the products."""
+SHARE, WIDE_SHARE = 2**16, 2**21
+"""Bytes of the gradient that are computed before they are used for the update: with the parameters and the state of
+the rule they stay in the second-level cache, or, for the products of BLAS, which like larger ones, in the third."""
+LEAST_FLOPS = 500_000
+"""A step with fewer operations is over before two meetings have paid."""
+LEAST_ROWS = 96
+"""Rows of dW below which preparing a product takes longer than reading the gradient once more."""
 
 
 class CompiledPlan:
@@ -40,6 +54,9 @@ class CompiledPlan:
         The Numba backend.
     seed : int
         Seed of the dropout masks.
+    threads : int, optional
+        Size of the team that computes a step, at most the number of samples in it. By default what
+        :func:`~bpcore.training.teamwork.best_team` expects to be fastest.
 
     Raises
     ------
@@ -48,43 +65,57 @@ class CompiledPlan:
     """
 
     name = "compiled"
+    threads: int | None
 
-    def __init__(self, spec: StepSpec, net: MLP, be: Backend, seed: int) -> None:
+    def __init__(self, spec: StepSpec, net: MLP, be: Backend, seed: int, threads: int | None = None) -> None:
         reason = self.supports(spec)
         if reason is not None:
             raise ConfigurationError(f"there is no compiled plan for this: {reason}; use plan='auto' or 'reference'")
-        # compiled products call this BLAS; a limit of threads reaches only what is loaded already
-        import scipy.linalg.cython_blas  # noqa: F401
-
-        from bpcore.kernels.numba import epoch, rowwise
+        from bpcore.kernels.numba import epoch, team, vectors
         from bpcore.kernels.numba.calls import addresses
+        from bpcore.kernels.numba.products import scratch_size
 
         self.spec, self.net, self.be, self.seed = spec, net, be, seed
         m, sizes, dtype, rule = spec.batch_size, spec.sizes, spec.dtype, spec.rule
+        T, self.why = _choose_threads(spec, threads)
+        self._team = self.threads = T
         self._grad = self._gradient = be.zeros(net.layout.size, dtype)
         self._table, self._kept, length = _table(spec, net)
+        self.uses_blas = bool(self._table[:, epoch.COLUMNS.index("blas")].any())
+        self._width = vectors.width(dtype.itemsize)
+        rows = -(-m // T)
+        blocks = max(1, round(rows / max(LEAST_BLOCK, BLOCK // (3 * sum(sizes) * dtype.itemsize))))
+        self._block = -(-rows // blocks)
         self._work = be.zeros(length, dtype)
-        self._ones = be.fill(be.empty(max(sizes), dtype), 1.0)
-        self._cells = be.empty(2, dtype)
-        self._rows = be.empty((3, m), dtype)
-        # one place more than there are samples: take_rows reports there
-        self._labels = np.empty(m + 1, np.int64)
-        self._sums = np.empty(rowwise.SUMS)
+        # the last thing in it: ones
+        self._ones = length - -(-max(sizes) // ALIGNMENT) * ALIGNMENT
+        self._work[self._ones :] = 1.0
+        self._cells = be.empty((T, 2), dtype)
+        self._labels = np.empty(m, np.int64)
+        self._scales, self._hits = be.empty(m, dtype), be.empty(m, dtype)
+        self._returned = np.empty((T, 8))  # of each member in a line of the cache of its own
+        self._scratch = be.empty((T, scratch_size(dtype.itemsize)), dtype)
+        self._partial = np.empty((T, 8))
+        self._shares, self._begins = _shares(sizes, self._table, dtype.itemsize, T)
+        self._squares = np.empty(len(self._shares))
         self._hyper = np.array(list(rule.hyper.values()))
-        self._running = np.empty(len(rule.initial_running()))
-        self._numbers = np.empty(len(rule.scalar_names))
+        self._running = np.empty((T, len(rule.initial_running())))
+        self._numbers = np.empty((T, len(rule.scalar_names)))
         # a penalty need not have constants; what follows them says that there is one
         self._prices = np.array([] if spec.penalty is None else [*spec.penalty.constants.values(), 1.0])
         self._clip = (epoch.CLIP_NOT, 0.0)
         if spec.clip is not None:
             scopes = {"element": epoch.CLIP_ELEMENT, "all": epoch.CLIP_ALL, "layer": epoch.CLIP_LAYER}
             self._clip = scopes[spec.clip.scope], spec.clip.limit
+        self._dropout = 0
+        if spec.dropout is not None:
+            self._dropout = epoch.PER_SAMPLE if spec.dropout.per == "sample" else epoch.PER_BATCH
         self._none = np.empty(0, np.int64), np.empty(0, dtype)
         self._s = sample_scale(spec.loss, sizes[-1])
+        self._place = team.meeting_place()
         self._pieces = _pieces(spec)
         self._functions = addresses(self._pieces)
         self._run = epoch.compile_run(dtype)
-        self._layouts: tuple[str, ...] = ("C", "C")
         self._reference: ReferencePlan | None = None
 
     @staticmethod
@@ -142,15 +173,15 @@ class CompiledPlan:
     def _run_compiled(self, problem: Problem, index: Array, state: TrainingState, etas: Array, records: Array) -> int:
         """Run until the end or until a step that plain Python must do; return the number of steps."""
         from bpcore.kernels.numba.pieces import MAX_STATES
+        from bpcore.kernels.numba.team import run_team
 
         names = tuple(state.running)
         self._running[:] = [state.running[name] for name in names]
         no_labels, nothing = self._none
         states = [state.arrays[name] for name in self.spec.rule.state]
-        self._choose_gathers(problem)
-        done = self._run(
-            problem.X,
-            problem.Y,
+        arguments = (
+            np.ascontiguousarray(problem.X),  # as they are, unless someone made them with strides
+            np.ascontiguousarray(problem.Y),
             no_labels if problem.labels is None else problem.labels,
             nothing if problem.weights is None else problem.weights,
             np.ascontiguousarray(index, np.int64),
@@ -166,34 +197,33 @@ class CompiledPlan:
             self._prices,
             self._table,
             self._work,
-            self._kept,
             self._ones,
+            self._kept,
             self._labels,
-            self._rows,
-            self._sums,
+            self._scales,
+            self._hits,
+            self._returned,
             self._cells,
+            self._scratch,
+            self._partial,
+            self._shares,
+            self._begins,
+            self._squares,
             state.step,
             self.seed,
-            self.spec.dropout is not None and self.spec.dropout.per == "sample",
+            self._dropout,
             self._s,
             problem.threshold,
             *self._clip,
-            self._functions,
+            self._width,
+            self._block,
         )
+        place, functions = self._place, self._functions
+        done = run_team(lambda t: self._run(*arguments, t, place, functions), self._team, place)
         state.step += done
-        state.running = dict(zip(names, self._running.tolist(), strict=True))
+        state.running = dict(zip(names, self._running[0].tolist(), strict=True))
         self._gradient = self._grad
         return done
-
-    def _choose_gathers(self, problem: Problem) -> None:
-        """Take the kernel for contiguous rows or the one for any strides."""
-        from bpcore.kernels.numba.calls import addresses
-        from bpcore.kernels.numba.rowwise import take_rows
-
-        layouts = tuple("C" if data.flags.c_contiguous else "A" for data in (problem.X, problem.Y))
-        if layouts != self._layouts:
-            self._pieces[:2] = [take_rows[self.spec.dtype, layout] for layout in layouts]
-            self._functions, self._layouts = addresses(self._pieces), layouts
 
     def _run_reference(
         self,
@@ -237,9 +267,28 @@ class CompiledPlan:
                 watch("b", l, net.b[l])
 
 
+def _choose_threads(spec: StepSpec, threads: int | None) -> tuple[int, str]:
+    """Choose the size of the team, and say why."""
+    import numba
+
+    if numba.config.DISABLE_JIT:
+        return 1, "nothing is compiled"
+    if threads is not None:
+        return min(threads, spec.batch_size), "asked for"
+    usable = usable_threads()
+    if usable == 1:
+        return 1, "no more are usable"
+    if step_flops(spec) < LEAST_FLOPS:
+        return 1, "a step is too short to be shared"
+    from bpcore.kernels.numba.machine import machine
+
+    return best_team(spec, machine(usable))
+
+
 def _table(spec: StepSpec, net: MLP) -> tuple[Array, Array, int]:
     """Lay out the memory of the layers: the table, what the masks hold, and the length of ``work``."""
     from bpcore.kernels.numba.epoch import COLUMNS
+    from bpcore.kernels.numba.machine import blas_addresses
 
     L, m = len(spec.sizes), spec.batch_size
     per_sample = spec.dropout is not None and spec.dropout.per == "sample"
@@ -252,7 +301,7 @@ def _table(spec: StepSpec, net: MLP) -> tuple[Array, Array, int]:
         return start
 
     for l, n in enumerate(spec.sizes):
-        row = dict.fromkeys(COLUMNS, -1) | {"size": n, "h": room(m * n)}
+        row = dict.fromkeys(COLUMNS, -1) | {"size": n, "h": room(m * n), "blas": 0}
         if l > 0:
             row |= {"z": room(m * n), "delta": room(m * n)}
         row["passed"] = row["h"]
@@ -264,31 +313,60 @@ def _table(spec: StepSpec, net: MLP) -> tuple[Array, Array, int]:
             kept[l] = 1 / (1 - rate)
             row |= {"limit": int(rate * 2**32), "passed": room(m * n), "mask": room(m * n if per_sample else n)}
         table[l] = [row[column] for column in COLUMNS]
+    table[:-1, COLUMNS.index("blas")] = blas_addresses(spec.sizes, spec.dtype, usable_threads())
     for block in net.layout.blocks:
         table[block.layer - 1, COLUMNS.index("weights" if block.name == "W" else "bias")] = block.offset
-    table[L - 1, COLUMNS.index("weights")] = net.layout.size
+    room(max(spec.sizes))  # ones
     return table, kept, length
+
+
+def _shares(sizes: tuple[int, ...], table: Array, itemsize: int, threads: int) -> tuple[Array, Array]:
+    """Cut the gradient into parts: of every dW as many rows for each thread, and so many at once as stay in cache.
+
+    Returns
+    -------
+    shares : array of int64 (., 3)
+        Layer, first and last row, those of the first thread first; a bias has no rows.
+    begins : array of int64 (threads + 1,)
+        Where the shares of each thread begin.
+    """
+    from bpcore.kernels.numba.epoch import BIAS, COLUMNS
+
+    shares: list[tuple[int, int, int]] = []
+    begins = [0]
+    for t in range(threads):
+        for l in range(len(sizes) - 2, -1, -1):
+            if (len(sizes) - l) % threads == t:
+                shares.append((l, BIAS, BIAS))
+            bytes_at_once = WIDE_SHARE if table[l, COLUMNS.index("blas")] else SHARE
+            rows = max(bytes_at_once // (sizes[l + 1] * itemsize), LEAST_ROWS)
+            begin, end = t * sizes[l] // threads, (t + 1) * sizes[l] // threads
+            shares += [(l, i, min(i + rows, end)) for i in range(begin, end, rows)]
+        begins.append(len(shares))
+    return np.array(shares, np.int64), np.array(begins, np.int64)
 
 
 def _pieces(spec: StepSpec) -> list[Callable[..., Any] | int]:
     """Compile, or load, the functions that the loop calls, in its order."""
-    from bpcore.kernels.numba import philox, pieces, products, rowwise
+    from bpcore.kernels.numba import parts, philox, pieces, products, rowwise, team
 
     dtype, rule, out, penalty = spec.dtype, spec.rule, spec.activations[-1], spec.penalty
-    jacobian = out.rowwise if spec.loss.pair_with(out) is None else ""
+    paired = spec.loss.pair_with(out) is not None
     value, delta = (make(spec.loss, out, spec.weighted) for make in (loss_program, bp1_program))
     masked = spec.dropout is not None and spec.dropout.per == "batch"
-    take_rows = rowwise.take_rows[dtype]
+    scope = "" if spec.clip is None else spec.clip.scope
+    never = 0  # the address of what is not called
     functions: list[Callable[..., Any] | int] = [
-        take_rows,
-        take_rows,
-        *(kernel[dtype] for kernel in (rowwise.row_hits, rowwise.column_sums, rowwise.total, rowwise.sum_squares)),
-        philox.dropout_mask[dtype],
-        pieces.output(value, delta, jacobian, spec.weighted, dtype),
-        pieces.penalty(penalty.gradient, penalty.constants, dtype) if penalty else take_rows,  # never called
+        rowwise.row_hits[dtype] if spec.classes else never,
+        *(kernel[dtype] if spec.dropout else never for kernel in (philox.dropout_mask, parts.drop)),
+        parts.limit[dtype] if scope == "element" else never,
+        *(kernel[dtype] if scope in ("all", "layer") else never for kernel in (parts.squares, parts.shorten)),
+        pieces.output(value, delta, out.rowwise, paired, spec.weighted, dtype),
+        pieces.penalty(penalty.gradient, penalty.constants, dtype) if penalty else never,
         pieces.scalars(rule.scalars, rule.hyper, rule.initial_running(), rule.scalar_names, rule.name),
         pieces.update(rule.program, rule.scalar_names, rule.state, masked, dtype),
-        products.gemm_address(dtype),
+        products.kernel(dtype),
+        team.yield_address(),
     ]
     compiled: dict[Activation, list[Callable[..., Any]]] = {}
     for l, activation in enumerate(spec.activations):

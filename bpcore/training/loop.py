@@ -17,6 +17,7 @@ from bpcore.functions.penalties import Penalty
 from bpcore.functions.update_rule import UpdateRule
 from bpcore.network import MLP
 from bpcore.problem import Problem
+from bpcore.training.announcement import announced_compiling
 from bpcore.training.callbacks import CallbackLike, as_callback
 from bpcore.training.record import make_record
 from bpcore.training.run import Run
@@ -114,7 +115,7 @@ def train(
     backend : str or Backend, optional
         Where to compute; see :meth:`bpcore.MLP.on`.
     threads : int, optional
-        Limit on the threads of matrix products.
+        Number of threads; see :class:`bpcore.Trainer`.
     plan : str
         ``"auto"`` or the name of a plan.
     verbose : bool, optional
@@ -147,7 +148,7 @@ def train(
         raise unknown("value for keep", keep, ["auto", "last", "best"])
     if on_divergence not in ("raise", "stop"):
         raise unknown("value for on_divergence", on_divergence, ["raise", "stop"])
-    chosen_by = selection() if backend is None else None
+    chosen_by = selection() if backend is None and not net.pinned else None
     full_batch = isinstance(optimizer, ScipyMinimize)
     full = batch_size == "full" or full_batch
     n = _length(X)
@@ -171,8 +172,9 @@ def train(
         problem.check_one_class(trainer.be)
     if metrics and validation is None:
         raise ConfigurationError("metrics are measured on validation data; give validation=(X, Y)")
-    held_out = None if validation is None else Validation(trainer, validation, metrics)
-    spec = trainer.prepare(problem)
+    with announced_compiling(trainer.be, verbose):
+        held_out = None if validation is None else Validation(trainer, validation, metrics)
+        spec = trainer.prepare(problem)
     record = make_record(
         net,
         trainer.be,
@@ -181,7 +183,8 @@ def train(
         plan=trainer.plan_name,
         plan_why=trainer.plan_why,
         backend_why=_why(net, trainer.be, backend, chosen_by),
-        threads=trainer.threads,
+        threads=trainer.team or trainer.threads,
+        threads_why=trainer.team_why,
         n_samples=problem.m,
         n_validation=0 if held_out is None else held_out.m,
     )

@@ -26,6 +26,9 @@ class Plan(Protocol):
     """What the training loop asks of a plan; see :class:`~bpcore.training.reference.ReferencePlan`."""
 
     name: str
+    threads: int | None
+    why: str
+    uses_blas: bool
 
     @property
     def gradient(self) -> Array:
@@ -43,7 +46,9 @@ class Plan(Protocol):
         """Run one step for each row of the index."""
 
 
-def choose_plan(plan: str, spec: StepSpec, net: MLP, be: Backend, seed: int) -> tuple[Plan, str]:
+def choose_plan(
+    plan: str, spec: StepSpec, net: MLP, be: Backend, seed: int, threads: int | None = None
+) -> tuple[Plan, str]:
     """Build the plan for a spec.
 
     Parameters
@@ -52,6 +57,8 @@ def choose_plan(plan: str, spec: StepSpec, net: MLP, be: Backend, seed: int) -> 
         ``"auto"`` or the name of a plan.
     spec, net, be, seed
         As for :class:`~bpcore.training.reference.ReferencePlan`.
+    threads : int, optional
+        As for :class:`~bpcore.training.compiled.CompiledPlan`.
 
     Returns
     -------
@@ -78,8 +85,8 @@ def choose_plan(plan: str, spec: StepSpec, net: MLP, be: Backend, seed: int) -> 
             )
         return ReferencePlan(spec, net, be, seed), f"the only plan for backend {be.name}"
     if plan == "compiled":
-        return CompiledPlan(spec, net, be, seed), "asked for"
+        return CompiledPlan(spec, net, be, seed, threads), "asked for"
     reason = CompiledPlan.supports(spec)
     if reason is not None:
         return ReferencePlan(spec, net, be, seed), f"no compiled plan: {reason}"
-    return CompiledPlan(spec, net, be, seed), "whole runs of steps in one call, on backend numba"
+    return CompiledPlan(spec, net, be, seed, threads), "whole runs of steps in one call, on backend numba"

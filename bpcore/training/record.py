@@ -40,6 +40,7 @@ def make_record(
     plan_why: str,
     backend_why: str,
     threads: int | None,
+    threads_why: str,
     n_samples: int,
     n_validation: int,
 ) -> dict[str, Any]:
@@ -54,7 +55,9 @@ def make_record(
     plan, plan_why, backend_why : str
         The choices and their reasons.
     threads : int or None
-        Limit on the threads of matrix products, if one was set.
+        Number of threads, where the plan or a limit decides it.
+    threads_why : str
+        The reason.
     n_samples, n_validation : int
         Sizes of the data sets.
 
@@ -71,7 +74,7 @@ def make_record(
         "plan": plan,
         "plan_why": plan_why,
         "threads": blas_threads() if threads is None else threads,
-        "threads_limited": threads is not None,
+        "threads_why": threads_why,
         "seed": seed,
         "network_seed": net.seed,
         "n_parameters": net.n_parameters,

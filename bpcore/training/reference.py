@@ -46,6 +46,9 @@ class ReferencePlan:
     """
 
     name = "reference"
+    threads: int | None = None
+    why = "as many as BLAS is set to"
+    uses_blas = False
 
     def __init__(self, spec: StepSpec, net: MLP, be: Backend, seed: int) -> None:
         self.spec, self.net, self.be, self.seed = spec, net, be, seed

@@ -79,7 +79,8 @@ class Session:
         per_epoch = -(-m // B)
         limit = self.rule.step_limit()
         total = int(min(epochs * per_epoch, limit))
-        with Interrupt() as interrupt, ProgressBar(total, verbose) as bar, trainer.thread_limit():
+        limited = trainer.thread_limit(validates=self.validation is not None)
+        with Interrupt() as interrupt, ProgressBar(total, verbose) as bar, limited:
             reason: str | None = None
 
             def between(records: StepRecords) -> bool:

@@ -9,13 +9,14 @@ Random numbers are keyed by the step, so the second run is the first one exactly
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from bpcore.backends.contract import Backend
+from bpcore.blas_limit import blas_limit
 from bpcore.errors import ConfigurationError, DivergenceError
 from bpcore.functions.clipping import Clipping
 from bpcore.functions.losses import Loss
@@ -98,7 +99,9 @@ class Trainer:
     backend : str or Backend, optional
         Where to compute; see :meth:`bpcore.MLP.on`.
     threads : int, optional
-        Limit on the threads of matrix products. Default ``BPCORE_NUM_THREADS``, else as the libraries are set.
+        Number of threads that compute a step of the compiled plan; limit on those of BLAS otherwise. By default the
+        compiled plan takes as many as are expected to be fastest on this machine, BLAS those that it is set to, and
+        neither more than ``BPCORE_NUM_THREADS``.
     plan : str
         ``"auto"`` or the name of a plan.
 
@@ -157,7 +160,8 @@ class Trainer:
             raise ConfigurationError(f"clip is {clip!r}; clippings look like bp.ClipNorm(1.0)")
         self.clip = clip
         self.seed = default_seed() if seed is None else check_seed(seed)
-        self.threads = default_threads() if threads is None else check_threads(threads)
+        self._threads_asked = None if threads is None else check_threads(threads)
+        self.threads = self._threads_asked or default_threads()
         self.state = TrainingState.begin(self.be, self.rule, net.layout, net.dtype)
         self._plan_asked = plan
         self._plan: Plan | None = None
@@ -166,6 +170,20 @@ class Trainer:
         self._stretch = 8
         self._device_sums = self.be.empty((3, 0), np.float64)
         self.plan_name, self.plan_why = "", ""
+
+    @property
+    def team(self) -> int | None:
+        """Threads of the compiled plan; None for the reference, where BLAS decides."""
+        return None if self._plan is None else self._plan.threads
+
+    @property
+    def team_why(self) -> str:
+        """The reason for the number of threads."""
+        if self._threads_asked is not None:
+            return "asked for"
+        if self.team is None and self.threads is not None:
+            return "BPCORE_NUM_THREADS"
+        return "" if self._plan is None else self._plan.why
 
     def spec(self, *, weighted: bool, classes: bool) -> StepSpec:
         """Return the description of a step for data with or without weights and classes."""
@@ -188,7 +206,9 @@ class Trainer:
         key = (problem.weights is not None, problem.labels is not None)
         spec = self.spec(weighted=key[0], classes=key[1])
         if self._plan is None or key != self._key:
-            self._plan, self.plan_why = choose_plan(self._plan_asked, spec, self.net, self.be, self.seed)
+            self._plan, self.plan_why = choose_plan(
+                self._plan_asked, spec, self.net, self.be, self.seed, self._threads_asked
+            )
             self.plan_name, self._key = self._plan.name, key
         return spec
 
@@ -238,13 +258,23 @@ class Trainer:
         with self.thread_limit():
             return self.run_steps(problem, index)
 
-    def thread_limit(self) -> AbstractContextManager[object]:
-        """Hold matrix products to the chosen number of threads inside a ``with`` block."""
-        if self.threads is None or self.be.device != "cpu":
-            return nullcontext()
-        from threadpoolctl import threadpool_limits
+    @contextmanager
+    def thread_limit(self, *, validates: bool = False) -> Iterator[None]:
+        """Hold BLAS to the chosen number of threads inside a ``with`` block.
 
-        return threadpool_limits(limits=self.threads, user_api="blas")  # type: ignore[no-any-return]
+        The setting is one of the whole process, so it is changed only where it matters. NumPy's BLAS, which other
+        threads of the program may be using, computes the steps of the reference plan, and validations. A team of the
+        compiled plan calls BLAS from all of its threads: then BLAS itself must not have more than one.
+
+        Parameters
+        ----------
+        validates : bool, default False
+            Whether there are validations inside.
+        """
+        numpy_computes = self.be.device == "cpu" and (self.team is None or validates)
+        team = self._plan is not None and self._plan.uses_blas
+        with blas_limit(self.threads if numpy_computes else None), blas_limit(1 if team else None, compiled_only=True):
+            yield
 
     def run_steps(
         self,

@@ -5,6 +5,12 @@ Nothing here belongs to a particular network. Widths, depth and batch size are n
 for each dtype (:mod:`bpcore.kernels.numba.calls`). Inside there is no Python and no allocation; the GIL is released
 for the whole run.
 
+One thread or a team of threads runs it (:mod:`bpcore.kernels.numba.team`). A step has two halves, after each of which
+the members wait for one another. In the first a member takes some samples of the batch from their inputs to their
+Delta[2]: no other sample has a part in that. In the second it computes some rows of every dW, from all samples, and
+updates the parameters that belong to them while the gradient is still in its cache. So nothing is computed twice and
+no gradients are added up across threads.
+
 What belongs to the layers lies in one flat vector ``work``, at the places that the table gives.
 """
 
@@ -14,80 +20,73 @@ What belongs to the layers lies in one flat vector ``work``, at the places that 
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 from numba.core import types
 
-from bpcore.kernels.numba import philox, rowwise
-from bpcore.kernels.numba.cache import compile_function
+from bpcore.kernels.numba import parts, philox, rowwise
+from bpcore.kernels.numba.cache import compile_function, inner
 from bpcore.kernels.numba.calls import caller
 from bpcore.kernels.numba.pieces import ARGUMENTS, MAX_STATES
-from bpcore.kernels.numba.products import product, product_left_transposed, product_right_transposed
+from bpcore.kernels.numba.products import multiply
+from bpcore.kernels.numba.team import meet
 from bpcore.random import Purpose
 
-__all__ = ["CLIP_ALL", "CLIP_ELEMENT", "CLIP_LAYER", "CLIP_NOT", "COLUMNS", "compile_run", "run"]
+__all__ = [
+    "BIAS",
+    "CLIP_ALL",
+    "CLIP_ELEMENT",
+    "CLIP_LAYER",
+    "CLIP_NOT",
+    "COLUMNS",
+    "PER_BATCH",
+    "PER_SAMPLE",
+    "compile_run",
+    "run",
+]
 
-COLUMNS = ("size", "weights", "bias", "z", "h", "passed", "delta", "mask", "limit")
+COLUMNS = ("size", "weights", "bias", "z", "h", "passed", "delta", "mask", "limit", "blas")
 """Columns of the table of layers, one row a layer: the width; where W and b that lead to the next layer lie in theta;
 where Z, H, what is handed on, Delta and the dropout mask (-1 for none) lie in ``work``; below which random word a
-neuron is dropped."""
+neuron is dropped; where BLAS
+multiplies by W (0: nowhere)."""
 
 CLIP_NOT, CLIP_ELEMENT, CLIP_ALL, CLIP_LAYER = range(4)
 
-_SIZE, _W, _B, _Z, _H, _PASSED, _DELTA, _MASK, _LIMIT = range(len(COLUMNS))
+PER_BATCH, PER_SAMPLE = 1, 2
+
+BIAS = -1
+"""Row of a share that stands for the bias."""
+
+_SIZE, _W, _B, _Z, _H, _PASSED, _DELTA, _MASK, _LIMIT, _BLAS = range(len(COLUMNS))
 _DROPOUT = np.uint64(Purpose.DROPOUT)
-_OPTIONS = {"nogil": True, "error_model": "numpy"}
 
 
-_take_rows = caller(*rowwise.take_rows.arguments)
 _row_hits = caller(*rowwise.row_hits.arguments)
-_column_sums = caller(*rowwise.column_sums.arguments)
-_total = caller(*rowwise.total.arguments)
-_sum_squares = caller(*rowwise.sum_squares.arguments)
 _dropout_mask = caller(*philox.dropout_mask.arguments)
+_drop, _limit = caller(*parts.drop.arguments), caller(*parts.limit.arguments)
+_squares, _shorten = caller(*parts.squares.arguments), caller(*parts.shorten.arguments)
+_multiply = caller(*multiply.arguments)
 _output, _penalty, _scalars, _update, _forward, _backward = (
     caller(*ARGUMENTS[kind]) for kind in ("output", "penalty", "scalars", "update", "forward", "backward")
 )
-TAKE_X, TAKE_Y, HITS, COLUMN_SUMS, TOTAL, SUM_SQUARES, MASK, OUTPUT, PENALTY, SCALARS, UPDATE, GEMM, LAYERS = range(13)
+HITS, MASK, DROP, LIMIT, SQUARES, SHORTEN = range(6)
+OUTPUT, PENALTY, SCALARS, UPDATE, MULTIPLY, YIELD, LAYERS = range(6, 13)
 """Places of the functions; from LAYERS on ``forward`` and ``backward`` of each layer from the second."""
 
-
-@numba.njit(forceinline=True, **_OPTIONS)
-def _part(flat, start, size):
-    return flat[start : start + size]
+# Slices and reshapes take Numba long to compile: what is called gets whole vectors and places in them.
 
 
-@numba.njit(**_OPTIONS)
-def _drop(source, mask, out):
-    """Multiply every row by the mask, or, where they are of one size, every element by its own."""
-    n = mask.size
-    for start in range(0, source.size, n):
+@inner
+def _gather(X, index, k, top, count, work, at):
+    """Copy some of the samples of step k."""
+    n = X.shape[1]
+    for i in range(count):
+        p, row = index[k, top + i], work[at + i * n : at + (i + 1) * n]
         for j in range(n):
-            out[start + j] = source[start + j] * mask[j]
-
-
-@numba.njit(**_OPTIONS)
-def _clip(functions, part, scope, limit, one, cell):
-    """Clip a part of the gradient as :mod:`bpcore.functions.clipping` says; NaN is handed on."""
-    if scope == CLIP_ELEMENT:
-        cell[0], cell[1] = -limit, limit
-        low, high = cell[0], cell[1]
-        for p in range(part.size):
-            g = part[p]
-            g = low if g < low else g
-            part[p] = high if g > high else g
-        return
-    _sum_squares(functions, SUM_SQUARES, part, one)
-    norm = math.sqrt(one[0])
-    scale = limit / (1e-37 if norm < 1e-37 else norm)
-    cell[0] = 1.0 if scale > 1.0 else scale
-    factor = cell[0]
-    for p in range(part.size):
-        part[p] *= factor
+            row[j] = X[p, j]
 
 
 def run(
@@ -104,28 +103,38 @@ def run(
     s1,
     s2,
     s3,
-    running,
+    all_running,
     hyper,
-    numbers,
+    all_numbers,
     prices,
     table,
     work,
-    kept,
     ones,
+    kept,
     batch_labels,
-    rows,
-    sums,
-    cells,
+    scales,
+    hits,
+    all_ones,
+    all_cells,
+    all_scratch,
+    partial,
+    shares,
+    begins,
+    squares,
     first,
     seed,
-    per_sample,
+    dropout,
     s,
     threshold,
     scope,
     limit,
+    w,
+    block,
+    t,
+    place,
     functions,
 ):
-    """Run one step for each row of the index.
+    """Run one step for each row of the index, as member t of a team of T.
 
     Parameters
     ----------
@@ -141,25 +150,39 @@ def run(
         Receives loss, hits and weight.
     theta, grad, s0, s1, s2, s3 : array (P,)
         Parameters, gradient, state of the rule (empty if the rule has fewer).
-    running, hyper, numbers, prices : array of float64
-        Running numbers, hyper parameters and what the update reads; constants of the penalty and one number
-        more (nothing: no penalty).
-    table : array of int64 (L, 9)
+    all_running, hyper, all_numbers : array of float64 (T, .), (.,), (T, .)
+        Running numbers of the rule, hyper parameters and what the update reads.
+    prices : array of float64
+        Constants of the penalty and one number more (nothing: no penalty).
+    table : array of int64 (L, 10)
         See :data:`COLUMNS`.
-    work, ones, cells : array
-        Memory of the layers; ones; scratch for two numbers.
+    work : array
+        Memory of the layers.
+    ones : int
+        Where ones lie in ``work``, as many as the widest layer has neurons.
     kept : array of float64 (L,)
         What the mask holds for a neuron that stays; 0 where no neuron is dropped.
-    batch_labels, rows, sums : array of int64 (m,), array (4, m), array of float64
-        Scratch: labels of the batch; weights, scales and hits of its samples; sums of columns.
+    batch_labels, scales, hits : array of int64 (m,), array (m,), array (m,)
+        Scratch: labels of the batch; weights of its samples in the mean; which of them are hits.
+    all_ones, all_cells, all_scratch : array of float64 (T, 8), array (T, 2), array (T, .)
+        Scratch of each member: one number that a function returns, two numbers, for products.
+    partial : array of float64 (T, 8)
+        Loss and hits of each member's samples.
+    shares, begins, squares : array of int64 (., 3), array of int64 (T + 1,), array of float64
+        The parts of the gradient: the layer, the first row of dW (or :data:`BIAS`) and the row after the last; which
+        of them are whose; scratch for the sum of the squares of each.
     first, seed : int
         Finished steps; seed of the masks.
-    per_sample : int
-        Whether each sample has a mask of its own.
+    dropout : int
+        0 for none, :data:`PER_BATCH` or :data:`PER_SAMPLE`.
     s, threshold : float
         Factor of the loss; output above which one neuron says class 1.
     scope, limit : int, float
         Clipping.
+    w, block : int
+        Width of a SIMD vector; samples that go through the layers at once, so that what they need stays in cache.
+    t, place : int, array of int64
+        Which member this is; where the team meets.
     functions : array of int64
         See :data:`LAYERS`.
 
@@ -168,105 +191,136 @@ def run(
     int
         Steps that were run: all, or those before one at which a number of the rule was not finite.
     """
-    L, (steps, m) = table.shape[0], index.shape
-    n_out, size = table[L - 1, _SIZE], m * table[L - 1, _SIZE]
-    X_batch = _part(work, table[0, _H], m * table[0, _SIZE]).reshape(m, table[0, _SIZE])
-    Z_out, H_out = _part(work, table[L - 1, _Z], size), _part(work, table[L - 1, _H], size)
-    Delta_out = _part(work, table[L - 1, _DELTA], size)
-    # behind the output layer: loss terms and targets of the batch
-    terms, Y_batch = _part(work, table[L - 1, _PASSED], size), _part(work, table[L - 1, _MASK], size)
-    Y_rows, H_rows = Y_batch.reshape(m, n_out), H_out.reshape(m, n_out)
-    w, scales, hits = rows[0, :m], rows[1, :m], rows[2, :m]
-    one, refused = sums[:1], batch_labels[m:]
-    masked = kept.any() and not per_sample
+    L, (steps, m), T = table.shape[0], index.shape, all_cells.shape[0]
+    n_out, out = table[L - 1, _SIZE], L - 1
+    running, numbers, one, cells, scratch = all_running[t], all_numbers[t], all_ones[t], all_cells[t], all_scratch[t]
+    mine, end = t * m // T, (t + 1) * m // T  # the samples of this member
+    per_sample, masked = dropout == PER_SAMPLE, dropout == PER_BATCH
     for k in range(steps):
         step = first + k
         _scalars(functions, SCALARS, np.float64(step + 1), etas[k], hyper, running, numbers, one)
         if one[0] == 0:
             return k
-        _take_rows(functions, TAKE_X, X, index[k], X_batch, refused)
-        _take_rows(functions, TAKE_Y, Y, index[k], Y_rows, refused)
 
         # weights of the samples in the mean
+        weight = np.float64(m)
         if weights.size > 0:
+            weight = np.float64(0)
             for i in range(m):
-                w[i] = weights[index[k, i]]
-            _total(functions, TOTAL, w, one)
-            records[2, k] = one[0]
-            cells[0], cells[1] = one[0], s
-            total, factor = cells[0], cells[1]
-            for i in range(m):
-                scales[i] = factor * w[i] / total if total > 0 else 0
-        else:
-            records[2, k] = m
+                weight += weights[index[k, i]]
+            cells[0], cells[1] = weight, s
 
-        # forward
-        for l in range(L - 1):
-            n_in, n = table[l, _SIZE], table[l + 1, _SIZE]
-            A, W = _part(work, table[l, _PASSED], m * n_in), _part(theta, table[l, _W], n_in * n)
-            Z, H = _part(work, table[l + 1, _Z], m * n), _part(work, table[l + 1, _H], m * n)
-            product(functions[GEMM], A, W, Z, m, n_in, n)
-            _forward(functions, LAYERS + 2 * l, Z, _part(theta, table[l, _B], n), H)
-            if kept[l + 1] > 0:
-                mask = _part(work, table[l + 1, _MASK], m * n if per_sample else n)
-                limit_of_words = np.uint64(table[l + 1, _LIMIT])
-                counters = np.uint64(seed), _DROPOUT, np.uint64(step), np.uint64(l + 2)
-                _dropout_mask(functions, MASK, mask, limit_of_words, kept[l + 1], *counters)
-                _drop(H, mask, _part(work, table[l + 1, _PASSED], m * n))
+        loss, right = 0.0, 0.0
+        for top in range(mine, end, block):
+            count = min(block, end - top)
+            _gather(X, index, k, top, count, work, table[0, _H] + top * table[0, _SIZE])
+            y = table[out, _MASK] + top * n_out  # behind the output layer: targets of the batch
+            _gather(Y, index, k, top, count, work, y)
 
-        # loss, BP1, hits
-        _output(functions, OUTPUT, Z_out, H_out, Y_batch, s / m, scales, terms, Delta_out, n_out, one)
-        records[0, k] = one[0]
-        if labels.size > 0:
-            for i in range(m):
-                batch_labels[i] = labels[index[k, i]]
-            _row_hits(functions, HITS, H_rows, batch_labels[:m], threshold, hits)
+            # forward
+            z, h, n = 0, table[0, _PASSED] + top * table[0, _SIZE], table[0, _SIZE]
+            for l in range(L - 1):
+                a, n_in, n = h, n, table[l + 1, _SIZE]
+                z, h = table[l + 1, _Z] + top * n, table[l + 1, _H] + top * n
+                blas, W, b = table[l, _BLAS], table[l, _W], table[l, _B]
+                # Z = A @ W + b
+                factors = work, a, n_in, 1, theta, W, n, 1
+                _multiply(functions, MULTIPLY, *factors, work, z, theta, b, count, n_in, n, w, scratch, blas)
+                _forward(functions, LAYERS + 2 * l, work, z, h, count, n)
+                if dropout and kept[l + 1] > 0:
+                    # four random words come at once, so a mask begins at a multiple of four; what is then written of
+                    # the rows above is what belongs there
+                    mask, rows_up = table[l + 1, _MASK], top * n if per_sample else 0
+                    begin, size = rows_up // 4 * 4, count * n
+                    drawn = work[mask + begin : mask + rows_up + (size if per_sample else n)]
+                    limit_of_words = np.uint64(table[l + 1, _LIMIT])
+                    counters = begin // 4, np.uint64(seed), _DROPOUT, np.uint64(step), np.uint64(l + 2)
+                    _dropout_mask(functions, MASK, drawn, limit_of_words, kept[l + 1], *counters)
+                    passed = table[l + 1, _PASSED] + top * n
+                    _drop(functions, DROP, work, h, passed, size, mask + rows_up, size if per_sample else n)
+                    h = passed
+
+            # loss, BP1, hits
             if weights.size > 0:
-                for i in range(m):
-                    hits[i] *= w[i]
-            _total(functions, TOTAL, hits, one)
-            records[1, k] = one[0]
+                for i in range(top, top + count):
+                    scales[i] = cells[1] * weights[index[k, i]] / cells[0] if cells[0] > 0 else 0
+            h, delta = table[out, _H] + top * n_out, table[out, _DELTA] + top * n_out
+            terms = table[out, _PASSED] + top * n_out
+            _output(functions, OUTPUT, work, z, h, y, terms, delta, count, n_out, s / m, scales, top, one)
+            loss += one[0]
+            if labels.size > 0:
+                for i in range(top, top + count):
+                    batch_labels[i] = labels[index[k, i]]
+                H, some = work[h : h + count * n_out].reshape(count, n_out), hits[top : top + count]
+                _row_hits(functions, HITS, H, batch_labels[top : top + count], threshold, some)
+                for i in range(count):
+                    right += some[i] * (weights[index[k, top + i]] if weights.size > 0 else 1)
 
-        # BP3, BP4, BP2
-        for l in range(L - 2, -1, -1):
-            n_in, n = table[l, _SIZE], table[l + 1, _SIZE]
-            Delta, A = _part(work, table[l + 1, _DELTA], m * n), _part(work, table[l, _PASSED], m * n_in)
-            W, dW = _part(theta, table[l, _W], n_in * n), _part(grad, table[l, _W], n_in * n)
-            _column_sums(functions, COLUMN_SUMS, Delta.reshape(m, n), sums, _part(grad, table[l, _B], n))
-            product_left_transposed(functions[GEMM], A, Delta, dW, n_in, m, n)
-            if l > 0:
-                E = _part(work, table[l, _DELTA], m * n_in)
-                product_right_transposed(functions[GEMM], Delta, W, E, m, n, n_in)
-                if kept[l] > 0:
-                    _drop(E, _part(work, table[l, _MASK], m * n_in if per_sample else n_in), E)
-                Z, H = _part(work, table[l, _Z], m * n_in), _part(work, table[l, _H], m * n_in)
-                _backward(functions, LAYERS + 2 * l - 1, E, Z, H, n_in)
+            # BP2
+            n = n_out
+            for l in range(L - 2, 0, -1):
+                n_in = table[l, _SIZE]
+                e, z, h = table[l, _DELTA] + top * n_in, table[l, _Z] + top * n_in, table[l, _H] + top * n_in
+                blas, W = table[l, _BLAS], table[l, _W]
+                # E = Delta @ W.T
+                factors = work, delta, n, 1, theta, W, 1, n
+                _multiply(functions, MULTIPLY, *factors, work, e, work, -1, count, n, n_in, w, scratch, blas)
+                if dropout and kept[l] > 0:
+                    mask, size = table[l, _MASK] + (top * n_in if per_sample else 0), count * n_in
+                    _drop(functions, DROP, work, e, e, size, mask, size if per_sample else n_in)
+                _backward(functions, LAYERS + 2 * l - 1, work, e, z, h, count, n_in)
+                delta, n = e, n_in
 
-        # what is done to the gradient
-        if prices.size > 0:
-            for l in range(L - 1):
-                start, end = table[l, _W], table[l, _W] + table[l, _SIZE] * table[l + 1, _SIZE]
-                _penalty(functions, PENALTY, grad[start:end], theta[start:end], prices)
-        if scope == CLIP_LAYER:
-            for l in range(L - 1):
-                _clip(functions, grad[table[l, _W] : table[l + 1, _W]], scope, limit, one, cells)
-        elif scope != CLIP_NOT:
-            _clip(functions, grad, scope, limit, one, cells)
+        partial[t, 0], partial[t, 1] = loss, right
+        if T > 1 and not meet(place, T, functions[YIELD]):
+            return k
+        if t == 0:
+            for member in range(1, T):
+                loss += partial[member, 0]
+                right += partial[member, 1]
+            records[0, k], records[2, k] = loss, weight
+            if labels.size > 0:
+                records[1, k] = right
 
-        # update: of everything, or of each block around the neurons that were dropped
-        if not masked:
-            _update(functions, UPDATE, theta, grad, s0, s1, s2, s3, ones, ones, numbers)
-        else:
-            for l in range(L - 1):
-                n_in, n = table[l, _SIZE], table[l + 1, _SIZE]
-                keep_in = _part(work, table[l, _MASK], n_in) if kept[l] > 0 else ones[:n_in]
-                keep_out = _part(work, table[l + 1, _MASK], n) if kept[l + 1] > 0 else ones[:n]
-                for block in range(2):
-                    at, size_in = (table[l, _B], 1) if block else (table[l, _W], n_in)
-                    here = slice(at, at + size_in * n)
-                    states = s0[here], s1[here], s2[here], s3[here]
-                    keep = ones[:1] if block else keep_in
-                    _update(functions, UPDATE, theta[here], grad[here], *states, keep, keep_out, numbers)
+        # BP3, BP4; where clipping must see all of the gradient first, the update comes in a second round
+        rounds = 2 if scope == CLIP_ALL or scope == CLIP_LAYER else 1
+        for r in range(rounds):
+            for q in range(begins[t], begins[t + 1]):
+                l, i = shares[q, 0], shares[q, 1]
+                n_in, n, W, b = table[l, _SIZE], table[l + 1, _SIZE], table[l, _W], table[l, _B]
+                rows = 1 if i == BIAS else shares[q, 2] - i
+                begin, size = b if i == BIAS else W + i * n, rows * n
+                if r == 0:
+                    # db = 1.T @ Delta, dW = A.T @ Delta
+                    a, a_term, blas = table[l, _PASSED] + i, n_in, table[l, _BLAS]
+                    if i == BIAS:
+                        a, a_term, blas = ones, 0, 0
+                    factors = work, a, 1, a_term, work, table[l + 1, _DELTA], n, 1
+                    _multiply(functions, MULTIPLY, *factors, grad, begin, grad, -1, rows, m, n, w, scratch, blas)
+                    if i != BIAS and prices.size > 0:
+                        _penalty(functions, PENALTY, grad, theta, begin, size, prices)
+                    if scope == CLIP_ELEMENT:
+                        _limit(functions, LIMIT, grad, begin, size, limit, cells)
+                    elif rounds == 2:
+                        _squares(functions, SQUARES, grad, begin, size, squares, q)
+                else:
+                    total = 0.0
+                    for other in range(begins[T]):
+                        if scope == CLIP_ALL or shares[other, 0] == l:
+                            total += squares[other]
+                    _shorten(functions, SHORTEN, grad, begin, size, total, limit, cells)
+                if r == rounds - 1:
+                    keep_in, keep_out = ones, ones
+                    if masked:
+                        if i != BIAS and kept[l] > 0:
+                            keep_in = table[l, _MASK] + i
+                        if kept[l + 1] > 0:
+                            keep_out = table[l + 1, _MASK]
+                    _update(
+                        functions, UPDATE, theta, grad, s0, s1, s2, s3, begin, rows, n, work, keep_in, keep_out, numbers
+                    )
+            if T > 1 and not meet(place, T, functions[YIELD]):
+                return k
     return steps
 
 
@@ -279,10 +333,13 @@ def compile_run(dtype: np.dtype[Any]) -> Callable[..., int]:
     def array(element: Any, axes: int, layout: str = "C", *, readonly: bool = False) -> Any:
         return types.Array(element, axes, layout, readonly=readonly)
 
-    data = array(real, 2, "A", readonly=True)
+    data = array(real, 2, readonly=True)
     arguments = [data, data, array(whole, 1, readonly=True), array(real, 1, readonly=True)]
     arguments += [array(whole, 2, readonly=True), array(number, 1), array(number, 2, "A")]
-    arguments += [array(real, 1)] * (2 + MAX_STATES) + [array(number, 1)] * 4
-    arguments += [array(whole, 2), array(real, 1), array(number, 1), array(real, 1), array(whole, 1), array(real, 2)]
-    arguments += [array(number, 1), array(real, 1), whole, types.uint64, types.boolean, number, number, whole, number]
+    arguments += [array(real, 1)] * (2 + MAX_STATES) + [array(number, axes) for axes in (2, 1, 2, 1)]
+    arguments += [array(whole, 2), array(real, 1), whole, array(number, 1), array(whole, 1)] + [array(real, 1)] * 2
+    arguments += [array(number, 2), array(real, 2), array(real, 2), array(number, 2)]
+    arguments += [array(whole, 2), array(whole, 1), array(number, 1)]
+    arguments += [whole, types.uint64, whole, number, number, whole, number, whole, whole, whole]
+    arguments += [array(whole, 1)]
     return compile_function(run, whole(*arguments, array(whole, 1)))

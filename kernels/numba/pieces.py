@@ -8,7 +8,7 @@ depth or batch size compiles nothing, and a new optimiser compiles nothing but i
 ==============  =====================================================================================
 piece           what it does
 ==============  =====================================================================================
-``forward``     ``Z += b; H = act(Z)``
+``forward``     ``H = act(Z)``
 ``backward``    BP2 after its product: ``E *= act'(Z)``, or the Jacobian of a row-wise activation
 ``output``      the loss and BP1: both read the same arrays
 ``penalty``     adds the derivative of the price of the weights to their gradient
@@ -16,8 +16,8 @@ piece           what it does
 ``update``      the update rule over a vector, or over a block of which some rows and columns stay as they are
 ==============  =====================================================================================
 
-Matrices come as vectors, and loops run over all elements in one sweep, because rows are often much shorter than what
-SIMD instructions like.
+Matrices lie in one vector, ``work``, and come as the places at which they begin. Loops run over all elements in one
+sweep, because rows are often much shorter than what SIMD instructions like.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ _LIBM = {"exp", "expm1", "log", "log1p", "sqrt", "tanh", "sin", "cos", "erf", "e
 
 
 ARGUMENTS = {
-    "forward": ("T1!", "T1", "T1!"),
-    "backward": ("T1!", "T1", "T1", "int64"),
-    "output": ("T1", "T1", "T1", "float64", "T1", "T1!", "T1!", "int64", "float64 1!"),
-    "penalty": ("T1!", "T1", "float64 1"),
+    "forward": ("T1!", *("int64",) * 4),
+    "backward": ("T1!", *("int64",) * 5),
+    "output": ("T1!", *("int64",) * 7, "float64", "T1", "int64", "float64 1!"),
+    "penalty": ("T1!", "T1", "int64", "int64", "float64 1"),
     "scalars": ("float64", "float64", "float64 1", "float64 1!", "float64 1!", "float64 1!"),
-    "update": ("T1!", "T1", *("T1!",) * MAX_STATES, "T1", "T1", "float64 1"),
+    "update": ("T1!", "T1", *("T1!",) * MAX_STATES, *("int64",) * 3, "T1!", "int64", "int64", "float64 1"),
 }
 """What the kinds of pieces take, as for :class:`~bpcore.kernels.numba.cache.Kernel`."""
 
@@ -87,15 +87,30 @@ class _Printer:
             program, inputs, lambda value: self.constants.setdefault(value, f"K{len(self.constants)}")
         )
 
-    def sweep(self, program: Program, arrays: dict[str, str], numbers: Iterable[str] = ()) -> None:
-        """Run a program over all elements: ``arrays`` gives the vector in which each name lies."""
+    def parts(self, arrays: dict[str, str], size: str) -> None:
+        """Cut parts out of vectors: ``arrays`` gives for each name the vector and where in it the part begins.
+
+        Loops run over parts: for an index with an unknown beginning LLVM would have to ask whether it is negative.
+        """
+        for name, array in arrays.items():
+            vector, begin = array.split()
+            self.add(f"p_{name} = {vector}[{begin} : {begin} + {size}]")
+
+    def sweep(self, program: Program, arrays: dict[str, str], size: str, numbers: Iterable[str] = ()) -> None:
+        """Run a program over all elements of :meth:`parts`."""
         once, each = self.program(program, numbers)
+        used = {name: array for name, array in arrays.items() if name in program.inputs or name in program.outputs}
+        self.parts(used, size)
         self.add(once)
-        first = next(iter(arrays.values()))
-        self.add(f"for i in range({first}.size):")
-        self.add([f"v_{name} = {array}[i]" for name, array in arrays.items() if name in program.inputs], 2)
+        self.add(f"for i in range({size}):")
+        self.add([f"v_{name} = p_{name}[i]" for name in used if name in program.inputs], 2)
         self.add(each, 2)
-        self.add([f"{arrays[name]}[i] = v_{name}" for name in program.outputs], 2)
+        self.add([f"p_{name}[i] = v_{name}" for name in program.outputs], 2)
+
+    def matrices(self, *names: str) -> list[str]:
+        """Make matrices of m rows and n columns of places in ``work``; return their names."""
+        self.add([f"M_{name} = work[{name} : {name} + m * n].reshape(m, n)" for name in dict.fromkeys(names)])
+        return [f"M_{name}" for name in names]
 
     def call(self, name: str, *arguments: str) -> None:
         """Call a kernel of :mod:`bpcore.kernels.numba.rowwise`."""
@@ -110,9 +125,11 @@ class _Printer:
         if functions:
             head.append(f"from bpcore.kernels.numba.scalar import {', '.join(functions)}")
         if self.rowwise:
-            head.append("from bpcore.kernels.numba import rowwise")
+            head += ["from bpcore.kernels.numba import rowwise", "from bpcore.kernels.numba.cache import inner"]
         head.append(f"T = np.{dtype.name}")
-        head += [f"{name} = rowwise.{name}[np.dtype(T)]" for name in sorted(set(self.rowwise))]
+        # compiled as a part of this piece, and not as a kernel of its own as well
+        called = sorted(set(self.rowwise))
+        head += [f"{name} = inner(rowwise.{name}.function, reassociate=True)" for name in called]
         head += [f"{name} = T({value!r})" for value, name in self.constants.items()]
         return "\n".join([*head, "", "", body, ""])
 
@@ -121,7 +138,7 @@ class _Printer:
 
 
 def forward(value: Program | str, dtype: np.dtype[Any]) -> Piece:
-    """Compile the bias and the activation of a layer.
+    """Compile the activation of a layer.
 
     Parameters
     ----------
@@ -133,14 +150,13 @@ def forward(value: Program | str, dtype: np.dtype[Any]) -> Piece:
     Returns
     -------
     callable
-        ``piece(Z, b, H)``.
+        ``piece(work, z, h, m, n)``: Z and H are (m, n) matrices at these places.
     """
-    printer = _Printer("Z, b, H")
-    printer.add("n = b.size\nfor start in range(0, Z.size, n):\n    for j in range(n):\n        Z[start + j] += b[j]")
+    printer = _Printer("work, z, h, m, n")
     if isinstance(value, str):
-        printer.call(value, "Z.reshape(Z.size // n, n)", "H.reshape(Z.size // n, n)")
+        printer.call(value, *printer.matrices("z", "h"))
         return _compile("forward", value, printer, dtype)
-    printer.sweep(value, {"z": "Z", "h": "H"})
+    printer.sweep(value, {"z": "work z", "h": "work h"}, "m * n")
     return _compile("forward", value.name, printer, dtype)
 
 
@@ -157,18 +173,17 @@ def backward(delta: Program | str, dtype: np.dtype[Any]) -> Piece:
     Returns
     -------
     callable
-        ``piece(E, Z, H, n)``, which works in place on E; n is the number of columns.
+        ``piece(work, e, z, h, m, n)``, which works in place on E.
     """
-    printer = _Printer("E, Z, H, n")
+    printer = _Printer("work, e, z, h, m, n")
     if isinstance(delta, str):
-        printer.add("e = E.reshape(E.size // n, n)")
-        printer.call(f"backprop_{delta}", "e", "H.reshape(E.size // n, n)", "e")
+        printer.call(f"backprop_{delta}", *printer.matrices("e", "h", "e"))
         return _compile("backward", delta, printer, dtype)
-    printer.sweep(delta, {"delta": "E", "z": "Z", "h": "H"})
+    printer.sweep(delta, {"delta": "work e", "z": "work z", "h": "work h"}, "m * n")
     return _compile("backward", delta.name, printer, dtype)
 
 
-def output(value: Program, delta: Program, jacobian: str, weighted: bool, dtype: np.dtype[Any]) -> Piece:
+def output(value: Program, delta: Program, rowwise: str, paired: bool, weighted: bool, dtype: np.dtype[Any]) -> Piece:
     """Compile loss and BP1.
 
     Parameters
@@ -177,8 +192,10 @@ def output(value: Program, delta: Program, jacobian: str, weighted: bool, dtype:
         Computes ``terms`` from ``z, h, y, logh, scale``.
     delta : Program
         Computes ``delta`` from ``z, h, y, scale``.
-    jacobian : str
-        The row operation whose Jacobian BP1 multiplies by, or ``""``.
+    rowwise : str
+        The output activation if it is a row operation, or ``""``.
+    paired : bool
+        Whether ``delta`` is all of BP1; else it is multiplied by the Jacobian of the row operation.
     weighted : bool
         Whether the scale differs from sample to sample.
     dtype : numpy.dtype
@@ -187,27 +204,33 @@ def output(value: Program, delta: Program, jacobian: str, weighted: bool, dtype:
     Returns
     -------
     callable
-        ``piece(Z, H, Y, scale, scales, terms, Delta, n, one)``; ``scale`` is a number, ``scales`` has one for each
-        sample, n is the number of columns, ``one`` receives the loss.
+        ``piece(work, z, h, y, terms, delta, m, n, scale, scales, first, one)``; ``scale`` is a number, ``scales`` has
+        one for each sample from place ``first`` on, ``one`` receives the loss.
     """
-    printer = _Printer("Z, H, Y, scale, scales, terms, Delta, n, one")
-    printer.add("m = Z.size // n")
+    printer = _Printer("work, z, h, y, terms, delta, m, n, scale, scales, first, one")
     if "logh" in value.inputs:
-        printer.call("log_softmax", "Z.reshape(m, n)", "terms.reshape(m, n)")
+        if rowwise == "softmax":
+            printer.call("log_of_softmax", *printer.matrices("z", "h", "terms"))
+        else:
+            printer.call("log_softmax", *printer.matrices("z", "terms"))
     both = Program({**dict(value.assignments), **dict(delta.assignments)}, name=f"{value.name} {delta.name}")
     once, each = printer.program(both, () if weighted else ("scale",))
+    places = {"z": "z", "h": "h", "y": "y", "logh": "terms", "terms": "terms", "delta": "delta"}
+    used = {name: f"work {place}" for name, place in places.items() if name in (*both.inputs, "terms", "delta")}
+    printer.parts(used, "m * n")
     if weighted:
-        printer.add("for k in range(m):\n    v_scale = scales[k]\n    for i in range(k * n, (k + 1) * n):")
+        printer.add("for k in range(m):\n    v_scale = scales[first + k]\n    for i in range(k * n, (k + 1) * n):")
     else:
-        printer.add(["a_scale = scale", *once, "for i in range(Z.size):"])
+        printer.add(["a_scale = scale", *once, "for i in range(m * n):"])
     depth = 3 if weighted else 2
-    loads = {"z": "Z", "h": "H", "y": "Y", "logh": "terms"}
-    printer.add([f"v_{name} = {array}[i]" for name, array in loads.items() if name in both.inputs], depth)
-    printer.add([*each, "terms[i] = v_terms", "Delta[i] = v_delta"], depth)
-    printer.call("total", "terms", "one")
-    if jacobian:
-        printer.add("delta = Delta.reshape(m, n)")
-        printer.call(f"backprop_{jacobian}", "delta", "H.reshape(m, n)", "delta")
+    printer.add([f"v_{name} = p_{name}[i]" for name in used if name in both.inputs], depth)
+    printer.add([*each, "p_terms[i] = v_terms", "p_delta[i] = v_delta"], depth)
+    # four sums: an addition takes longer than the next can wait
+    printer.add("t0 = t1 = t2 = t3 = 0.0\nsize = m * n\nfor i in range(0, size - 3, 4):")
+    printer.add([f"t{k} += p_terms[i + {k}]" for k in range(4)], 2)
+    printer.add("for i in range(size - size % 4, size):\n    t0 += p_terms[i]\none[0] = (t0 + t1) + (t2 + t3)")
+    if rowwise and not paired:
+        printer.call(f"backprop_{rowwise}", *printer.matrices("delta", "h", "delta"))
     return _compile("output", value.name, printer, dtype)
 
 
@@ -229,12 +252,12 @@ def penalty(program: Program, constants: Iterable[str], dtype: np.dtype[Any]) ->
     Returns
     -------
     callable
-        ``piece(g, w, numbers)``.
+        ``piece(grad, theta, at, size, numbers)``: from place ``at`` on, ``size`` weights.
     """
     names = tuple(constants)
-    printer = _Printer("g, w, numbers")
+    printer = _Printer("grad, theta, at, size, numbers")
     printer.add([f"a_{name} = numbers[{k}]" for k, name in enumerate(names)])
-    printer.sweep(program, {"g": "g", "w": "w"}, names)
+    printer.sweep(program, {"g": "grad at", "w": "theta at"}, "size", names)
     return _compile("penalty", program.name, printer, dtype)
 
 
@@ -298,26 +321,29 @@ def update(program: Program, numbers: Iterable[str], state: Iterable[str], maske
     Returns
     -------
     callable
-        ``piece(theta, g, s0, s1, s2, s3, keep_in, keep_out, numbers)``. If masked, the vectors are a block with
-        ``keep_in.size`` rows and ``keep_out.size`` columns, of which those stay untouched whose mask is 0.
+        ``piece(theta, g, s0, s1, s2, s3, at, m, n, work, keep_in, keep_out, numbers)``: from place ``at`` on, a block
+        of m rows and n columns. If masked, those rows and columns stay untouched whose mask, at these places in
+        ``work``, is 0.
     """
     names = tuple(numbers)
     slots = [f"s{k}" for k in range(MAX_STATES)]
-    arrays = {"theta": "theta", "g": "g", **dict(zip(state, slots, strict=False))}
-    printer = _Printer(f"theta, g, {', '.join(slots)}, keep_in, keep_out, numbers")
+    states = {name: f"{slot} at" for name, slot in zip(state, slots, strict=False)}
+    arrays = {"theta": "theta at", "g": "g at", **states}
+    printer = _Printer(f"theta, g, {', '.join(slots)}, at, m, n, work, keep_in, keep_out, numbers")
     printer.add([f"a_{name} = numbers[{k}]" for k, name in enumerate(names)])
     if not masked:
-        printer.sweep(program, arrays, names)
+        printer.sweep(program, arrays, "m * n", names)
         return _compile("update", program.name, printer, dtype)
     keep = "keep"
     while keep in {*program.inputs, *(target for target, _ in program.assignments)}:
         keep += "_"
     once, each = printer.program(program.only_where(f"{keep} > 0"), names)
     printer.add(once)
-    printer.add("n = keep_out.size\nfor i in range(keep_in.size):")
-    printer.add("if keep_in[i] > 0:\n    start = i * n\n    for j in range(n):", 2)
-    printer.add(f"v_{keep} = keep_out[j]", 4)
-    printer.add([f"v_{name} = {array}[start + j]" for name, array in arrays.items()], 4)
+    printer.parts(arrays | {"in": "work keep_in"}, "m * n")
+    printer.add("p_out = work[keep_out : keep_out + n]\nfor i in range(m):")
+    printer.add("if p_in[i] > 0:\n    for j in range(n):\n        p = i * n + j", 2)
+    printer.add(f"v_{keep} = p_out[j]", 4)
+    printer.add([f"v_{name} = p_{name}[p]" for name in arrays], 4)
     printer.add(each, 4)
-    printer.add([f"{arrays[name]}[start + j] = v_{name}" for name in program.outputs], 4)
+    printer.add([f"p_{name}[p] = v_{name}" for name in program.outputs], 4)
     return _compile("update", f"{program.name}_masked", printer, dtype)

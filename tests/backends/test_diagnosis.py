@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from bpcore.backends import checks, diagnosis
+from bpcore.cores import cpu_quota
 
 AVX512 = ["avx2", "fma", "avx512f", "avx512bw", "avx512dq", "avx512vl"]
 AVX2 = ["avx", "avx2", "fma"]
@@ -97,7 +98,7 @@ def test_pools_larger_than_the_cores() -> None:
     [("max 100000\n", None), ("150000 100000\n", 1.5), ("", None), ("nonsense", None), ("100000 0", None)],
 )
 def test_reading_the_quota(text: str, quota: float | None) -> None:
-    assert diagnosis.cpu_quota(text) == quota
+    assert cpu_quota(text) == quota
 
 
 def test_quota_below_the_cores() -> None:

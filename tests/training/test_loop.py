@@ -192,7 +192,7 @@ def test_the_record_says_how_the_run_was_made(cpu_backend, data):
     assert record["backend_why"] == "argument backend="
     assert record["device"] == "cpu"
     assert (record["plan"], record["plan_why"]) == ("reference", "asked for")
-    assert (record["threads"], record["threads_limited"]) == (1, True)
+    assert (record["threads"], record["threads_why"]) == (1, "asked for")
     assert (record["seed"], record["network_seed"]) == (17, 1)
     assert (record["n_parameters"], record["n_samples"], record["n_validation"]) == (51, 40, 9)
     assert record["versions"]["python"] == platform.python_version()

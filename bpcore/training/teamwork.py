@@ -1,0 +1,59 @@
+"""How many threads a training step is worth: a model of its time, from figures of this machine.
+
+A step on T threads takes ``work / scaling(T) + 2 meeting(T)``. ``work`` is the time on one thread: the floating-point
+operations of the products at the measured rate, and what is done once for each neuron and sample, and once for each
+parameter, at rates that differ little between machines.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from bpcore.training.spec import StepSpec
+
+if TYPE_CHECKING:
+    from bpcore.kernels.numba.machine import Machine
+
+__all__ = ["best_team", "step_flops", "step_seconds"]
+
+SECONDS_PER_NEURON = 1.2e-9
+"""Bias, activation, its derivative and gathering, for one neuron and one sample."""
+SECONDS_PER_PARAMETER = 0.3e-9
+"""Update of one parameter, for each array that it reads or writes."""
+
+
+def step_flops(spec: StepSpec) -> int:
+    """Return the floating-point operations of the matrix products of a step."""
+    pairs = list(pairwise(spec.sizes))
+    # forward, BP4, and BP2, which stops at the second layer
+    return 2 * spec.batch_size * (2 * sum(n_in * n for n_in, n in pairs) + sum(n_in * n for n_in, n in pairs[1:]))
+
+
+def step_seconds(spec: StepSpec, machine: Machine) -> float:
+    """Return how long a step takes one thread, by the model, in seconds."""
+    parameters = sum((n_in + 1) * n for n_in, n in pairwise(spec.sizes))
+    work = step_flops(spec) / machine.rate
+    work += spec.batch_size * sum(spec.sizes) * SECONDS_PER_NEURON
+    return work + parameters * (2 + len(spec.rule.state)) * SECONDS_PER_PARAMETER
+
+
+def best_team(spec: StepSpec, machine: Machine) -> tuple[int, str]:
+    """Choose the number of threads of a step.
+
+    Parameters
+    ----------
+    spec : StepSpec
+        The step.
+    machine : Machine
+        Figures of the machine.
+
+    Returns
+    -------
+    threads : int
+        The number.
+    why : str
+        The reason, with the times that the model gives.
+    """
+    threads, told = machine.best_team(step_seconds(spec, machine), spec.batch_size, lambda k: 2 * machine.meeting[k])
+    return threads, f"expected for a step: {told}"
