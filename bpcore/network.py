@@ -14,11 +14,11 @@ import numpy as np
 
 from bpcore.backends import get_backend
 from bpcore.backends.contract import Backend
-from bpcore.backprop import activate
-from bpcore.data.arrays import check_matrix, host_array
+from bpcore.data.arrays import check_finite, check_matrix, host_array, is_plain
 from bpcore.errors import ConfigurationError, DataError, ShapeError
 from bpcore.functions.activations import Activation, get_activation
 from bpcore.functions.initializers import Initializer, default_initializer, get_initializer, initialize
+from bpcore.inference import Inference, make_inference
 from bpcore.layout import ByLayer, ParameterLayout
 from bpcore.settings import check_dtype, check_seed, default_dtype, default_seed
 from bpcore.typing import Array, FloatArray, NDArray
@@ -26,8 +26,6 @@ from bpcore.typing import Array, FloatArray, NDArray
 __all__ = ["MLP"]
 
 ActivationLike = str | Activation
-PREDICT_ROWS = 4096
-"""Rows that predict handles at a time, so that its memory does not grow with the data."""
 
 
 class MLP:
@@ -103,6 +101,7 @@ class MLP:
         self.dtype = default_dtype() if dtype is None else check_dtype(dtype)
         self.layout = ParameterLayout(self.sizes)
         self.meta: dict[str, Any] = {}
+        self._inferences: dict[Backend, Inference] = {}
         self._pinned = backend is not None
         self._backend = get_backend(backend)
         self._place(self._backend.asarray(self._initial_theta(init)))
@@ -234,26 +233,32 @@ class MLP:
 
     # ---------------------------------------------------------------- use
 
-    @np.errstate(all="ignore")
-    def predict(self, X: Any, *, backend: str | Backend | None = None) -> Array:
+    def predict(self, X: Any, *, out: Array | None = None, backend: str | Backend | None = None) -> Array:
         """Compute the outputs for every row.
+
+        Several threads may call it at the same time. With ``out``, and an X that needs no conversion (C-contiguous,
+        of the network's dtype), nothing is allocated after the first call.
 
         Parameters
         ----------
         X : array_like, shape (m, n_1)
             Samples as rows, on the host or on the backend's device.
+        out : Array, shape (m, n_L), optional
+            Receives the outputs; of the network's dtype, where X is. May be X itself; on an accelerator it must not
+            overlap X otherwise. If X is refused because of its values, some rows may have been written.
         backend : str or Backend, optional
             Where to compute; see :meth:`on`.
 
         Returns
         -------
         Array, shape (m, n_L)
-            H[L], in the network's dtype, where X was: a NumPy array for data on the host.
+            H[L], in the network's dtype, where X was: a NumPy array for data on the host. The object ``out``, if
+            that was given.
 
         Raises
         ------
         ShapeError
-            If X is not a matrix of n_1 columns.
+            If X is not a matrix of n_1 columns, or out does not fit.
         DataError
             If X is empty or not finite.
 
@@ -264,20 +269,41 @@ class MLP:
         (2, 1)
         """
         be = self.on(backend)
-        on_device, X = self.check_input(X, be)
-        out = be.empty((X.shape[0], self.sizes[-1]), self.dtype)
-        rows = min(PREDICT_ROWS, X.shape[0])
-        buffers = [(be.empty((rows, n), self.dtype), be.empty((rows, n), self.dtype)) for n in self.sizes[1:-1]]
-        last = be.empty((rows, self.sizes[-1]), self.dtype)
-        for start in range(0, X.shape[0], rows):
-            H = X[start : start + rows]
-            m = H.shape[0]
-            for l in range(1, self.n_layers):
-                final = l == self.n_layers - 1
-                Z, H_next = (last, out[start : start + m]) if final else buffers[l - 1]
-                be.matmul(H, self.W[l], out=Z[:m])
-                H = activate(be, self.activations[l + 1], Z[:m], self.b[l], out=H_next[:m])
-        return out if on_device else be.to_numpy(out)
+        infer = self._inferences.get(be)
+        if infer is None:
+            activations = tuple(self.activations)
+            infer = self._inferences[be] = make_inference(be, self.layout, self.sizes, activations, self.dtype)
+        on_device, n_in = False, self.sizes[0]
+        # compiled code looks at the values itself while it reads them: nothing is left to check or to convert
+        if not (infer.refuses and type(X) is np.ndarray and is_plain(X, (len(X) or 1, n_in), self.dtype)):
+            on_device, X = self.check_input(X, be)
+        H = self._target(out, X, be, on_device)
+        if not infer(self.theta, X, H):
+            check_finite(X, name="X")
+        if out is None:
+            return H if on_device else be.to_numpy(H)
+        if H is not out:
+            out[...] = H if on_device else be.to_numpy(H)
+        return out
+
+    def _target(self, out: Any, X: Array, be: Backend, on_device: bool) -> Array:
+        """Return where the outputs are written: into ``out`` if that is possible."""
+        shape, on_host = (X.shape[0], self.sizes[-1]), be.device == "cpu"
+        if out is None:
+            return np.empty(shape, self.dtype) if on_host else be.empty(shape, self.dtype)
+        here = be.owns(out) if on_device else type(out) is np.ndarray
+        if not here or out.shape != shape or out.dtype != self.dtype:
+            found = f"{out.dtype} {out.shape}" if hasattr(out, "dtype") and hasattr(out, "shape") else ""
+            raise ShapeError(
+                f"out is {type(out).__name__} {found}".rstrip() + f"; the outputs need an array of {self.dtype} "
+                f"{shape}, {f'on {be.name}' if on_device else 'of NumPy'}, like the samples"
+            )
+        if not on_device and not out.flags.writeable:
+            raise DataError("out is read-only; give an array that can be written, or none")
+        direct = (on_device and out.flags.c_contiguous) or (on_host and is_plain(out, shape, self.dtype))
+        if direct and (out is X or on_device or not np.may_share_memory(out, X)):
+            return out
+        return be.empty(shape, self.dtype)
 
     def check_input(self, X: Any, be: Backend, name: str = "X") -> tuple[bool, Array]:
         """Check a data matrix and bring it to a backend.
@@ -351,7 +377,11 @@ class MLP:
         return twin
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {key: value for key, value in self.__dict__.items() if key not in ("W", "b", "_backend", "theta")}
+        state = {
+            key: value
+            for key, value in self.__dict__.items()
+            if key not in ("W", "b", "_backend", "theta", "_inferences")
+        }
         # a pickled network may be loaded where its backend does not exist: parameters travel on the host
         return {**state, "theta": self._backend.to_numpy(self.theta), "backend": self._backend.name}
 
@@ -359,7 +389,7 @@ class MLP:
         from bpcore.errors import BpcoreError
 
         theta, backend = state.pop("theta"), state.pop("backend")
-        self.__dict__.update(state)
+        self.__dict__.update(state, _inferences={})
         try:
             self._backend = get_backend(backend)
         except BpcoreError:

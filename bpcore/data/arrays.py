@@ -15,7 +15,7 @@ from numpy.typing import DTypeLike
 from bpcore.errors import DataError, ShapeError
 from bpcore.typing import NDArray
 
-__all__ = ["check_finite", "check_matrix", "host_array"]
+__all__ = ["check_finite", "check_matrix", "host_array", "is_plain"]
 
 TRAINING_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
@@ -77,6 +77,18 @@ def host_array(values: object, *, name: str, allow_text: bool = False) -> NDArra
             f"use {variable}.real, or stack {variable}.real and {variable}.imag as columns"
         )
     raise DataError(f"{name} has dtype {array.dtype}; real numbers are needed (bool, integer or float)")
+
+
+def is_plain(array: NDArray[Any], shape: tuple[int, int], dtype: np.dtype[Any]) -> bool:
+    """Whether compiled code can take a matrix as it is: of this shape and dtype, C-contiguous, aligned, writeable.
+
+    Examples
+    --------
+    >>> X = np.zeros((3, 2))
+    >>> is_plain(X, (3, 2), X.dtype), is_plain(X[::2], (2, 2), X.dtype)
+    (True, False)
+    """
+    return array.shape == shape and array.dtype == dtype and array.flags.carray
 
 
 def check_finite(array: NDArray[Any], *, name: str) -> None:
