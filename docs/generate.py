@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from bpcore.functions.activations import ACTIVATIONS
 from bpcore.functions.initializers import INITIALIZERS
 from bpcore.functions.losses import LOSSES
 from bpcore.functions.update_rules import UPDATE_RULES
+from bpcore.kernels.numba.accuracy import ACCURACY
 
 HERE = Path(__file__).resolve().parent / "reference"
 NOTE = "<!-- Written by docs/generate.py; do not edit. -->\n"
@@ -128,7 +130,10 @@ def api() -> str:
 
 def functions() -> str:
     text = NOTE + "\n# Functions\n\n"
-    text += "What is built in, with the formula that every backend computes; declared in `bpcore/functions/`.\n"
+    text += (
+        "What is built in, with the formula that every backend computes; declared in `bpcore/functions/`. How exact\n"
+    )
+    text += "`exp`, `tanh` and the like are: [Accuracy](accuracy.md).\n"
     rows = []
     for act in ACTIVATIONS.values():
         derivative = f"`{act.derivative_formula}`" if act.differentiable and not act.rowwise else "none"
@@ -206,7 +211,68 @@ def operations() -> str:
     return text + table(("operation", "shapes", "what it does", *classes), rows)
 
 
-PAGES = {"api.md": api, "functions.md": functions, "operations.md": operations}
+def accuracy() -> str:
+    text = NOTE
+    text += """
+# Accuracy of the elementary functions
+
+The backend NumPy computes formulas with NumPy's functions, CuPy with those of CUDA. The loops of the backend Numba
+have functions of their own, in `kernels/numba/`: straight lines of arithmetic that become vector instructions, float32
+in float32 and float64 in float64. This page says how exact they are; `tests/kernels/test_numba_scalar.py` measures it.
+
+## Errors
+
+The largest error that was found, in units of the last place (ulp) of the exact result, rounded up; the promise holds
+with and without fused multiply-add instructions. float32: every 61st of the 2³² bit patterns, hence all exponents and
+both signs. float64: twenty million arguments; a quarter of them are random bit patterns, the others lie where
+the function is not constant, and among them are the neighbours of all places where the computation changes its course.
+A reference with more digits looks at each of them, mpmath at the worst.
+
+*Below normal* is the largest error of a result below the smallest normal number, in units of the smallest positive
+number; where it says *may be 0*, such a result can be lost. Infinity begins where the exact result rounds to it, give
+or take the error of the function.
+
+"""
+    text += table(
+        ("function", "float32", "float64", "below normal", "method"),
+        (
+            (
+                f"`{name}`",
+                f"{promise.float32}",
+                f"{promise.float64}",
+                {0.0: "none is", math.inf: "may be 0"}.get(promise.subnormal, f"{promise.subnormal}"),
+                promise.method,
+            )
+            for name, promise in ACCURACY.items()
+        ),
+    )
+    text += """
+`sqrt`, `abs`, `sign`, `min`, `max` and arithmetic are exact or rounded once; `sin`, `cos` and powers that are not
+multiplied out are those of the C library, one number at a time.
+
+## Edge values
+
+NaN gives NaN in all of them. These results are exact, including the sign of zero:
+
+"""
+    text += table(
+        ("function", "value at the edges"),
+        (
+            (f"`{name}`", ", ".join(f"{edge(x)} → {edge(value)}" for x, value in promise.limits))
+            for name, promise in ACCURACY.items()
+        ),
+    )
+    return text
+
+
+def edge(value: float) -> str:
+    if math.isnan(value):
+        return "NaN"
+    sign = "\N{MINUS SIGN}" if math.copysign(1, value) < 0 else ""
+    return sign + ("∞" if math.isinf(value) else f"{abs(value):g}")
+
+
+PAGES = {"accuracy.md": accuracy, "api.md": api, "functions.md": functions, "operations.md": operations}
 
 
 def main() -> None:

@@ -1,0 +1,53 @@
+"""bpcore as its users get it: checks of the data, snapshots and the watch for numbers that are not finite included."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import bpcore as bp
+from benchmarks.peers.adapters import Skip
+from benchmarks.peers.adapters.runner import PredictRunner, Runner
+from benchmarks.peers.problem import Problem
+from benchmarks.peers.workloads import Workload
+
+
+class BpcoreRunner(Runner):
+    """A trainer with the plan that was asked for."""
+
+    def __init__(self, work: Workload, problem: Problem, threads: int, plan: str, net: bp.MLP) -> None:
+        super().__init__()
+        self.work, self.problem, self.threads, self.plan, self.net = work, problem, threads, plan, net
+        self.targets = problem.labels if work.output == "softmax" else problem.Y
+        self.facts = {"plan": plan}
+
+    def reset(self) -> None:
+        work = self.work
+        rule: Any = {
+            "sgd": lambda: bp.SGD(work.eta),
+            "momentum": lambda: bp.SGD(work.eta, momentum=0.9),
+            "adam": lambda: bp.Adam(work.eta),
+        }[work.optimizer]()
+        self.net.set_weights(self.problem.weights)
+        self.trainer = bp.Trainer(
+            self.net,
+            loss=work.loss,
+            optimizer=rule,
+            batch_size=work.batch,
+            threads=self.threads,
+            plan=self.plan,
+            seed=0,
+        )
+
+    def run(self, order: Any) -> Any:
+        return self.trainer.run(self.problem.X, self.targets, order).loss
+
+
+def prepare(work: Workload, problem: Problem, threads: int, plan: str, backend: str = "numba") -> Runner:
+    """A network on a backend, with a trainer or to predict."""
+    net = bp.MLP(work.sizes, work.activation, work.output, seed=0, dtype="float32", backend=backend)
+    if work.kind == "train":
+        return BpcoreRunner(work, problem, threads, plan, net)
+    if backend == "numba" and plan == "reference":
+        raise Skip("predict has no plans; see bpcore")
+    net.set_weights(problem.weights)
+    return PredictRunner(net.predict, problem.inputs(), lambda output: output)
