@@ -1,8 +1,11 @@
 """How many threads a training step is worth: a model of its time, from figures of this machine.
 
-A step on T threads takes ``work / scaling(T) + 2 meeting(T)``. ``work`` is the time on one thread: the floating-point
-operations of the products at the measured rate, and what is done once for each neuron and sample, and once for each
-parameter, at rates that differ little between machines.
+A step on T threads takes ``work / scaling(T) + 2 meeting(T) + bytes(T) exchange(T)``.
+
+- ``work`` is the time on one thread: the operations of the products at the measured rate, and what is done for each
+  neuron and sample, and for each parameter, at rates that differ little between machines.
+- ``bytes`` is what a thread finds in the cache of another: parameters that the other updated, and, of the samples of
+  the other, what the layers handed on and their Delta.
 """
 
 from __future__ import annotations
@@ -17,9 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["best_team", "step_flops", "step_seconds"]
 
-SECONDS_PER_NEURON = 1.2e-9
-"""Bias, activation, its derivative and gathering, for one neuron and one sample."""
-SECONDS_PER_PARAMETER = 0.3e-9
+SECONDS_PER_NEURON = 0.3e-9
+"""Activation, its derivative and gathering, for one neuron and one sample."""
+SECONDS_PER_PARAMETER = 0.05e-9
 """Update of one parameter, for each array that it reads or writes."""
 
 
@@ -32,10 +35,19 @@ def step_flops(spec: StepSpec) -> int:
 
 def step_seconds(spec: StepSpec, machine: Machine) -> float:
     """Return how long a step takes one thread, by the model, in seconds."""
-    parameters = sum((n_in + 1) * n for n_in, n in pairwise(spec.sizes))
     work = step_flops(spec) / machine.rate
     work += spec.batch_size * sum(spec.sizes) * SECONDS_PER_NEURON
-    return work + parameters * (2 + len(spec.rule.state)) * SECONDS_PER_PARAMETER
+    return work + _parameters(spec) * (2 + len(spec.rule.state)) * SECONDS_PER_PARAMETER
+
+
+def exchanged_bytes(spec: StepSpec, threads: int) -> float:
+    """Return how many bytes each thread of a team reads that another has written."""
+    numbers = _parameters(spec) + spec.batch_size * (2 * sum(spec.sizes) - spec.sizes[0] - spec.sizes[-1])
+    return numbers * spec.dtype.itemsize * (threads - 1) / threads
+
+
+def _parameters(spec: StepSpec) -> int:
+    return sum((n_in + 1) * n for n_in, n in pairwise(spec.sizes))
 
 
 def best_team(spec: StepSpec, machine: Machine) -> tuple[int, str]:
@@ -55,5 +67,9 @@ def best_team(spec: StepSpec, machine: Machine) -> tuple[int, str]:
     why : str
         The reason, with the times that the model gives.
     """
-    threads, told = machine.best_team(step_seconds(spec, machine), spec.batch_size, lambda k: 2 * machine.meeting[k])
+
+    def besides(k: int) -> float:
+        return 2 * machine.meeting[k] + exchanged_bytes(spec, machine.threads[k]) * machine.exchange[k]
+
+    threads, told = machine.best_team(step_seconds(spec, machine), spec.batch_size, besides)
     return threads, f"expected for a step: {told}"

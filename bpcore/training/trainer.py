@@ -33,8 +33,11 @@ from bpcore.typing import Array, NDArray
 
 __all__ = ["StepRecords", "Trainer"]
 
-STRETCH_SECONDS = 0.2
-"""How long a stretch of steps should take: short enough for Ctrl-C and the progress bar."""
+STRETCH_SECONDS, LONGEST_STRETCH_SECONDS = 0.2, 1.0
+"""How long a stretch of steps should take: short enough for Ctrl-C and the progress bar. Longer where a copy of the
+parameters takes long."""
+COPIES_PER_STRETCH = 50
+"""As many such copies as a stretch should last: what copying costs is then two percent."""
 
 
 class StepRecords:
@@ -308,10 +311,13 @@ class Trainer:
         while start < len(index):
             rows = index[start : start + self._stretch]
             begun = time.perf_counter()
+            self._snapshot.take(self.net.theta, self.state)
+            copied = time.perf_counter()
             parts.append(self._run_stretch(problem, rows))
-            elapsed = time.perf_counter() - begun
+            elapsed = time.perf_counter() - copied
             start += len(rows)
-            wanted = len(rows) * STRETCH_SECONDS / max(elapsed, 1e-9)
+            seconds = min(max(STRETCH_SECONDS, COPIES_PER_STRETCH * (copied - begun)), LONGEST_STRETCH_SECONDS)
+            wanted = len(rows) * seconds / max(elapsed, 1e-9)
             self._stretch = int(min(max(wanted, 1), 2 * self._stretch, 4096))
             if between is not None and between(parts[-1]):
                 break
@@ -322,7 +328,6 @@ class Trainer:
         be, state, first = self.be, self.state, self.state.step
         schedule = self.rule.schedule
         etas = [schedule.at(step, state.epoch, state.schedule) for step in range(first, first + len(rows))]
-        self._snapshot.take(self.net.theta, state)
         if self._device_sums.shape[1] != len(rows):
             self._device_sums = be.empty((3, len(rows)), np.float64)
         sums = be.fill(self._device_sums, 0.0)

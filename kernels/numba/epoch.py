@@ -32,6 +32,7 @@ from bpcore.kernels.numba.calls import caller
 from bpcore.kernels.numba.pieces import ARGUMENTS, MAX_STATES
 from bpcore.kernels.numba.products import multiply
 from bpcore.kernels.numba.team import meet
+from bpcore.kernels.numba.vectors import prefetch
 from bpcore.random import Purpose
 
 __all__ = [
@@ -82,8 +83,13 @@ OUTPUT, PENALTY, SCALARS, UPDATE, MULTIPLY, YIELD, LAYERS = range(6, 13)
 @inner
 def _gather(X, index, k, top, count, work, at):
     """Copy some of the samples of step k."""
-    n = X.shape[1]
+    n, line = X.shape[1], 64 // X.itemsize
     for i in range(count):
+        if i + 1 < count:
+            # they lie anywhere: while one is copied, the next is on its way
+            following = index[k, top + i + 1] * n
+            for j in range(0, n, line):
+                prefetch(X, following + j)
         p, row = index[k, top + i], work[at + i * n : at + (i + 1) * n]
         for j in range(n):
             row[j] = X[p, j]

@@ -33,8 +33,8 @@ __all__ = ["meet", "meeting_place", "run_team", "yield_address"]
 _LINE = 8
 """Numbers of 8 bytes in a line of the cache: what different members write must not share one."""
 _ARRIVED, _ROUND, _BROKEN = 0, _LINE, 2 * _LINE
-_SPINS = 2000
-"""How often a waiting member looks before it offers its core to others: about 20 to 100 microseconds."""
+_SPINS = 200
+"""How often a waiting member looks before it offers its core to others: some microseconds."""
 
 _X86, _ARM = "llvm.x86.sse2.pause", "llvm.aarch64.hint"
 

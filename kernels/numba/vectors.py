@@ -17,12 +17,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numba
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
-__all__ = ["dots", "move", "narrow", "strip", "tile", "transpose", "width"]
+__all__ = ["dots", "move", "narrow", "prefetch", "strip", "tile", "transpose", "width"]
 
 _WHOLE = types.int64
 _INT64, _INT32 = ir.IntType(64), ir.IntType(32)
@@ -319,6 +320,28 @@ def move(typingctx, source, a, target, b):
         return context.get_dummy_value()
 
     return types.none(source, _WHOLE, target, _WHOLE), codegen
+
+
+def prefetch(array, at):
+    """Ask for the line of the cache that holds an element of an array, of any axes, counted in C order."""
+
+
+def _prefetch(typingctx, array, at):
+    def codegen(context, builder, signature, args):
+        array, at = args
+        pointer = builder.gep(context.make_array(signature.args[0])(context, builder, array).data, [at])
+        pointer = builder.bitcast(pointer, ir.IntType(8).as_pointer())
+        # to be read, soon and often, as data
+        arguments = [pointer, _INT32(0), _INT32(3), _INT32(1)]
+        kind = ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments])
+        builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0"), arguments)
+        return context.get_dummy_value()
+
+    return types.none(array, _WHOLE), codegen
+
+
+if not numba.config.DISABLE_JIT:
+    prefetch = intrinsic(_prefetch)
 
 
 @intrinsic
