@@ -23,7 +23,7 @@ from bpcore.problem import Problem
 from bpcore.training.reference import ReferencePlan, Watch
 from bpcore.training.spec import StepSpec
 from bpcore.training.state import Snapshot, TrainingState
-from bpcore.training.teamwork import best_team, step_flops
+from bpcore.training.teamwork import best_team, keeps_weights_apart, step_flops
 from bpcore.typing import Array
 
 __all__ = ["CompiledPlan"]
@@ -86,9 +86,11 @@ class CompiledPlan:
         rows = -(-m // T)
         blocks = max(1, round(rows / max(LEAST_BLOCK, BLOCK // (3 * sum(sizes) * dtype.itemsize))))
         self._block = -(-rows // blocks)
+        self._partials = -1
+        if T * self._block >= m and keeps_weights_apart(spec, T):
+            self._partials, length = length, length + T * m * sizes[1]
+        self._ones, length = length, length + max(sizes)
         self._work = be.zeros(length, dtype)
-        # the last thing in it: ones
-        self._ones = length - -(-max(sizes) // ALIGNMENT) * ALIGNMENT
         self._work[self._ones :] = 1.0
         self._cells = be.empty((T, 2), dtype)
         self._labels = np.empty(m, np.int64)
@@ -217,6 +219,7 @@ class CompiledPlan:
             *self._clip,
             self._width,
             self._block,
+            self._partials,
         )
         place, functions = self._place, self._functions
         done = run_team(lambda t: self._run(*arguments, t, place, functions), self._team, place)
@@ -316,7 +319,6 @@ def _table(spec: StepSpec, net: MLP) -> tuple[Array, Array, int]:
     table[:-1, COLUMNS.index("blas")] = blas_addresses(spec.sizes, spec.dtype, usable_threads())
     for block in net.layout.blocks:
         table[block.layer - 1, COLUMNS.index("weights" if block.name == "W" else "bias")] = block.offset
-    room(max(spec.sizes))  # ones
     return table, kept, length
 
 

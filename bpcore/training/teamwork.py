@@ -22,6 +22,8 @@ __all__ = ["best_team", "step_flops", "step_seconds"]
 
 SECONDS_PER_NEURON = 0.3e-9
 """Activation, its derivative and gathering, for one neuron and one sample."""
+LEAST_ROWS = 16
+"""Rows of W[1] that a thread must have to multiply by them alone."""
 SECONDS_PER_PARAMETER = 0.05e-9
 """Update of one parameter, for each array that it reads or writes."""
 
@@ -42,8 +44,21 @@ def step_seconds(spec: StepSpec, machine: Machine) -> float:
 
 def exchanged_bytes(spec: StepSpec, threads: int) -> float:
     """Return how many bytes each thread of a team reads that another has written."""
-    numbers = _parameters(spec) + spec.batch_size * (2 * sum(spec.sizes) - spec.sizes[0] - spec.sizes[-1])
+    (n_1, n_2), m = spec.sizes[:2], spec.batch_size
+    numbers = _parameters(spec) + m * (2 * sum(spec.sizes) - n_1 - spec.sizes[-1])
+    if keeps_weights_apart(spec, threads):
+        numbers += m * n_2 - n_1 * (n_2 + m)
     return numbers * spec.dtype.itemsize * (threads - 1) / threads
+
+
+def keeps_weights_apart(spec: StepSpec, threads: int) -> bool:
+    """Whether each thread should multiply by its own rows of W[1], and the parts of Z[2] be added up.
+
+    It is worth it if less moves between cores: Z[2] instead of W[1] and X; and if what a thread multiplies by is no
+    narrow strip.
+    """
+    (n_1, n_2), m = spec.sizes[:2], spec.batch_size
+    return threads > 1 and n_1 >= LEAST_ROWS * threads and n_1 * (n_2 + m) > 2 * m * n_2
 
 
 def _parameters(spec: StepSpec) -> int:

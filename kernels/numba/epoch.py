@@ -11,6 +11,10 @@ Delta[2]: no other sample has a part in that. In the second it computes some row
 updates the parameters that belong to them while the gradient is still in its cache. So nothing is computed twice and
 no gradients are added up across threads.
 
+Of the first layer, often the widest, a member may keep its rows of W for itself (``partials``): it gathers only the
+inputs that meet these rows, of all samples, and multiplies them; what the members have found for Z[2] is added up.
+Then neither W[1] nor X ever moves from one core to another.
+
 What belongs to the layers lies in one flat vector ``work``, at the places that the table gives.
 """
 
@@ -95,6 +99,34 @@ def _gather(X, index, k, top, count, work, at):
             row[j] = X[p, j]
 
 
+@inner
+def _gather_columns(X, index, k, first, end, work, at):
+    """Copy some columns of all samples of step k."""
+    n, m, width, line = X.shape[1], index.shape[1], end - first, 64 // X.itemsize
+    for i in range(m):
+        if i + 1 < m:
+            following = index[k, i + 1] * n + first
+            for j in range(0, width, line):
+                prefetch(X, following + j)
+        p, row = index[k, i], work[at + i * width : at + (i + 1) * width]
+        for j in range(width):
+            row[j] = X[p, first + j]
+
+
+@inner
+def _add_partials(work, partials, T, size, begin, count, z):
+    """Add up what the members have found for some elements of Z."""
+    target = work[z : z + count]
+    for t in range(T):
+        part = work[partials + t * size + begin : partials + t * size + begin + count]
+        if t == 0:
+            for i in range(count):
+                target[i] = part[i]
+        else:
+            for i in range(count):
+                target[i] += part[i]
+
+
 def run(
     X,
     Y,
@@ -136,6 +168,7 @@ def run(
     limit,
     w,
     block,
+    partials,
     t,
     place,
     functions,
@@ -187,6 +220,8 @@ def run(
         Clipping.
     w, block : int
         Width of a SIMD vector; samples that go through the layers at once, so that what they need stays in cache.
+    partials : int
+        Where in ``work`` each member puts its part of Z[2], if each keeps its rows of W[1] for itself; else -1.
     t, place : int, array of int64
         Which member this is; where the team meets.
     functions : array of int64
@@ -198,7 +233,7 @@ def run(
         Steps that were run: all, or those before one at which a number of the rule was not finite.
     """
     L, (steps, m), T = table.shape[0], index.shape, all_cells.shape[0]
-    n_out, out = table[L - 1, _SIZE], L - 1
+    n_1, n_out, out = table[0, _SIZE], table[L - 1, _SIZE], L - 1
     running, numbers, one, cells, scratch = all_running[t], all_numbers[t], all_ones[t], all_cells[t], all_scratch[t]
     mine, end = t * m // T, (t + 1) * m // T  # the samples of this member
     per_sample, masked = dropout == PER_SAMPLE, dropout == PER_BATCH
@@ -216,22 +251,36 @@ def run(
                 weight += weights[index[k, i]]
             cells[0], cells[1] = weight, s
 
+        first_in, end_in, n_up = t * n_1 // T, (t + 1) * n_1 // T, table[1, _SIZE]
+        if partials >= 0:
+            a, n_in, b = table[0, _H] + m * first_in, end_in - first_in, table[0, _B] if t == 0 else -1
+            _gather_columns(X, index, k, first_in, end_in, work, a)
+            factors = work, a, n_in, 1, theta, table[0, _W] + first_in * n_up, n_up, 1
+            z, blas = partials + t * m * n_up, table[0, _BLAS]
+            _multiply(functions, MULTIPLY, *factors, work, z, theta, b, m, n_in, n_up, w, scratch, blas)
+            if not meet(place, T, functions[YIELD]):
+                return k
+
         loss, right = 0.0, 0.0
         for top in range(mine, end, block):
             count = min(block, end - top)
-            _gather(X, index, k, top, count, work, table[0, _H] + top * table[0, _SIZE])
+            if partials < 0:
+                _gather(X, index, k, top, count, work, table[0, _H] + top * n_1)
             y = table[out, _MASK] + top * n_out  # behind the output layer: targets of the batch
             _gather(Y, index, k, top, count, work, y)
 
             # forward
-            z, h, n = 0, table[0, _PASSED] + top * table[0, _SIZE], table[0, _SIZE]
+            z, h, n = 0, table[0, _PASSED] + top * n_1, n_1
             for l in range(L - 1):
                 a, n_in, n = h, n, table[l + 1, _SIZE]
                 z, h = table[l + 1, _Z] + top * n, table[l + 1, _H] + top * n
                 blas, W, b = table[l, _BLAS], table[l, _W], table[l, _B]
                 # Z = A @ W + b
-                factors = work, a, n_in, 1, theta, W, n, 1
-                _multiply(functions, MULTIPLY, *factors, work, z, theta, b, count, n_in, n, w, scratch, blas)
+                if l == 0 and partials >= 0:
+                    _add_partials(work, partials, T, m * n, top * n, count * n, z)
+                else:
+                    factors = work, a, n_in, 1, theta, W, n, 1
+                    _multiply(functions, MULTIPLY, *factors, work, z, theta, b, count, n_in, n, w, scratch, blas)
                 _forward(functions, LAYERS + 2 * l, work, z, h, count, n)
                 if dropout and kept[l + 1] > 0:
                     # four random words come at once, so a mask begins at a multiple of four; what is then written of
@@ -301,6 +350,8 @@ def run(
                     a, a_term, blas = table[l, _PASSED] + i, n_in, table[l, _BLAS]
                     if i == BIAS:
                         a, a_term, blas = ones, 0, 0
+                    elif l == 0 and partials >= 0:
+                        a, a_term = table[0, _H] + m * first_in + i - first_in, end_in - first_in
                     factors = work, a, 1, a_term, work, table[l + 1, _DELTA], n, 1
                     _multiply(functions, MULTIPLY, *factors, grad, begin, grad, -1, rows, m, n, w, scratch, blas)
                     if i != BIAS and prices.size > 0:
@@ -346,6 +397,6 @@ def compile_run(dtype: np.dtype[Any]) -> Callable[..., int]:
     arguments += [array(whole, 2), array(real, 1), whole, array(number, 1), array(whole, 1)] + [array(real, 1)] * 2
     arguments += [array(number, 2), array(real, 2), array(real, 2), array(number, 2)]
     arguments += [array(whole, 2), array(whole, 1), array(number, 1)]
-    arguments += [whole, types.uint64, whole, number, number, whole, number, whole, whole, whole]
+    arguments += [whole, types.uint64, whole, number, number, whole, number, whole, whole, whole, whole]
     arguments += [array(whole, 1)]
     return compile_function(run, whole(*arguments, array(whole, 1)))

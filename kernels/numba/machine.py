@@ -46,6 +46,8 @@ _LEAST_WIDE = _WIDTHS[0] ** 2
 """Number of weights below which BLAS is not asked."""
 _GAIN = 0.8
 """A team is enlarged when that leaves less than this part of the time."""
+_QUIET = 0.8
+"""Share of the time that the threads of a team must have had the cores, for the figures to be kept."""
 _SAMPLES = 96
 _MEETINGS = 200
 _PART = 16384
@@ -56,6 +58,7 @@ _PART = 16384
 class Machine:
     """Figures of this machine, for float32; see the table above.
 
+    ``quiet`` says that nobody else used the cores while it was measured.
     ``meeting``, ``scaling`` and ``exchange`` have one entry for each number of threads in ``threads``.
     """
 
@@ -65,6 +68,7 @@ class Machine:
     meeting: tuple[float, ...] = ()
     scaling: tuple[float, ...] = ()
     exchange: tuple[float, ...] = ()
+    quiet: bool = True
 
     def best_team(self, seconds: float, most: int, besides: Callable[[int], float]) -> tuple[int, str]:
         """Choose how many threads share some work.
@@ -141,10 +145,10 @@ def measure(most: int) -> Machine:
     with blas_limit(1, compiled_only=True):
         wide = _first_wide(dtype)
         rate = single.flops / _best(single.run)
-        scaling = tuple(_scaling(dtype, members) for members in teams)
+        scaling, used = zip(*(_scaling(dtype, members) for members in teams), strict=True) if teams else ((), ())
     meeting = tuple(_meeting(members) for members in teams)
     exchange = tuple(_exchange(*pair) for pair in zip(teams, meeting, strict=True))
-    return Machine(rate, wide, teams, meeting, scaling, exchange)
+    return Machine(rate, wide, teams, meeting, scaling, exchange, min(used, default=1.0) > _QUIET)
 
 
 class _Products:
@@ -190,8 +194,11 @@ def _first_wide(dtype: np.dtype[Any]) -> int:
     return wide
 
 
-def _scaling(dtype: np.dtype[Any], members: int) -> float:
-    """Return how many times as much a team computes as one thread, when both compute products of their own."""
+def _scaling(dtype: np.dtype[Any], members: int) -> tuple[float, float]:
+    """Return how many times as much a team computes as one thread, and what share of its time it had the cores.
+
+    Each thread computes products of its own.
+    """
     products = [_Products(dtype, 128, 128) for _ in range(members)]
     barrier = threading.Barrier(members)
 
@@ -208,15 +215,16 @@ def _scaling(dtype: np.dtype[Any], members: int) -> float:
     alone = min(work(0, True) for _ in range(5))
     rounds = []
     for _ in range(5):
-        times = [0.0] * members
+        times, used = [0.0] * members, time.process_time()
 
         def member(t: int, times: list[float] = times) -> int:
             times[t] = work(t)
             return 0
 
         run_team(member, members, meeting_place())
-        rounds.append(max(times))
-    return members * alone / min(rounds)
+        rounds.append((max(times), time.process_time() - used))
+    shortest, used = min(rounds)
+    return members * alone / shortest, used / (members * shortest)
 
 
 def _meeting(members: int) -> float:
@@ -259,7 +267,8 @@ def machine(most: int) -> Machine:
         return _parse(path.read_text())
     except (OSError, ValueError, TypeError, KeyError):
         found = measure(most)
-        _store(path, found)
+        if found.quiet:
+            _store(path, found)  # else the next process measures again
         return found
 
 
@@ -302,7 +311,7 @@ def _store(path: Path, found: Machine) -> None:
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".tmp")
         with os.fdopen(handle, "w") as file:
-            json.dump(asdict(found), file, indent=1)
+            json.dump({name: value for name, value in asdict(found).items() if name != "quiet"}, file, indent=1)
         os.replace(temporary, path)
     except OSError:
         pass  # it is measured again next time

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +127,18 @@ def test_a_damaged_file_is_measured_anew(stored: list[int], text: str) -> None:
     machine.cache_clear()
     assert machine(2) == KNOWN
     assert stored == [2, 2]
-    assert json.loads(path.read_text()) == json.loads(json.dumps(asdict(KNOWN)))
+    stored = {name: value for name, value in asdict(KNOWN).items() if name != "quiet"}
+    assert json.loads(path.read_text()) == json.loads(json.dumps(stored))
+
+
+def test_a_disturbed_measurement_is_not_kept(stored: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    noisy = replace(KNOWN, quiet=False)
+    monkeypatch.setattr(machine_module, "measure", lambda most: stored.append(most) or noisy)
+    for _ in range(2):
+        assert machine(2) == noisy
+        machine.cache_clear()
+    assert stored == [2, 2]
+    assert list(folder().glob("machine-*.json")) == []
 
 
 def test_a_blas_of_another_kind_is_another_machine(stored: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
