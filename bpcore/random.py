@@ -41,7 +41,9 @@ from __future__ import annotations
 
 import operator
 import threading
+from collections.abc import Callable
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -255,7 +257,10 @@ def random_bits(
 def _wide_words(n: int, seed: int, purpose: int, step: int, layer: int, offset: int) -> NDArray[np.uint64]:
     """64-bit words offset, ..., offset + n - 1: word i is (32-bit word 2i+1) << 32 | (32-bit word 2i)."""
     n, offset = _integer("n", n, 49), _integer("offset", offset, 49)
-    bits = random_bits(2 * n, seed=seed, purpose=purpose, step=step, layer=layer, offset=2 * offset)
+    return _join(random_bits(2 * n, seed=seed, purpose=purpose, step=step, layer=layer, offset=2 * offset))
+
+
+def _join(bits: NDArray[np.uint32]) -> NDArray[np.uint64]:
     little_endian = bits.astype("<u4", copy=False).view("<u8")
     return little_endian.astype(np.uint64, copy=False)
 
@@ -338,7 +343,14 @@ def normal(n: int, *, seed: int, purpose: int, step: int = 0, layer: int = 0, of
     return pairs.reshape(-1)[start : start + n].copy()
 
 
-def permutation(n: int, seed: int, epoch: int = 0, *, purpose: int = Purpose.SHUFFLE) -> NDArray[np.int64]:
+def permutation(
+    n: int,
+    seed: int,
+    epoch: int = 0,
+    *,
+    purpose: int = Purpose.SHUFFLE,
+    draw: Callable[..., Any] | None = None,
+) -> NDArray[np.int64]:
     """Return a random order of 0, ..., n - 1: the stable argsort of 64-bit random keys.
 
     Parameters
@@ -351,6 +363,9 @@ def permutation(n: int, seed: int, epoch: int = 0, *, purpose: int = Purpose.SHU
         A new epoch gives a new order. It is the `step` of :func:`random_bits`; the layer is 0.
     purpose : Purpose or int, default Purpose.SHUFFLE
         Use ``Purpose.SPLIT`` to divide data independently of the shuffles.
+    draw : callable, optional
+        Another way to the same bits, such as :meth:`bpcore.backends.contract.Backend.random_bits` of a backend on the
+        CPU: ``draw(out, seed=, purpose=, step=)`` fills a uint32 array.
 
     Returns
     -------
@@ -367,5 +382,15 @@ def permutation(n: int, seed: int, epoch: int = 0, *, purpose: int = Purpose.SHU
     >>> sorted(permutation(5, seed=0, epoch=3).tolist())
     [0, 1, 2, 3, 4]
     """
-    keys = _wide_words(n, seed, purpose, epoch, 0, 0)
-    return np.argsort(keys, kind="stable").astype(np.int64, copy=False)
+    if draw is None:
+        keys = _wide_words(n, seed, purpose, epoch, 0, 0)
+    else:
+        words = np.empty(2 * _integer("n", n, 49), np.uint32)
+        draw(words, seed=seed, purpose=purpose, step=epoch)
+        keys = _join(words)
+    order = np.argsort(keys)
+    ranked = keys[order]
+    if (ranked[1:] == ranked[:-1]).any():
+        # only equal keys make a stable sort, which takes five times as long, another one
+        order = np.argsort(keys, kind="stable")
+    return order.astype(np.int64, copy=False)

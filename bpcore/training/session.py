@@ -79,6 +79,7 @@ class Session:
         per_epoch = -(-m // B)
         limit = self.rule.step_limit()
         total = int(min(epochs * per_epoch, limit))
+        draw = trainer.be.random_bits if trainer.be.device == "cpu" else None
         limited = trainer.thread_limit(validates=self.validation is not None)
         with Interrupt() as interrupt, ProgressBar(total, verbose) as bar, limited:
             reason: str | None = None
@@ -95,7 +96,9 @@ class Session:
             for callback in self.callbacks:
                 callback.on_start(trainer.net)
             for epoch in range(epochs):
-                order = np.arange(m) if shuffle_seed is None else permutation(m, seed=shuffle_seed, epoch=epoch)
+                order = np.arange(m)
+                if shuffle_seed is not None:
+                    order = permutation(m, seed=shuffle_seed, epoch=epoch, draw=draw)
                 whole = m // B * B
                 pieces = [order[:whole].reshape(-1, B), order[whole:].reshape(1, -1)]
                 parts = []

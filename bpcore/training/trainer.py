@@ -54,6 +54,7 @@ class StepRecords:
     """
 
     def __init__(self, table: NDArray[np.float64]) -> None:
+        self._table = table
         self.loss, self.hits, self.weight = table
 
     @classmethod
@@ -61,7 +62,7 @@ class StepRecords:
         """Put the records of successive stretches together."""
         if not parts:
             return cls(np.empty((3, 0)))
-        return cls(np.concatenate([np.stack([part.loss, part.hits, part.weight]) for part in parts], axis=1))
+        return parts[0] if len(parts) == 1 else cls(np.concatenate([part._table for part in parts], axis=1))
 
     def __len__(self) -> int:
         return len(self.loss)
@@ -328,9 +329,9 @@ class Trainer:
         be, state, first = self.be, self.state, self.state.step
         schedule = self.rule.schedule
         etas = [schedule.at(step, state.epoch, state.schedule) for step in range(first, first + len(rows))]
-        if self._device_sums.shape[1] != len(rows):
+        if self._device_sums.shape[1] < len(rows):
             self._device_sums = be.empty((3, len(rows)), np.float64)
-        sums = be.fill(self._device_sums, 0.0)
+        sums = be.fill(self._device_sums[:, : len(rows)], 0.0)
         index = be.asarray(rows)
         self._plan.run(problem, index, state, etas, sums)
         table = np.array(be.to_numpy(sums))

@@ -281,9 +281,12 @@ def _file_name(most: int) -> str:
 
 def _parse(text: str) -> Machine:
     stored = json.loads(text)
-    teams = [tuple(float(value) for value in stored[name]) for name in ("meeting", "scaling", "exchange")]
-    found = Machine(float(stored["rate"]), int(stored["wide"]), tuple(int(n) for n in stored["threads"]), *teams)
-    if not (found.rate > 0 and {len(found.threads)} == {len(figures) for figures in teams}):
+    meeting, scaling, exchange = (
+        tuple(float(value) for value in stored[name]) for name in ("meeting", "scaling", "exchange")
+    )
+    threads = tuple(int(n) for n in stored["threads"])
+    found = Machine(float(stored["rate"]), int(stored["wide"]), threads, meeting, scaling, exchange)
+    if not (found.rate > 0 and len(threads) == len(meeting) == len(scaling) == len(exchange)):
         raise ValueError("these are no figures of a machine")
     return found
 

@@ -46,7 +46,7 @@ WIDE_ROW = 256
 """Reading down a column of a matrix with long rows meets the same few lines of the cache."""
 
 _six, _four, _two, _one = (tile(rows) for rows in (ROWS, 4, 2, 1))
-_twelve_narrow, _six_narrow, _two_narrow, _one_narrow = (narrow(rows) for rows in (12, 6, 2, 1))
+_eight_narrow, _four_narrow, _two_narrow, _one_narrow = (narrow(rows) for rows in (8, 4, 2, 1))
 _strip16, _strip8, _strip4, _strip2, _strip1 = (strip(vectors) for vectors in (16, 8, 4, 2, 1))
 
 
@@ -262,12 +262,12 @@ def _narrow(A, a, a_row, a_term, B, b, b_term, b_column, C, c, D, d, m, k, n, w,
         i = 0
         while i < m:
             u, v, z = x + i * a_row, c + i * n, at + i * d_row
-            if m - i >= 12:
-                _twelve_narrow(A, u, a_row, a_term, panel, y, step, C, v, n, old, z, d_row, n, terms, add)
-                i += 12
-            elif m - i >= 6:
-                _six_narrow(A, u, a_row, a_term, panel, y, step, C, v, n, old, z, d_row, n, terms, add)
-                i += 6
+            if m - i >= 8:
+                _eight_narrow(A, u, a_row, a_term, panel, y, step, C, v, n, old, z, d_row, n, terms, add)
+                i += 8
+            elif m - i >= 4:
+                _four_narrow(A, u, a_row, a_term, panel, y, step, C, v, n, old, z, d_row, n, terms, add)
+                i += 4
             elif m - i >= 2:
                 _two_narrow(A, u, a_row, a_term, panel, y, step, C, v, n, old, z, d_row, n, terms, add)
                 i += 2

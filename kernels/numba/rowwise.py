@@ -32,6 +32,9 @@ __all__ = [
 ROWS = 2048
 """Elements of whole rows that softmax works on at a time: 16 KiB of float64 stay in the first-level cache."""
 
+SHORT = 64
+"""Rows with fewer columns are not worth a vector loop that cannot stop early."""
+
 SUMS = 256
 """Columns summed at a time by ``column_sums``: 2 KiB of float64, far inside the first-level cache."""
 
@@ -128,15 +131,22 @@ def column_sums(A, sums, out):
         width = min(SUMS, n - start)
         for j in range(width):
             sums[j] = 0.0
+        end = start + width
         # four rows at a time: the accumulators are read and written a quarter as often
         for i in range(0, m - 3, 4):
+            first, second, third, fourth = (
+                A[i, start:end],
+                A[i + 1, start:end],
+                A[i + 2, start:end],
+                A[i + 3, start:end],
+            )
             for j in range(width):
-                k = start + j
-                above = np.float64(A[i, k]) + np.float64(A[i + 1, k])
-                sums[j] += above + (np.float64(A[i + 2, k]) + np.float64(A[i + 3, k]))
+                above = np.float64(first[j]) + np.float64(second[j])
+                sums[j] += above + (np.float64(third[j]) + np.float64(fourth[j]))
         for i in range(m - m % 4, m):
+            row = A[i, start:end]
             for j in range(width):
-                sums[j] += np.float64(A[i, start + j])
+                sums[j] += np.float64(row[j])
         for j in range(width):
             out[start + j] = sums[j]
 
@@ -189,15 +199,24 @@ def row_hits(H, labels, threshold, out):
     """1 where the predicted class is the label, else 0; see :meth:`bpcore.backends.contract.Backend.row_hits`."""
     m, n = H.shape
     for i in range(m):
-        best = H[i, 0]
-        guess = np.int64(0)
-        valid = best == best
-        for j in range(1, n):
-            h = H[i, j]
-            valid = valid and h == h
-            if h > best:
-                best = h
-                guess = j
-        if n == 1 and best > threshold:
-            guess = 1
-        out[i] = 1.0 if valid and guess == labels[i] else 0.0
+        label, hit = labels[i], False
+        if n < SHORT:
+            best, guess = H[i, 0], 0
+            hit = best == best
+            for j in range(1, n):
+                h = H[i, j]
+                hit = hit and h == h
+                if h > best:
+                    best, guess = h, j
+            if n == 1 and best > threshold:
+                guess = 1
+            hit = hit and guess == label
+        elif 0 <= label < n:
+            # the first largest: above all before it, and at least as large as all behind it; NaN is neither
+            row, best = H[i], H[i, label]
+            hit = best == best
+            for j in range(label):
+                hit &= row[j] < best
+            for j in range(label + 1, n):
+                hit &= row[j] <= best
+        out[i] = 1.0 if hit else 0.0
