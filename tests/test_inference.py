@@ -272,6 +272,19 @@ def test_nothing_is_allocated_with_out(m: int, rng: np.random.Generator) -> None
         nrt.memsys_disable_stats()
 
 
+def test_a_small_block_is_not_used_for_many_samples() -> None:
+    """Memory that was made for one sample would take many through the layers one by one."""
+    pytest.importorskip("numba")
+    net = bp.MLP((4, 9, 3), seed=1, backend="numba")
+    blocks = []
+    for m in (1, 1000, 1):
+        net.predict(np.ones((m, 4), np.float32))
+        (infer,) = net._inferences.values()
+        assert isinstance(infer, inference.CompiledInference)
+        blocks.append([block for block, *_ in infer._idle])
+    assert blocks == [[1], [1000], [1000]]
+
+
 SCRIPT = """
 import sys
 import numpy as np, bpcore as bp

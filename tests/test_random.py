@@ -233,6 +233,13 @@ def test_permutation_is_one(n):
     assert sorted(permutation(n, 0, 1).tolist()) == list(range(n))
 
 
+def test_permutation_by_the_bits_of_a_backend(cpu_backend):
+    for n in (0, 1, 5, 1000):
+        order = permutation(n, seed=3, epoch=2, draw=cpu_backend.random_bits)
+        assert order.dtype == np.int64
+        assert order.tolist() == permutation(n, seed=3, epoch=2).tolist()
+
+
 def test_permutations_are_uniform_and_differ_by_epoch_and_purpose():
     firsts = np.array([permutation(10, 0, epoch)[0] for epoch in range(2000)])
     assert stats.chisquare(np.bincount(firsts, minlength=10)).pvalue > 0.001

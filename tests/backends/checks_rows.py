@@ -211,6 +211,13 @@ def check_row_hits_edges(be: Any, dtype: Any, rng: np.random.Generator) -> None:
     expected = np.array([1, 1, 0, 0, 0, 1, 1, 0.0])
     call = lambda H, out: be.row_hits(H, be.asarray(labels), 0.5, out)  # noqa: E731
     judge(be, call, {"H": H}, ((8,), dtype), expected, exact=True)
+    # rows long enough for another way of looking at them
+    wide = np.concatenate([H, np.full((8, 90), -inf, dtype)], axis=1)
+    judge(be, call, {"H": wide}, ((8,), dtype), expected, exact=True)
+    # labels that are no column
+    labels = np.array([-1, 3, 99, -3, 1000, -1, 93, 3])
+    for either in (H, wide):
+        judge(be, call, {"H": either}, ((8,), dtype), np.zeros(8), exact=True)
     column = np.array([[0.5], [0.75], [0.25], [nan], [nan], [inf], [-inf], [0.75]], dtype)
     labels = np.array([0, 1, 0, 0, 1, 1, 0, 0])
     expected = np.array([1, 1, 1, 0, 0, 1, 1, 0.0])

@@ -74,6 +74,13 @@ def test_products(orientation: str, m: int, dtype: Any, rng: np.random.Generator
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_products_of_wide_layers(orientation: str, dtype: Any, rng: np.random.Generator) -> None:
+    """Blocks of A are copied there."""
+    for m, k in ((1, 300), (5, 129), (13, 130), (250, 300)):
+        check(orientation, m, k, products.WIDE + 5, dtype, rng)
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
 def test_products_by_blas(orientation: str, dtype: Any, rng: np.random.Generator) -> None:
     address = products.gemm_address(dtype)
     assert address != 0
@@ -110,6 +117,51 @@ def test_not_a_number_and_infinity_reach_the_result(dtype: Any) -> None:
         assert np.isnan(found[0]).all()
         assert np.isinf(found[1:, 0]).all()
         assert (found[1:, 1:] == 8).all()
+
+
+GUARDED = """
+import ctypes, mmap
+import numpy as np
+from bpcore.kernels.numba import products, vectors
+
+PAGE = mmap.PAGESIZE
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Guarded:
+    '''A matrix whose last number is the last of a page; the next page may not be touched.'''
+
+    def __init__(self, size, dtype):
+        room = -(-size * dtype.itemsize // PAGE) * PAGE
+        self.memory = mmap.mmap(-1, room + PAGE)
+        address = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
+        assert libc.mprotect(ctypes.c_void_p(address + room), PAGE, 0) == 0, ctypes.get_errno()
+        whole = np.frombuffer(self.memory, dtype, room // dtype.itemsize)
+        self.flat = whole[whole.size - size :]
+        self.flat[:] = 1
+
+
+for dtype in (np.dtype(np.float32), np.dtype(np.float64)):
+    w = vectors.width(dtype.itemsize)
+    scratch = Guarded(products.scratch_size(dtype.itemsize), dtype)
+    bias = {n: Guarded(n, dtype) for n in (1, 2, 7, 9, 15, 17, 33, 150, 700)}
+    for m in (1, 2, 5, 6, 13, 17):
+        for k in (1, 3, 9, 17, 65, 130, 260):
+            for n in bias:
+                A, B, C = (Guarded(size, dtype) for size in (m * k, k * n, m * n))
+                for a, b in (((k, 1), (n, 1)), ((k, 1), (1, k)), ((1, m), (n, 1))):
+                    C.flat[:] = 0
+                    places = (A.flat, 0, *a, B.flat, 0, *b, C.flat, 0, bias[n].flat, 0)
+                    products.multiply[dtype](*places, m, k, n, w, scratch.flat, 0)
+                    assert (C.flat == k + 1).all(), (m, k, n)
+print("done")
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pages are protected through POSIX")
+def test_nothing_beyond_a_matrix_is_touched() -> None:
+    done = subprocess.run([sys.executable, "-c", GUARDED], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
 
 
 SCRIPT = """

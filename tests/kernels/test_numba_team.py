@@ -127,13 +127,18 @@ def test_a_damaged_file_is_measured_anew(stored: list[int], text: str) -> None:
     machine.cache_clear()
     assert machine(2) == KNOWN
     assert stored == [2, 2]
-    stored = {name: value for name, value in asdict(KNOWN).items() if name != "quiet"}
-    assert json.loads(path.read_text()) == json.loads(json.dumps(stored))
+    figures = {name: value for name, value in asdict(KNOWN).items() if name != "quiet"}
+    assert json.loads(path.read_text()) == json.loads(json.dumps(figures))
 
 
 def test_a_disturbed_measurement_is_not_kept(stored: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     noisy = replace(KNOWN, quiet=False)
-    monkeypatch.setattr(machine_module, "measure", lambda most: stored.append(most) or noisy)
+
+    def measure(most: int) -> Machine:
+        stored.append(most)
+        return noisy
+
+    monkeypatch.setattr(machine_module, "measure", measure)
     for _ in range(2):
         assert machine(2) == noisy
         machine.cache_clear()
