@@ -65,16 +65,19 @@ def facts() -> dict[str, Any]:
     import scipy.linalg.cython_blas  # noqa: F401  (compiled loops call it: it is to be among the libraries below)
 
     from bpcore.backends.diagnosis import blas_libraries, gpus
+    from bpcore.blas_limit import blas_limit
     from bpcore.cores import usable_cores
 
     described = describe()
     kept = ("library", "version", "core_type", "threads")
+    with blas_limit(threads()):  # as it is while they run; they have ended by now
+        libraries = blas_libraries()
     return {
         "cpu_model": described.pop("cpu"),
         **described,
         "usable_cores": usable_cores(),
         "threads": threads(),
-        "blas": [{name: library[name] for name in kept} for library in blas_libraries()],
+        "blas": [{name: library[name] for name in kept} for library in libraries],
         "gpus": gpus(),
         "versions": _versions(),
     }

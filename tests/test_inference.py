@@ -87,7 +87,7 @@ def team(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         pytest.skip("nothing is compiled")
     from bpcore.kernels.numba import machine, team
 
-    known = machine.Machine(1e6, 30 * 40, (2, 3), (0.0, 0.0), (2.0, 3.0), (0.0, 0.0))
+    known = machine.Machine(1e6, 30 * 40, (2, 3), (0.0, 0.0), (2.0, 3.0))
     monkeypatch.setattr(machine, "machine", lambda most: known)
     monkeypatch.setattr(machine, "_LEAST_WIDE", 1)
     monkeypatch.setattr(inference, "LEAST_FLOPS", 0)

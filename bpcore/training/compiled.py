@@ -35,8 +35,9 @@ cache; and how many samples these are at least, for the sake of the products."""
 SHARE, WIDE_SHARE = 2**16, 2**21
 """Bytes of the gradient that are computed before they are used for the update: with the parameters and the state of
 the rule they stay in the second-level cache, or, for the products of BLAS, which like larger ones, in the third."""
-LEAST_FLOPS = 500_000
-"""A step with fewer operations is over before two meetings have paid."""
+LEAST_FLOPS = 2_000_000
+"""A step with fewer operations takes about ten microseconds: a team gains little there, and loses much when its cores
+share no cache or others use them too."""
 LEAST_ROWS = 96
 """Rows of dW below which preparing a product takes longer than reading the gradient once more."""
 

@@ -5,7 +5,6 @@
 ``wide``        number of weights of a layer from which BLAS multiplies faster (0: at no size that was measured)
 ``meeting``     seconds that a meeting of 2, 4, ... threads takes
 ``scaling``     how many times faster 2, 4, ... threads compute than one
-``exchange``    seconds that a byte takes from the cache of the core that wrote it to another core
 ==============  ==============================================================================================
 
 Each figure is the best of several: what disturbs a measurement makes it longer.
@@ -44,14 +43,12 @@ __all__ = ["Machine", "blas_addresses", "machine", "measure"]
 _WIDTHS = (128, 256, 512, 1024)
 _LEAST_WIDE = _WIDTHS[0] ** 2
 """Number of weights below which BLAS is not asked."""
-_GAIN = 0.8
+_GAIN = 0.9
 """A team is enlarged when that leaves less than this part of the time."""
 _QUIET = 0.8
 """Share of the time that the threads of a team must have had the cores, for the figures to be kept."""
 _SAMPLES = 96
 _MEETINGS = 200
-_PART = 16384
-"""Numbers that a thread hands on: 64 KiB, in the second-level cache."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,7 @@ class Machine:
     """Figures of this machine, for float32; see the table above.
 
     ``quiet`` says that nobody else used the cores while it was measured.
-    ``meeting``, ``scaling`` and ``exchange`` have one entry for each number of threads in ``threads``.
+    ``meeting`` and ``scaling`` have one entry for each number of threads in ``threads``.
     """
 
     rate: float
@@ -67,7 +64,6 @@ class Machine:
     threads: tuple[int, ...] = ()
     meeting: tuple[float, ...] = ()
     scaling: tuple[float, ...] = ()
-    exchange: tuple[float, ...] = ()
     quiet: bool = True
 
     def best_team(self, seconds: float, most: int, besides: Callable[[int], float]) -> tuple[int, str]:
@@ -85,8 +81,8 @@ class Machine:
         Returns
         -------
         threads : int
-            The number; a larger team must promise a fifth less time than a smaller one: the model is no better than
-            that, and a team loses more when others use the cores too.
+            The number; a larger team must promise a tenth less time than a smaller one, because the model is no better
+            than that.
         why : str
             The times that were expected.
         """
@@ -111,26 +107,6 @@ def _meetings(place, members, offer, rounds, done):
     done[0] = 1.0
 
 
-@Kernel("int64 1!", "int64", "int64", "int64", "int64", "T1!", "float64 1!")
-def _exchanges(place, members, offer, rounds, t, data, done):
-    """Write a part, read those of the others, again and again; ``data`` is of float32, a part of _PART numbers."""
-    total = 0.0
-    for r in range(rounds):
-        own = data[t * _PART : (t + 1) * _PART]
-        for i in range(_PART):
-            own[i] = r + i
-        if not meet(place, members, offer):
-            return
-        for other in range(1, members):
-            at = (t + other) % members * _PART
-            part = data[at : at + _PART]
-            for i in range(0, _PART, 16):  # once in each line of the cache
-                total += part[i]
-        if not meet(place, members, offer):
-            return
-    done[0] = total
-
-
 def measure(most: int) -> Machine:
     """Measure this machine; takes about half a second.
 
@@ -147,8 +123,7 @@ def measure(most: int) -> Machine:
         rate = single.flops / _best(single.run)
         scaling, used = zip(*(_scaling(dtype, members) for members in teams), strict=True) if teams else ((), ())
     meeting = tuple(_meeting(members) for members in teams)
-    exchange = tuple(_exchange(*pair) for pair in zip(teams, meeting, strict=True))
-    return Machine(rate, wide, teams, meeting, scaling, exchange, min(used, default=1.0) > _QUIET)
+    return Machine(rate, wide, teams, meeting, scaling, min(used, default=1.0) > _QUIET)
 
 
 class _Products:
@@ -239,23 +214,6 @@ def _meeting(members: int) -> float:
     return max(_best(lambda: run_team(member, members, place)) - start, 0.0) / _MEETINGS
 
 
-def _exchange(members: int, meeting: float) -> float:
-    """Return how long a byte takes from one core to another, in seconds."""
-    kernel, place, offer = _exchanges[np.dtype(np.float32)], meeting_place(), yield_address()
-    data, rounds = np.zeros(members * _PART, np.float32), 50
-
-    def seconds(team: int) -> float:
-        def member(t: int) -> int:
-            kernel(place, team, offer, rounds, t, data, np.zeros(1))
-            return 0
-
-        start = _best(lambda: run_team(lambda t: 0, team, place))
-        return max(_best(lambda: run_team(member, team, place)) - start, 0.0) / rounds
-
-    spent = seconds(members) - seconds(1) - 2 * meeting
-    return max(spent, 0.0) / ((members - 1) * _PART * 4)
-
-
 # -------------------------------------------------------------------------------- kept in the cache folder
 
 
@@ -281,12 +239,10 @@ def _file_name(most: int) -> str:
 
 def _parse(text: str) -> Machine:
     stored = json.loads(text)
-    meeting, scaling, exchange = (
-        tuple(float(value) for value in stored[name]) for name in ("meeting", "scaling", "exchange")
-    )
+    meeting, scaling = (tuple(float(value) for value in stored[name]) for name in ("meeting", "scaling"))
     threads = tuple(int(n) for n in stored["threads"])
-    found = Machine(float(stored["rate"]), int(stored["wide"]), threads, meeting, scaling, exchange)
-    if not (found.rate > 0 and len(threads) == len(meeting) == len(scaling) == len(exchange)):
+    found = Machine(float(stored["rate"]), int(stored["wide"]), threads, meeting, scaling)
+    if not (found.rate > 0 and len(threads) == len(meeting) == len(scaling)):
         raise ValueError("these are no figures of a machine")
     return found
 

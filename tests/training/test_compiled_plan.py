@@ -214,7 +214,7 @@ def test_random_widths(widths, batch_size, threads, shape):
 def test_layers_that_blas_multiplies(monkeypatch, dtype, threads):
     from bpcore.kernels.numba import machine
 
-    known = machine.Machine(1e11, 30, (2,), (0.0,), (2.0,), (0.0,))
+    known = machine.Machine(1e11, 30, (2,), (0.0,), (2.0,))
     monkeypatch.setattr(machine, "machine", lambda most: known)
     monkeypatch.setattr(machine, "_LEAST_WIDE", 1)
     case = Case(POOL[1], dtype, threads=threads)
