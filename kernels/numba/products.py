@@ -26,7 +26,7 @@ from numba.extending import get_cython_function_address, intrinsic
 from numpy.lib.stride_tricks import as_strided
 
 from bpcore.kernels.numba.cache import Kernel, inner
-from bpcore.kernels.numba.vectors import dots, move, narrow, strip, tile, transpose, width
+from bpcore.kernels.numba.vectors import dots, move, narrow, prefetch, strip, tile, transpose, width
 
 __all__ = ["gemm_address", "kernel", "multiply", "reference", "scratch_size"]
 
@@ -81,6 +81,9 @@ def _pack(B, b, b_term, b_column, k, columns, panel, w):
     second = columns - w
     if b_column == 1:
         for p in range(k):
+            # the panel after this one: its rows are far apart, and only we know that it comes next
+            prefetch(B, b + p * b_term + 2 * w)
+            prefetch(B, b + p * b_term + 3 * w)
             move(B, b + p * b_term, panel, p * 2 * w)
             move(B, b + p * b_term + second, panel, p * 2 * w + w)
     else:
