@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +10,7 @@ import typer
 
 from bpcore.cli.inputs import parse_names
 from bpcore.cli.reporting import facts_table, out, print_json, rows_table
+from bpcore.cores import usable_cores
 from bpcore.errors import ConfigurationError, unknown
 
 if TYPE_CHECKING:
@@ -157,8 +157,7 @@ def _split(names: str | None) -> list[str] | None:
 
 
 def _cores() -> int:
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(available, MAX_PROCESSES)
+    return min(usable_cores(), MAX_PROCESSES)
 
 
 def _functions(names: Sequence[str]) -> str:

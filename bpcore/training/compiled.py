@@ -17,6 +17,7 @@ from bpcore.cores import usable_threads
 from bpcore.errors import ConfigurationError
 from bpcore.functions.activations import Activation
 from bpcore.functions.program import Program
+from bpcore.inference import BLOCK, LEAST_BLOCK
 from bpcore.layout import ALIGNMENT
 from bpcore.network import MLP
 from bpcore.problem import Problem
@@ -29,9 +30,6 @@ from bpcore.typing import Array
 __all__ = ["CompiledPlan"]
 
 
-BLOCK, LEAST_BLOCK = 2**18, 240
-"""Bytes of Z, H and Delta of the samples that go through the layers at once, so that they stay in the second-level
-cache; and how many samples these are at least, for the sake of the products."""
 SHARE, WIDE_SHARE = 2**16, 2**21
 """Bytes of the gradient that are computed before they are used for the update: with the parameters and the state of
 the rule they stay in the second-level cache, or, for the products of BLAS, which like larger ones, in the third."""
