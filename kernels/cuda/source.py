@@ -33,7 +33,16 @@ from bpcore.functions.expression import OPERATIONS, Call, Expr, Num, Var
 from bpcore.functions.printing import to_c
 from bpcore.functions.program import Program
 
-__all__ = ["KINDS", "UNITS", "ElementwiseKernel", "print_elementwise", "translation_unit", "unit_source"]
+__all__ = [
+    "KINDS",
+    "UNITS",
+    "ElementwiseKernel",
+    "Point",
+    "print_elementwise",
+    "print_point",
+    "translation_unit",
+    "unit_source",
+]
 
 KINDS = ("scalar", "one", "full", "row", "column")
 
@@ -118,6 +127,74 @@ class ElementwiseKernel:
         return translation_unit(dtype, ("scalar", "memory"), self.text)
 
 
+@dataclass(frozen=True)
+class Point:
+    """A program as a C++ function of one element.
+
+    Attributes
+    ----------
+    name, text : str
+        Name of the function and its source. It takes values ``T`` for the arrays and the numbers, then a reference
+        ``T&`` for every output.
+    arrays : tuple of str
+        Program inputs that differ from element to element, in order.
+    numbers : tuple of str
+        Names of values that are the same for all elements: program inputs or names assigned by `host`.
+    host : Program or None
+        What to compute on the host, in float64, from the inputs that are numbers.
+    """
+
+    name: str
+    text: str
+    arrays: tuple[str, ...]
+    numbers: tuple[str, ...]
+    host: Program | None
+
+
+def print_point(program: Program, scalars: Iterable[str] = (), *, name: str | None = None) -> Point:
+    """Print a program as a function of one element.
+
+    Parameters
+    ----------
+    program : Program
+        What to compute.
+    scalars : iterable of str
+        Those of its inputs that are the same for all elements.
+    name : str, optional
+        Name of the function; by default one made from the program's key.
+
+    Returns
+    -------
+    Point
+        The function.
+
+    Examples
+    --------
+    >>> point = print_point(Program("theta = theta - eta*(1 - mu)*g"), ("eta", "mu"), name="step")
+    >>> print(point.text)
+    DEVICE void step(T v_theta, T v_g, T v_host0, T& r_0) {
+        v_theta = v_theta - v_host0 * v_g;
+        r_0 = v_theta;
+    }
+    <BLANKLINE>
+    >>> str(point.host)
+    'host0 = eta * (1 - mu)'
+    """
+    fixed = set(scalars) & set(program.inputs)
+    lines, host = _split(program, fixed)
+    read = {name for _, expr in lines for name in _variables(expr)}
+    arrays = tuple(x for x in program.inputs if x not in fixed)
+    numbers = tuple(x for x in program.inputs if x in fixed and x in read) + tuple(x for x, _ in host if x in read)
+    name = name or f"point_{program.key}"
+    return Point(
+        name=name,
+        text=_print_point(name, lines, arrays, numbers, program.outputs),
+        arrays=arrays,
+        numbers=numbers,
+        host=Program(dict(host), name=f"{program.name}, scalars") if host else None,
+    )
+
+
 def print_elementwise(program: Program, kinds: Mapping[str, str]) -> ElementwiseKernel:
     """Print the kernel of a program.
 
@@ -141,25 +218,20 @@ def print_elementwise(program: Program, kinds: Mapping[str, str]) -> Elementwise
     (('theta', 'g'), ('host0',), 'host0 = eta * (1 - mu)')
     """
     kinds = {name: kinds[name] for name in program.inputs}
-    lines, host = _split(program, {name for name, kind in kinds.items() if kind == "scalar"})
-    read = {name for _, expr in lines for name in _variables(expr)}
-    arrays = tuple(name for name, kind in kinds.items() if kind != "scalar")
-    host_names = tuple(name for name, _ in host if name in read)
-    numbers = tuple(name for name, kind in kinds.items() if kind == "scalar" and name in read) + host_names
     digest = hashlib.sha256(f"{program.key} {sorted(kinds.items())}".encode()).hexdigest()[:16]
     word = re.sub(r"[^A-Za-z0-9]+", "_", program.name).strip("_").lower()
     name = f"formula_{word}_{digest}" if word else f"formula_{digest}"
+    point = print_point(program, [x for x, kind in kinds.items() if kind == "scalar"], name=f"{name}_point")
     flat = all(kind not in ("row", "column") for kind in kinds.values())
-    point = _print_point(name, lines, arrays, numbers, program.outputs)
     grid = _print_flat if flat else _print_rows
-    text = point + grid(name, {array: kinds[array] for array in arrays}, numbers, program.outputs)
+    text = point.text + grid(name, {array: kinds[array] for array in point.arrays}, point.numbers, program.outputs)
     return ElementwiseKernel(
         name=name,
         text=f"// {program.name}: {program}\n{text}",
         flat=flat,
-        arrays=arrays,
-        numbers=numbers,
-        host=Program(dict(host), name=f"{program.name}, scalars") if host else None,
+        arrays=point.arrays,
+        numbers=point.numbers,
+        host=point.host,
     )
 
 
@@ -234,7 +306,7 @@ def _print_point(
         body.append(f"    {'' if target in declared else 'T '}v_{target} = {to_c(expr)};")
         declared.add(target)
     body += [f"    r_{k} = v_{output};" for k, output in enumerate(outputs)]
-    return f"DEVICE void {name}_point({', '.join(parameters)}) {{\n" + "\n".join(body) + "\n}\n"
+    return f"DEVICE void {name}({', '.join(parameters)}) {{\n" + "\n".join(body) + "\n}\n"
 
 
 def _parameters(arrays: Mapping[str, str], numbers: tuple[str, ...], outputs: tuple[str, ...], sizes: str) -> str:
