@@ -21,9 +21,9 @@ from bpcore.inference import BLOCK, LEAST_BLOCK
 from bpcore.layout import ALIGNMENT
 from bpcore.network import MLP
 from bpcore.problem import Problem
-from bpcore.training.reference import ReferencePlan, Watch
+from bpcore.training.fast_plan import FastPlan
 from bpcore.training.spec import StepSpec
-from bpcore.training.state import Snapshot, TrainingState
+from bpcore.training.state import TrainingState
 from bpcore.training.teamwork import best_team, keeps_weights_apart, step_flops
 from bpcore.typing import Array
 
@@ -40,7 +40,7 @@ LEAST_ROWS = 96
 """Rows of dW below which preparing a product takes longer than reading the gradient once more."""
 
 
-class CompiledPlan:
+class CompiledPlan(FastPlan):
     """Runs of steps of one network under one StepSpec, each in one compiled call.
 
     Parameters
@@ -64,7 +64,6 @@ class CompiledPlan:
     """
 
     name = "compiled"
-    threads: int | None
 
     def __init__(self, spec: StepSpec, net: MLP, be: Backend, seed: int, threads: int | None = None) -> None:
         reason = self.supports(spec)
@@ -74,11 +73,10 @@ class CompiledPlan:
         from bpcore.kernels.numba.calls import addresses
         from bpcore.kernels.numba.products import scratch_size
 
-        self.spec, self.net, self.be, self.seed = spec, net, be, seed
+        super().__init__(spec, net, be, seed)
         m, sizes, dtype, rule = spec.batch_size, spec.sizes, spec.dtype, spec.rule
         T, self.why = _choose_threads(spec, threads)
         self._team = self.threads = T
-        self._grad = self._gradient = be.zeros(net.layout.size, dtype)
         self._table, self._kept, length = _table(spec, net)
         self.uses_blas = bool(self._table[:, epoch.COLUMNS.index("blas")].any())
         self._width = vectors.width(dtype.itemsize)
@@ -117,7 +115,6 @@ class CompiledPlan:
         self._pieces = _pieces(spec)
         self._functions = addresses(self._pieces)
         self._run = epoch.compile_run(dtype)
-        self._reference: ReferencePlan | None = None
 
     @staticmethod
     def supports(spec: StepSpec) -> str | None:
@@ -129,46 +126,21 @@ class CompiledPlan:
             return f"{states}, compiled code has room for {MAX_STATES}"
         return None
 
-    @property
-    def gradient(self) -> Array:
-        """Gradient of the last step, in the layout of theta (after penalty and clipping)."""
-        return self._gradient
+    def _fits(self, problem: Problem, index: Array) -> bool:
+        """Whether the problem is what the spec says; compiled code does not look whether a sample exists."""
+        return super()._fits(problem, index) and (not index.size or bool(0 <= index.min() and index.max() < problem.m))
 
-    def run(
-        self,
-        problem: Problem,
-        index: Array,
-        state: TrainingState,
-        etas: Sequence[float],
-        records: Array,
-        watch: Watch | None = None,
+    def _run_steps(
+        self, problem: Problem, index: Array, state: TrainingState, etas: Sequence[float], records: Array
     ) -> None:
-        """Run one step for each row of an index matrix.
-
-        Parameters
-        ----------
-        problem, index, state, etas, records
-            As for :meth:`bpcore.training.reference.ReferencePlan.run`.
-        watch : callable, optional
-            Sees every quantity of every step as the reference computes it from the same parameters, then loss, W and b
-            as they are here; the run goes on from the latter.
-        """
-        if watch is not None:
-            self._run_watched(problem, index, state, etas, records, watch)
-            return
-        steps, m = index.shape
-        odd = m > self.spec.batch_size or (index.size and not 0 <= index.min() <= index.max() < problem.m)
-        if odd or (problem.weights is None) == self.spec.weighted or (problem.labels is None) == self.spec.classes:
-            self._run_reference(problem, index, state, etas, records, None)  # which says what is wrong, if anything
-            return
-        rates = np.array(etas, np.float64)
-        done = 0
+        steps, rates, done = len(index), np.array(etas, np.float64), 0
         while done < steps:
             done += self._run_compiled(problem, index[done:], state, rates[done:], records[:, done:])
+            self._by_reference = False
             if done < steps:
                 # a number of the rule is not finite: plain Python decides whether that is an error
                 now = slice(done, done + 1)
-                self._run_reference(problem, index[now], state, etas[now], records[:, now], None)
+                self._run_reference(problem, index[now], state, etas[now], records[:, now])
                 done += 1
 
     def _run_compiled(self, problem: Problem, index: Array, state: TrainingState, etas: Array, records: Array) -> int:
@@ -189,7 +161,7 @@ class CompiledPlan:
             etas,
             records,
             self.net.theta,
-            self._grad,
+            self._gradient,
             *states,
             *(nothing,) * (MAX_STATES - len(states)),
             self._running,
@@ -224,49 +196,7 @@ class CompiledPlan:
         done = run_team(lambda t: self._run(*arguments, t, place, functions), self._team, place)
         state.step += done
         state.running = dict(zip(names, self._running[0].tolist(), strict=True))
-        self._gradient = self._grad
         return done
-
-    def _run_reference(
-        self,
-        problem: Problem,
-        index: Array,
-        state: TrainingState,
-        etas: Sequence[float],
-        records: Array,
-        watch: Watch | None,
-    ) -> None:
-        if self._reference is None:
-            self._reference = ReferencePlan(self.spec, self.net, self.be, self.seed)
-        self._reference.run(problem, index, state, etas, records, watch)
-        self._gradient = self._reference.gradient
-
-    def _run_watched(
-        self,
-        problem: Problem,
-        index: Array,
-        state: TrainingState,
-        etas: Sequence[float],
-        records: Array,
-        watch: Watch,
-    ) -> None:
-        """Show each step twice: all of its quantities by the reference, and what came of it here.
-
-        Every step of the reference starts from what the compiled steps made, so that rounding cannot lead the two
-        apart, and a number that was not finite in a compiled run is found again.
-        """
-        net = self.net
-        before = Snapshot(self.be, net.theta, state)
-        for k in range(len(index)):
-            now = slice(k, k + 1)
-            before.take(net.theta, state)
-            self._run_reference(problem, index[now], state, etas[now], records[:, now], watch)
-            before.put_back(net.theta, state)
-            self.run(problem, index[now], state, etas[now], records[:, now])
-            watch("loss", 0, records[0, now])
-            for l in net.W.layers:
-                watch("W", l, net.W[l])
-                watch("b", l, net.b[l])
 
 
 def _choose_threads(spec: StepSpec, threads: int | None) -> tuple[int, str]:

@@ -30,6 +30,7 @@
 #define __device__
 #define __global__
 #define __forceinline__ inline
+#define __launch_bounds__(threads)
 #define SHARED_ARRAY(type, name, count) \
     static char name##_site;            \
     type* const name = static_cast<type*>(host::shared(&name##_site, sizeof(type) * (count)))
@@ -55,6 +56,14 @@ inline double __longlong_as_double(long long bits) {
     double x;
     memcpy(&x, &bits, sizeof x);
     return x;
+}
+inline float __ldcg(const float* p) { return *p; }
+inline double __ldcg(const double* p) { return *p; }
+inline void __threadfence() {}
+inline unsigned atomicAdd(unsigned* p, unsigned more) {
+    const unsigned before = *p;
+    *p += more;
+    return before;
 }
 inline unsigned __umulhi(unsigned a, unsigned b) { return static_cast<unsigned>((uint64_t(a) * b) >> 32); }
 

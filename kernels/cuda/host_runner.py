@@ -24,7 +24,7 @@ __all__ = ["SEEDS", "HostModule", "HostRunError", "unavailable"]
 SEEDS = (0, 1, 2, 3)
 """Schedules worth trying: threads in order, in reverse order, at random, and warp by warp at random."""
 
-_KERNEL = re.compile(r'extern "C" __global__ void (\w+)\(([^)]*)\)')
+_KERNEL = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\(\w+\) )?(\w+)\(([^)]*)\)')
 _COMMENT = re.compile(r"/\*.*?\*/")
 _WAITS = re.compile(r"__syncthreads\(\)|__shfl_xor_sync\(")
 _FLAGS = ("-std=c++17", "-O1", "-g1", "-fno-strict-aliasing", "-ffp-contract=off", "-Wno-unknown-pragmas", "-w")

@@ -21,3 +21,8 @@ DEVICE bool is_aligned(const void* p) { return (reinterpret_cast<unsigned long l
 // Number of this thread within the grid, and the number of threads: the start and the step of a grid-stride loop.
 DEVICE long long grid_index() { return static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x; }
 DEVICE long long grid_size() { return static_cast<long long>(gridDim.x) * blockDim.x; }
+
+// What another block of this launch has written: from the second-level cache, past the first, which may hold what was
+// there before.
+DEVICE float from_elsewhere(const float* p) { return __ldcg(p); }
+DEVICE double from_elsewhere(const double* p) { return __ldcg(p); }

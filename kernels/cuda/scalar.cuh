@@ -5,6 +5,7 @@
 // NaN and subnormal numbers mean what they mean on the CPU.
 
 #define DEVICE static __device__ __forceinline__
+#define DEVICE_MEMBER __device__ __forceinline__
 
 DEVICE float infinity_(float) { return __int_as_float(0x7f800000); }
 DEVICE double infinity_(double) { return __longlong_as_double(0x7ff0000000000000LL); }

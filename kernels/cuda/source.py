@@ -38,8 +38,10 @@ __all__ = [
     "UNITS",
     "ElementwiseKernel",
     "Point",
+    "around_unit",
     "print_elementwise",
     "print_point",
+    "tile_unit",
     "translation_unit",
     "unit_source",
 ]
@@ -91,6 +93,30 @@ def unit_source(unit: str, dtype: Any) -> str:
     'typedef float T;'
     """
     return translation_unit(dtype, UNITS[unit])
+
+
+_STEP = ("scalar", "memory", "team", "philox")
+
+
+def tile_unit(pieces: str, dtype: Any, rows: int, columns: int) -> str:
+    """Text of the products of a training step (``tiles.cuh``), in tiles of so many rows and columns.
+
+    Parameters
+    ----------
+    pieces : str
+        The printed declarations, see :mod:`bpcore.kernels.cuda.pieces`.
+    dtype : dtype
+        float32 or float64.
+    rows, columns : int
+        32 or 64.
+    """
+    size = f"constexpr int BM = {rows}, BN = {columns};"
+    return translation_unit(dtype, _STEP, pieces, *map(_text, ("step", "product")), size, _text("tiles"))
+
+
+def around_unit(pieces: str, dtype: Any) -> str:
+    """Text of the kernels of a training step that are no products (``around.cuh``); `pieces` as in :func:`tile_unit`."""
+    return translation_unit(dtype, (*_STEP, "rowwise"), pieces, *map(_text, ("step", "product", "around")))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,162 @@
+"""An own handle of cuBLAS, called through ctypes: matrix products inside a CUDA graph, and in lower precision.
+
+CuPy refuses to call cuBLAS while a stream is captured, because cuBLAS might allocate. A handle whose workspace was
+given to it beforehand allocates nothing. The library is the one that CuPy has loaded.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bpcore.errors import BackendError
+from bpcore.typing import Array
+
+__all__ = ["PRECISIONS", "Cublas", "load_cublas"]
+
+WORKSPACE = 32 * 2**20
+"""Bytes that NVIDIA recommends for compute capability 9.0."""
+
+_R_32F, _R_64F = 0, 1
+_COMPUTE_32F, _COMPUTE_32F_FAST_TF32, _COMPUTE_64F = 68, 77, 70
+_DEFAULT_ALGORITHM = -1
+
+PRECISIONS = {
+    "float32": (_R_32F, _COMPUTE_32F),
+    "tf32": (_R_32F, _COMPUTE_32F_FAST_TF32),
+    "float64": (_R_64F, _COMPUTE_64F),
+}
+"""How products are computed: type of the operands, and what cuBLAS may do inside. ``tf32`` reads float32 operands with
+ten bits of their fraction and adds in float32."""
+
+
+class Cublas:
+    """Products on one device.
+
+    Parameters
+    ----------
+    library : ctypes library
+        cuBLAS.
+    workspace : Array of uint8
+        Device memory that the handle may use, at least :data:`WORKSPACE` bytes.
+
+    Raises
+    ------
+    BackendError
+        If cuBLAS cannot be used.
+    """
+
+    def __init__(self, library: Any, workspace: Array) -> None:
+        self._library, self._workspace = library, workspace
+        self._handle = ctypes.c_void_p()
+        self._call("cublasCreate_v2", ctypes.byref(self._handle))
+        one, zero = {}, {}
+        for precision, dtype in (("float32", np.float32), ("tf32", np.float32), ("float64", np.float64)):
+            one[precision], zero[precision] = np.ones(1, dtype), np.zeros(1, dtype)
+        self._one, self._zero = one, zero
+
+    def _call(self, name: str, *arguments: Any) -> None:
+        status = getattr(self._library, name)(*arguments)
+        if status:
+            raise BackendError(f"{name} of cuBLAS says {status}; see CUBLAS_STATUS in NVIDIA's documentation")
+
+    def use_stream(self, stream: int) -> None:
+        """Queue what follows on a stream (its address)."""
+        self._call("cublasSetStream_v2", self._handle, ctypes.c_void_p(stream))
+        # a new stream takes the workspace away
+        address, size = ctypes.c_void_p(self._workspace.data.ptr), ctypes.c_size_t(WORKSPACE)
+        self._call("cublasSetWorkspace_v2", self._handle, address, size)
+
+    def multiply(
+        self,
+        A: Array,
+        B: Array,
+        out: Array,
+        precision: str,
+        *,
+        transpose_a: bool = False,
+        transpose_b: bool = False,
+    ) -> None:
+        """Queue ``out = A @ B``; matrices are C-contiguous and fit, which is not checked.
+
+        Parameters
+        ----------
+        A, B, out : Array
+            Matrices of float32 or float64.
+        precision : str
+            One of :data:`PRECISIONS`.
+        transpose_a, transpose_b : bool
+            Whether the transpose of A or B is meant.
+        """
+        kind, compute = PRECISIONS[precision]
+        m, n = out.shape
+        k = A.shape[0] if transpose_a else A.shape[1]
+        # to cuBLAS, row-major matrices are their transposes: out.T = B.T @ A.T
+        self._call(
+            "cublasGemmEx",
+            self._handle,
+            int(transpose_b),
+            int(transpose_a),
+            n,
+            m,
+            k,
+            ctypes.c_void_p(self._one[precision].ctypes.data),
+            ctypes.c_void_p(B.data.ptr),
+            kind,
+            B.shape[1],
+            ctypes.c_void_p(A.data.ptr),
+            kind,
+            A.shape[1],
+            ctypes.c_void_p(self._zero[precision].ctypes.data),
+            ctypes.c_void_p(out.data.ptr),
+            kind,
+            n,
+            compute,
+            _DEFAULT_ALGORITHM,
+        )
+
+    def __del__(self) -> None:
+        # the interpreter may be shutting down, and with it the library
+        handle, self._handle = getattr(self, "_handle", None), None
+        if handle and self._library is not None:
+            self._library.cublasDestroy_v2(handle)
+
+
+def load_cublas(cupy: Any) -> Any:
+    """Return the cuBLAS that CuPy uses, as a ctypes library.
+
+    Parameters
+    ----------
+    cupy : module
+        CuPy.
+
+    Raises
+    ------
+    BackendError
+        If it is not found.
+    """
+    cupy.cuda.get_cublas_handle()  # makes CuPy load it
+    major = int(cupy.cuda.runtime.runtimeGetVersion()) // 1000
+    tried: list[str] = []
+    for name in _names(major):
+        try:
+            return ctypes.CDLL(name)
+        except OSError:
+            tried.append(name)
+    raise BackendError(f"the cuBLAS that CuPy has loaded was not found under the names {', '.join(tried)}")
+
+
+def _names(major: int) -> Iterable[str]:
+    if sys.platform == "win32":
+        yield f"cublas64_{major}.dll"
+        return
+    yield f"libcublas.so.{major}"
+    maps = Path("/proc/self/maps")
+    if maps.exists():  # loaded under another name, or from a folder that the linker does not search
+        paths = {line.split()[-1] for line in maps.read_text("utf-8", "replace").splitlines() if "libcublas.so" in line}
+        yield from sorted(paths)

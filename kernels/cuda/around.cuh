@@ -1,0 +1,227 @@
+// The kernels of a training step that are no products: the inputs, what follows a product of cuBLAS, the output layer
+// with the loss and BP1, and the update.
+//
+// Requires: step.cuh and what it requires, rowwise.cuh, product.cuh.
+
+// ---------------------------------------------------------------------------------------------- products by cuBLAS
+
+// out (m, n) = rows of the inputs of this step; a thread owns every grid_size()-th pack of a row, or element
+extern "C" __global__ void gather_inputs(const long long* batch, int j, T* out, long long m, long long n) {
+    const Step step = step_of(batch, j, m);
+    const T* X = step.data(X_AT);
+    const long long* index = step.index();
+    if (n % LANES == 0 && is_aligned(X) && is_aligned(out)) {
+        const long long packs = n / LANES;
+        for (long long e = grid_index(); e < m * packs; e += grid_size()) {
+            const long long row = e / packs, column = e % packs;
+            reinterpret_cast<Pack*>(out)[e] = reinterpret_cast<const Pack*>(X)[index[row] * packs + column];
+        }
+    } else {
+        for (long long e = grid_index(); e < m * n; e += grid_size()) out[e] = X[index[e / n] * n + e % n];
+    }
+}
+
+// Z (m, n) holds the product already.
+extern "C" __global__ void finish_forward(
+    const long long* batch, int j, const T* b, T* Z, T* H, T* passed, int code, T* mask, unsigned int threshold,
+    T kept, int dropout, unsigned int layer, unsigned int key0, unsigned int key1, long long m, long long n) {
+    const Forward finish = {b, Z, H, passed, n, code, {mask, threshold, kept, dropout, layer, key0, key1},
+                            step_of(batch, j, m).number()};
+    for (long long at = grid_index(); at < m * n; at += grid_size()) finish(at / n, at % n, Z[at]);
+}
+
+// Delta (m, n) holds the product already.
+extern "C" __global__ void finish_backward(
+    const T* Z, const T* H, T* Delta, int code, const T* mask, int dropout, long long m, long long n) {
+    const Backward finish = {Z, H, Delta, mask, dropout, n, code};
+    for (long long at = grid_index(); at < m * n; at += grid_size()) finish(at / n, at % n, Delta[at]);
+}
+
+// Row-wise activations: what is handed on is h * mask, and a mask is drawn here.
+extern "C" __global__ void drop_rows(
+    const long long* batch, int j, const T* H, T* passed, T* mask, unsigned int threshold, T kept, int dropout,
+    unsigned int layer, unsigned int key0, unsigned int key1, long long m, long long n) {
+    const Forward finish = {nullptr, nullptr, nullptr, passed, n, 0,
+                            {mask, threshold, kept, dropout, layer, key0, key1}, step_of(batch, j, m).number()};
+    for (long long at = grid_index(); at < m * n; at += grid_size()) {
+        passed[at] = H[at] * finish.mask(at / n, at % n);
+    }
+}
+
+// ---------------------------------------------------------------------------------------------- the output layer
+
+// One row: H of a row-wise output, the terms of the loss, BP1, hits. Returns loss and hits to the first of the team.
+template <class Team>
+DEVICE void output_row(Team team, const T* z, T* h, const T* y, T* delta, T scale, long long label, T weight,
+                       T threshold, double& loss, double& right, long long n) {
+    T top = T(0), log_sum = T(0), sum = T(1);
+    if (OUTPUT_ROWS != 0) {
+        top = -infinity_(T());
+        for (long long j = team.rank; j < n; j += team.size) top = max_(top, z[j]);
+        top = team.reduce(top, -infinity_(T()), Maximum());
+        sum = T(0);
+        for (long long j = team.rank; j < n; j += team.size) sum += exp_(z[j] - top);
+        sum = team.reduce(sum, T(0), Sum());
+        log_sum = log_(sum);
+    }
+    T inner = T(0);
+    for (long long j = team.rank; j < n; j += team.size) {
+        T logh = T(0), out;
+        if (OUTPUT_ROWS != 0) logh = z[j] - top - log_sum;
+        if (OUTPUT_ROWS == 0) {
+            out = h[j];
+        } else {
+            out = OUTPUT_ROWS == 1 ? exp_(z[j] - top) / sum : logh;
+            h[j] = out;
+        }
+        T terms, error;
+        output_error(z[j], out, y[j], logh, scale, terms, error);
+        loss += static_cast<double>(terms);
+        delta[j] = error;
+        inner += OUTPUT_ROWS == 1 ? error * out : error;
+    }
+    if (OUTPUT_ROWS != 0 && !PAIRED) {
+        inner = team.reduce(inner, T(0), Sum());
+        for (long long j = team.rank; j < n; j += team.size) {
+            delta[j] = OUTPUT_ROWS == 1 ? h[j] * (delta[j] - inner) : delta[j] - exp_(h[j]) * inner;
+        }
+    }
+    if (CLASSES) {
+        T hit = T(0);
+        hit_row(team, h, label, threshold, &hit, n);
+        right += static_cast<double>(hit * weight);
+    }
+}
+
+// Loss and hits of the step, added up block by block in order by the last block.
+DEVICE void record(Step step, double loss, double right, double weight, double* of_block, unsigned* arrived) {
+    const BlockTeam team = {static_cast<int>(threadIdx.x), static_cast<int>(blockDim.x)};
+    loss = team.reduce(loss, 0.0, Sum());
+    right = team.reduce(right, 0.0, Sum());
+    if (threadIdx.x == 0) {
+        of_block[2 * blockIdx.x] = loss;
+        of_block[2 * blockIdx.x + 1] = right;
+    }
+    if (!is_last(arrived, gridDim.x)) return;
+    loss = right = 0.0;
+    for (unsigned b = threadIdx.x; b < gridDim.x; b += blockDim.x) {
+        loss += from_elsewhere(of_block + 2 * b);
+        right += from_elsewhere(of_block + 2 * b + 1);
+    }
+    loss = team.reduce(loss, 0.0, Sum());
+    right = team.reduce(right, 0.0, Sum());
+    if (threadIdx.x == 0) {
+        *step.record(0) = loss;
+        if (CLASSES) *step.record(1) = right;
+        if (!WEIGHTED) *step.record(2) = weight;
+    }
+}
+
+// Z, H, Delta (m, n); scales (m,) if samples have weights, else `scale`; of_block (2 * gridDim.x,)
+extern "C" __global__ void output_narrow(
+    const long long* batch, int j, const T* Z, T* H, T* Delta, const T* scales, T scale, T threshold, double* of_block,
+    unsigned int* arrived, long long m, long long n, int width) {
+    const Step step = step_of(batch, j, m);
+    double loss = 0.0, right = 0.0;
+    for_rows_narrow(m, n, width, [&](LaneTeam team, long long row, long long columns) {
+        const long long sample = columns ? step.index()[row] : 0;
+        const long long label = CLASSES && columns ? step.labels()[sample] : 0;
+        const T weight = WEIGHTED && columns ? step.data(WEIGHTS_AT)[sample] : T(1);
+        output_row(team, Z + row * n, H + row * n, step.data(Y_AT) + sample * n, Delta + row * n,
+                   WEIGHTED && columns ? scales[row] : scale, label, weight, threshold, loss, right, columns);
+    });
+    record(step, loss, right, static_cast<double>(m), of_block, arrived);
+}
+extern "C" __global__ void output_wide(
+    const long long* batch, int j, const T* Z, T* H, T* Delta, const T* scales, T scale, T threshold, double* of_block,
+    unsigned int* arrived, long long m, long long n) {
+    const Step step = step_of(batch, j, m);
+    double loss = 0.0, right = 0.0;
+    for_rows_wide(m, n, [&](BlockTeam team, long long row, long long columns) {
+        const long long sample = step.index()[row];
+        const long long label = CLASSES ? step.labels()[sample] : 0;
+        const T weight = WEIGHTED ? step.data(WEIGHTS_AT)[sample] : T(1);
+        output_row(team, Z + row * n, H + row * n, step.data(Y_AT) + sample * n, Delta + row * n,
+                   WEIGHTED ? scales[row] : scale, label, weight, threshold, loss, right, columns);
+    });
+    record(step, loss, right, static_cast<double>(m), of_block, arrived);
+}
+
+// One block: scales (m,) = s * w / sum w of the samples of this step
+extern "C" __global__ void weigh(const long long* batch, int j, T* scales, T s, long long m) {
+    const Step step = step_of(batch, j, m);
+    const T* weights = step.data(WEIGHTS_AT);
+    const long long* index = step.index();
+    double total = 0.0;
+    for (long long i = threadIdx.x; i < m; i += blockDim.x) total += static_cast<double>(weights[index[i]]);
+    const BlockTeam team = {static_cast<int>(threadIdx.x), static_cast<int>(blockDim.x)};
+    total = team.reduce(total, 0.0, Sum());
+    const T sum = static_cast<T>(total);
+    for (long long i = threadIdx.x; i < m; i += blockDim.x) {
+        scales[i] = sum > T(0) ? s * weights[index[i]] / sum : T(0);
+    }
+    if (threadIdx.x == 0) *step.record(2) = total;
+}
+
+// ---------------------------------------------------------------------------------------------- the parameters
+
+// Call body(layer, i, j, place) for every parameter, biases included.
+template <class Body> DEVICE void for_parameters(const long long* layers, int count, Body body) {
+    for (int l = 0; l < count; ++l) {
+        const long long* layer = layers + l * G_COLUMNS;
+        const long long n = layer[G_OUT], size = (layer[G_IN] + 1) * n;
+        for (long long e = grid_index(); e < size; e += grid_size()) body(l, layer, e / n, e % n);
+    }
+}
+
+// Penalty and clipping of a gradient that cuBLAS has left; squares (count, gridDim.x): sums of each layer
+extern "C" __global__ void prepare_gradient(
+    const long long* layers, int count, T* theta, T* grad, const T* prices, T limit, int clip, double* squares) {
+    const Parameters p = {theta, grad, nullptr, prices, nullptr, limit, clip};
+    const BlockTeam team = {static_cast<int>(threadIdx.x), static_cast<int>(blockDim.x)};
+    for (int first = 0; first < count; ++first) {
+        double sum = 0.0;
+        for_parameters(layers + first * G_COLUMNS, 1, [&](int, const long long* layer, long long i, long long j) {
+            const long long at = parameter(layer, i, j);
+            const T g = prepared(p, layer, i, at, grad[at]);
+            grad[at] = g;
+            sum += static_cast<double>(g) * static_cast<double>(g);
+        });
+        if (clip < CLIP_ALL) continue;
+        sum = team.reduce(sum, 0.0, Sum());
+        if (threadIdx.x == 0) squares[first * gridDim.x + blockIdx.x] = sum;
+    }
+}
+
+// Sum of some partial sums of squares, in order; all threads of the block get it.
+DEVICE double sum_of(const double* squares, long long begin, long long end) {
+    double sum = 0.0;
+    for (long long i = begin + threadIdx.x; i < end; i += blockDim.x) sum += squares[i];
+    const BlockTeam team = {static_cast<int>(threadIdx.x), static_cast<int>(blockDim.x)};
+    return team.reduce(sum, 0.0, Sum());
+}
+
+// Clip by the norm, if that is wanted, and move. `ends` (count,): how many partial sums belong to the layers up to each.
+extern "C" __global__ void update_parameters(
+    const long long* batch, int j, const long long* layers, int count, T* theta, T* grad, const long long* states,
+    const double* squares, const long long* ends, double norm_limit, int clip) {
+    const Step step = step_of(batch, j, 0);
+    const Parameters p = {theta, grad, states, nullptr, step.numbers(), T(0), clip};
+    double sum = clip == CLIP_ALL ? sum_of(squares, 0, ends[count - 1]) : 0.0;
+    for (int l = 0; l < count; ++l) {
+        T factor = T(1);
+        if (clip >= CLIP_ALL) {
+            if (clip == CLIP_LAYER) sum = sum_of(squares, l > 0 ? ends[l - 1] : 0, ends[l]);
+            factor = static_cast<T>(min_(1.0, norm_limit / max_(sqrt(sum), 1e-37)));
+        }
+        for_parameters(layers + l * G_COLUMNS, 1, [&](int, const long long* layer, long long i, long long j) {
+            const long long at = parameter(layer, i, j);
+            T g = grad[at];
+            if (clip >= CLIP_ALL) grad[at] = g = g * factor;
+            move(p, layer, i, j, at, g);
+        });
+    }
+}
+
+// One thread: so many steps of the run are done.
+extern "C" __global__ void advance(long long* batch, long long steps) { batch[DONE] += steps; }
