@@ -76,6 +76,11 @@ class CupyBackend(Backend):
 
         return probe_cupy()
 
+    @property
+    def gpu(self) -> CudaDevice:
+        """The device, for plans that launch kernels of their own."""
+        return self._gpu
+
     # ---------------------------------------------------------------- memory
 
     def empty(self, shape: int | tuple[int, ...], dtype: Any) -> Array:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import numpy as np
@@ -87,6 +88,8 @@ class CudaDevice:
     ----------
     loader : KernelLoader
         What has been compiled.
+    multiprocessors : int
+        Of the device.
     max_blocks : int
         Largest grid that is launched.
     """
@@ -96,7 +99,8 @@ class CudaDevice:
         self._cupy = cupy
         self._get_device = cupy.cuda.runtime.getDevice
         properties = self.properties()
-        self.max_blocks = BLOCKS_PER_MULTIPROCESSOR * int(properties["multiProcessorCount"])
+        self.multiprocessors = int(properties["multiProcessorCount"])
+        self.max_blocks = BLOCKS_PER_MULTIPROCESSOR * self.multiprocessors
         self.loader = KernelLoader(cupy, 10 * int(properties["major"]) + int(properties["minor"]))
         self._formulas: dict[Any, Formula] = {}
         self._functions: dict[tuple[str, str, str], Any] = {}
@@ -139,9 +143,46 @@ class CudaDevice:
             formula = self._formulas[key] = Formula(printed, function, dtype, scalars)
         return formula
 
+    def load(self, source: str, name: str) -> Any:
+        """Return a kernel of a translation unit, compiled at first use."""
+        return self.here(lambda: self.loader.function(source, name))
+
+    def current_stream(self) -> int:
+        """Address of the stream on which things are queued."""
+        return int(self._cupy.cuda.get_current_stream().ptr)
+
+    def capture(self, record: Callable[[], None], warm_up: Callable[[], None]) -> Any:
+        """Return a CUDA graph of what `record` queues; nothing of it is carried out.
+
+        Parameters
+        ----------
+        record : callable
+            Queues kernels and products. It may not allocate or wait. Everything that it names must live as long as
+            the graph.
+        warm_up : callable
+            Called before, on the same stream, for what is allocated or loaded when it is done for the first time.
+        """
+        return self.here(lambda: self._capture(record, warm_up))
+
+    def _capture(self, record: Callable[[], None], warm_up: Callable[[], None]) -> Any:
+        stream = self._cupy.cuda.Stream(non_blocking=True)
+        # what is queued elsewhere may be in use by the warm-up
+        self._cupy.cuda.get_current_stream().synchronize()
+        with stream:
+            warm_up()
+            stream.synchronize()
+            stream.begin_capture()
+            try:
+                record()
+            except BaseException:
+                with suppress(Exception):
+                    stream.end_capture()
+                raise
+            return stream.end_capture()
+
     def partials(self, size: int) -> Array:
         """Float64 memory that belongs to this thread and stream until its next call; grown, never shrunk."""
-        stream = int(self._cupy.cuda.get_current_stream().ptr)
+        stream = self.current_stream()
         buffer = self._partials.buffers.get(stream)
         if buffer is None or buffer.size < size:
             size = max(size, LEAST_PARTIALS)

@@ -7,6 +7,7 @@ of the run. The reference runs everywhere; a faster plan is named here and must 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Protocol
 
 from bpcore.backends.contract import Backend
@@ -14,12 +15,16 @@ from bpcore.errors import ConfigurationError, unknown
 from bpcore.network import MLP
 from bpcore.problem import Problem
 from bpcore.training.compiled import CompiledPlan
+from bpcore.training.graph import GraphPlan, WidePlan
 from bpcore.training.reference import ReferencePlan, Watch
 from bpcore.training.spec import StepSpec
 from bpcore.training.state import TrainingState
 from bpcore.typing import Array
 
 __all__ = ["Plan", "choose_plan"]
+
+WIDE_FLOPS = 2_000_000_000
+"""Operations of a step from which the products of cuBLAS are faster than our own, with what follows them."""
 
 
 class Plan(Protocol):
@@ -74,19 +79,49 @@ def choose_plan(
     ConfigurationError
         If the plan asked for cannot do this.
     """
-    if plan not in ("auto", "reference", "compiled"):
-        raise unknown("plan", plan, ["auto", "reference", "compiled"])
+    if plan not in PLANS:
+        raise unknown("plan", plan, PLANS)
     if plan == "reference":
         return ReferencePlan(spec, net, be, seed), "asked for"
-    if be.name != "numba":
-        if plan == "compiled":
-            raise ConfigurationError(
-                f"plan='compiled' needs backend numba; the network is on {be.name}. Use net.to('numba') or plan='auto'"
-            )
-        return ReferencePlan(spec, net, be, seed), f"the only plan for backend {be.name}"
+    if be.name == "numba":
+        return _choose_compiled(plan, spec, net, be, seed, threads)
+    if be.name == "cupy":
+        return _choose_on_gpu(plan, spec, net, be, seed)
+    _refuse(plan, {"auto"}, be)
+    return ReferencePlan(spec, net, be, seed), f"the only plan for backend {be.name}"
+
+
+PLANS = ("auto", "reference", "compiled", "graph", "wide")
+
+_BACKENDS = {"compiled": "numba", "graph": "cupy", "wide": "cupy"}
+
+
+def _refuse(plan: str, possible: set[str], be: Backend) -> None:
+    if plan not in possible:
+        needed = _BACKENDS[plan]
+        raise ConfigurationError(
+            f"plan={plan!r} needs backend {needed}; the network is on {be.name}. "
+            f"Use net.to({needed!r}) or plan='auto'"
+        )
+
+
+def _choose_compiled(
+    plan: str, spec: StepSpec, net: MLP, be: Backend, seed: int, threads: int | None
+) -> tuple[Plan, str]:
+    _refuse(plan, {"auto", "compiled"}, be)
     if plan == "compiled":
         return CompiledPlan(spec, net, be, seed, threads), "asked for"
     reason = CompiledPlan.supports(spec)
     if reason is not None:
         return ReferencePlan(spec, net, be, seed), f"no compiled plan: {reason}"
     return CompiledPlan(spec, net, be, seed, threads), "whole runs of steps in one call, on backend numba"
+
+
+def _choose_on_gpu(plan: str, spec: StepSpec, net: MLP, be: Backend, seed: int) -> tuple[Plan, str]:
+    _refuse(plan, {"auto", "graph", "wide"}, be)
+    kinds = {"graph": GraphPlan, "wide": WidePlan}
+    if plan != "auto":
+        return kinds[plan](spec, net, be, seed), "asked for"
+    flops = 6 * spec.batch_size * sum(n_in * n for n_in, n in pairwise(spec.sizes))
+    kind = WidePlan if flops > WIDE_FLOPS else GraphPlan
+    return kind(spec, net, be, seed), f"{kind.why}; a step has {flops / 1e9:.3g} GFLOP"

@@ -119,7 +119,7 @@ DEVICE void record(Step step, double loss, double right, double weight, double* 
 
 // Z, H, Delta (m, n); scales (m,) if samples have weights, else `scale`; of_block (2 * gridDim.x,)
 extern "C" __global__ void output_narrow(
-    const long long* batch, int j, const T* Z, T* H, T* Delta, const T* scales, T scale, T threshold, double* of_block,
+    const long long* batch, int j, const T* Z, T* H, T* Delta, const T* scales, T scale, double* of_block,
     unsigned int* arrived, long long m, long long n, int width) {
     const Step step = step_of(batch, j, m);
     double loss = 0.0, right = 0.0;
@@ -128,12 +128,12 @@ extern "C" __global__ void output_narrow(
         const long long label = CLASSES && columns ? step.labels()[sample] : 0;
         const T weight = WEIGHTED && columns ? step.data(WEIGHTS_AT)[sample] : T(1);
         output_row(team, Z + row * n, H + row * n, step.data(Y_AT) + sample * n, Delta + row * n,
-                   WEIGHTED && columns ? scales[row] : scale, label, weight, threshold, loss, right, columns);
+                   WEIGHTED && columns ? scales[row] : scale, label, weight, step.threshold(), loss, right, columns);
     });
     record(step, loss, right, static_cast<double>(m), of_block, arrived);
 }
 extern "C" __global__ void output_wide(
-    const long long* batch, int j, const T* Z, T* H, T* Delta, const T* scales, T scale, T threshold, double* of_block,
+    const long long* batch, int j, const T* Z, T* H, T* Delta, const T* scales, T scale, double* of_block,
     unsigned int* arrived, long long m, long long n) {
     const Step step = step_of(batch, j, m);
     double loss = 0.0, right = 0.0;
@@ -142,7 +142,7 @@ extern "C" __global__ void output_wide(
         const long long label = CLASSES ? step.labels()[sample] : 0;
         const T weight = WEIGHTED ? step.data(WEIGHTS_AT)[sample] : T(1);
         output_row(team, Z + row * n, H + row * n, step.data(Y_AT) + sample * n, Delta + row * n,
-                   WEIGHTED ? scales[row] : scale, label, weight, threshold, loss, right, columns);
+                   WEIGHTED ? scales[row] : scale, label, weight, step.threshold(), loss, right, columns);
     });
     record(step, loss, right, static_cast<double>(m), of_block, arrived);
 }
@@ -165,13 +165,10 @@ extern "C" __global__ void weigh(const long long* batch, int j, T* scales, T s, 
 
 // ---------------------------------------------------------------------------------------------- the parameters
 
-// Call body(layer, i, j, place) for every parameter, biases included.
-template <class Body> DEVICE void for_parameters(const long long* layers, int count, Body body) {
-    for (int l = 0; l < count; ++l) {
-        const long long* layer = layers + l * G_COLUMNS;
-        const long long n = layer[G_OUT], size = (layer[G_IN] + 1) * n;
-        for (long long e = grid_index(); e < size; e += grid_size()) body(l, layer, e / n, e % n);
-    }
+// Call body(i, j) for every parameter of a layer from row `first` on, the bias last.
+template <class Body> DEVICE void for_parameters(const long long* layer, long long first, Body body) {
+    const long long n = layer[G_OUT], size = (layer[G_IN] + 1) * n;
+    for (long long e = first * n + grid_index(); e < size; e += grid_size()) body(e / n, e % n);
 }
 
 // Penalty and clipping of a gradient that cuBLAS has left; squares (count, gridDim.x): sums of each layer
@@ -181,7 +178,8 @@ extern "C" __global__ void prepare_gradient(
     const BlockTeam team = {static_cast<int>(threadIdx.x), static_cast<int>(blockDim.x)};
     for (int first = 0; first < count; ++first) {
         double sum = 0.0;
-        for_parameters(layers + first * G_COLUMNS, 1, [&](int, const long long* layer, long long i, long long j) {
+        const long long* layer = layers + first * G_COLUMNS;
+        for_parameters(layer, 0, [&](long long i, long long j) {
             const long long at = parameter(layer, i, j);
             const T g = prepared(p, layer, i, at, grad[at]);
             grad[at] = g;
@@ -201,6 +199,38 @@ DEVICE double sum_of(const double* squares, long long begin, long long end) {
     return team.reduce(sum, 0.0, Sum());
 }
 
+// Move parameters that lie side by side, sixteen bytes at a time. All blocks begin at multiples of 64 bytes.
+DEVICE void move_all(const Parameters& p, long long begin, long long size, T factor) {
+    for (long long e = grid_index(); e < size / LANES; e += grid_size()) {
+        const long long at = begin / LANES + e;
+        Pack theta = reinterpret_cast<Pack*>(p.theta)[at], g = reinterpret_cast<Pack*>(p.grad)[at];
+        Pack state[STATES + 1];
+#pragma unroll
+        for (int s = 0; s < STATES; ++s) state[s] = reinterpret_cast<Pack*>(p.states[s])[at];
+#pragma unroll
+        for (int k = 0; k < LANES; ++k) {
+            T own[STATES + 1];
+#pragma unroll
+            for (int s = 0; s < STATES; ++s) own[s] = state[s].v[k];
+            if (p.clip >= CLIP_ALL) g.v[k] *= factor;
+            update(theta.v[k], g.v[k], own, p.numbers);
+#pragma unroll
+            for (int s = 0; s < STATES; ++s) state[s].v[k] = own[s];
+        }
+        reinterpret_cast<Pack*>(p.theta)[at] = theta;
+        if (p.clip >= CLIP_ALL) reinterpret_cast<Pack*>(p.grad)[at] = g;
+#pragma unroll
+        for (int s = 0; s < STATES; ++s) reinterpret_cast<Pack*>(p.states[s])[at] = state[s];
+    }
+    for (long long at = begin + size / LANES * LANES + grid_index(); at < begin + size; at += grid_size()) {
+        if (p.clip >= CLIP_ALL) p.grad[at] *= factor;
+        T own[STATES + 1];
+        for (int s = 0; s < STATES; ++s) own[s] = reinterpret_cast<T*>(p.states[s])[at];
+        update(p.theta[at], p.grad[at], own, p.numbers);
+        for (int s = 0; s < STATES; ++s) reinterpret_cast<T*>(p.states[s])[at] = own[s];
+    }
+}
+
 // Clip by the norm, if that is wanted, and move. `ends` (count,): how many partial sums belong to the layers up to each.
 extern "C" __global__ void update_parameters(
     const long long* batch, int j, const long long* layers, int count, T* theta, T* grad, const long long* states,
@@ -214,7 +244,13 @@ extern "C" __global__ void update_parameters(
             if (clip == CLIP_LAYER) sum = sum_of(squares, l > 0 ? ends[l - 1] : 0, ends[l]);
             factor = static_cast<T>(min_(1.0, norm_limit / max_(sqrt(sum), 1e-37)));
         }
-        for_parameters(layers + l * G_COLUMNS, 1, [&](int, const long long* layer, long long i, long long j) {
+        const long long* layer = layers + l * G_COLUMNS;
+        long long done = 0;  // rows of W
+        if (layer[G_KEEP_IN] == 0 && layer[G_KEEP_OUT] == 0) {
+            move_all(p, layer[G_W], layer[G_IN] * layer[G_OUT], factor);
+            done = layer[G_IN];
+        }
+        for_parameters(layer, done, [&](long long i, long long j) {
             const long long at = parameter(layer, i, j);
             T g = grad[at];
             if (clip >= CLIP_ALL) grad[at] = g = g * factor;
@@ -224,4 +260,4 @@ extern "C" __global__ void update_parameters(
 }
 
 // One thread: so many steps of the run are done.
-extern "C" __global__ void advance(long long* batch, long long steps) { batch[DONE] += steps; }
+extern "C" __global__ void advance_run(long long* batch, long long steps) { batch[DONE] += steps; }

@@ -99,7 +99,8 @@ class HostModule:
         source = library.with_name(f"{library.stem}-{os.getpid()}.cpp")
         source.write_text(text, encoding="utf-8")
         fresh = source.with_suffix(".so")
-        command = ["g++", *flags, "-shared", "-fPIC", "-o", str(fresh), str(source)]
+        # -Bsymbolic: a kernel may have the name of a function of the C library
+        command = ["g++", *flags, "-shared", "-fPIC", "-Wl,-Bsymbolic", "-o", str(fresh), str(source)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise HostRunError(f"g++ refuses {source}:\n{done.stderr[:4000]}")

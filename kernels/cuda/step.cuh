@@ -5,7 +5,7 @@
 // which step after these it belongs to: a captured step can be replayed for ever.
 
 // Columns of `batch`.
-enum { X_AT, Y_AT, LABELS_AT, WEIGHTS_AT, INDEX_AT, RECORDS_AT, NUMBERS_AT, RECORDS_STRIDE, DONE, FIRST_STEP };
+enum { X_AT, Y_AT, LABELS_AT, WEIGHTS_AT, INDEX_AT, RECORDS_AT, NUMBERS_AT, RECORDS_STRIDE, DONE, FIRST_STEP, THRESHOLD };
 
 // A step of the run, as its kernels see it.
 struct Step {
@@ -22,6 +22,7 @@ struct Step {
         return reinterpret_cast<double*>(batch[RECORDS_AT]) + row * batch[RECORDS_STRIDE] + k;
     }
     DEVICE_MEMBER unsigned long long number() const { return batch[FIRST_STEP] + k; }
+    DEVICE_MEMBER T threshold() const { return static_cast<T>(__longlong_as_double(batch[THRESHOLD])); }
 };
 
 DEVICE Step step_of(const long long* batch, int j, long long m) { return {batch, batch[DONE] + j, m}; }

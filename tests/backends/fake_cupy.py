@@ -13,8 +13,10 @@ nothing about a GPU: no asynchrony, no speed, no CUDA library. It is stricter th
 from __future__ import annotations
 
 import ctypes
+import itertools
 import types
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +113,91 @@ class FakeDevice:
         self._cupy.count["synchronize"] += 1
 
 
+class FakeGraph:
+    """``cupy.cuda.Graph``: what was captured, to be done again and again."""
+
+    def __init__(self, cupy: FakeCupy, calls: list[Callable[[], None]]) -> None:
+        self._cupy = cupy
+        self._calls = calls
+
+    def launch(self, stream: Any = None) -> None:
+        self._cupy.count["graph"] += 1
+        for call in self._calls:
+            call()
+
+
+class FakeStream:
+    """``cupy.cuda.Stream``. While it captures, nothing runs and nothing may be allocated, copied or awaited."""
+
+    numbers = itertools.count(1)
+
+    def __init__(self, cupy: FakeCupy, number: int | None = None) -> None:
+        self._cupy = cupy
+        self.ptr = next(self.numbers) if number is None else number
+
+    def __enter__(self) -> FakeStream:
+        self._before = self._cupy.stream
+        self._cupy.stream = self.ptr
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._cupy.stream = self._before
+
+    def synchronize(self) -> None:
+        self._cupy.not_while_capturing("synchronize")
+
+    def begin_capture(self) -> None:
+        assert self.ptr, "CUDA does not capture the default stream"
+        assert self._cupy.captured is None
+        self._cupy.captured = []
+
+    def end_capture(self) -> FakeGraph:
+        calls, self._cupy.captured = self._cupy.captured, None
+        assert calls is not None
+        return FakeGraph(self._cupy, calls)
+
+
+class FakeLibrary:
+    """cuBLAS as ctypes sees it. Addresses and numbers come as the C interface takes them."""
+
+    def __init__(self, cupy: FakeCupy) -> None:
+        self._cupy = cupy
+        self.stream: int | None = None
+        self.workspace = 0
+
+    def cublasCreate_v2(self, handle: Any) -> int:
+        handle._obj.value = 7
+        return 0
+
+    def cublasDestroy_v2(self, handle: Any) -> int:
+        assert handle.value == 7
+        return 0
+
+    def cublasSetStream_v2(self, handle: Any, stream: Any) -> int:
+        self.stream, self.workspace = stream.value or 0, 0
+        return 0
+
+    def cublasSetWorkspace_v2(self, handle: Any, address: Any, size: Any) -> int:
+        assert self._cupy.is_device_memory(address.value, size.value)
+        self.workspace = size.value
+        return 0
+
+    def cublasGemmEx(
+        self, handle: Any, op_a: int, op_b: int, m: int, n: int, k: int, alpha: Any, a: Any, a_type: int, lda: int,
+        b: Any, b_type: int, ldb: int, beta: Any, c: Any, c_type: int, ldc: int, compute: int, algorithm: int,
+    ) -> int:  # fmt: skip
+        assert handle.value == 7
+        assert self.stream == self._cupy.stream, "the handle is on another stream"
+        assert self.workspace, "cuBLAS would allocate"
+        assert a_type == b_type == c_type
+        dtype = {0: np.dtype(np.float32), 1: np.dtype(np.float64)}[a_type]
+        assert compute in {0: (68, 77), 1: (70,)}[a_type]
+        sizes = m, n, k, alpha.value, a.value, lda, b.value, ldb, beta.value, c.value, ldc
+        cublas = self._cupy.cuda.cublas
+        self._cupy.do(lambda: cublas.multiply(dtype, op_a, op_b, *sizes))
+        return 0
+
+
 class FakeModule:
     """``cupy.cuda.Module``; the code that it loads is the source itself."""
 
@@ -123,16 +210,20 @@ class FakeModule:
     def get_function(self, name: str) -> Any:
         def function(grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...]) -> None:
             cupy = self._cupy
-            cupy.count["launch"] += 1
             cupy.launches.append((name, grid, block))
             threads = int(np.prod(block))
             assert threads <= 1024, f"{name}: {threads} threads in a block"
             assert all(0 < size < limit for size, limit in zip(grid, (2**31, 2**16, 2**16), strict=False)), (name, grid)
             for argument in arguments:
                 assert not isinstance(argument, DeviceArray) or argument.device.id == cupy.current_device
-            cupy.seed += 1
             values = tuple(a._host if isinstance(a, DeviceArray) else a for a in arguments)
-            self._kernels.launch(name, grid, block, values, seed=cupy.seed)
+
+            def run() -> None:
+                cupy.count["launch"] += 1
+                cupy.seed += 1
+                self._kernels.launch(name, grid, block, values, seed=cupy.seed)
+
+            cupy.do(run)
 
         return function
 
@@ -158,11 +249,15 @@ class FakeCublas:
     def dgemm(self, *arguments: Any) -> None:
         self._gemm(np.dtype(np.float64), *arguments)
 
-    def _gemm(
-        self, dtype: Any, handle: int, op_a: int, op_b: int, m: int, n: int, k: int,
+    def _gemm(self, dtype: Any, handle: int, *arguments: int) -> None:
+        self._cupy.not_while_capturing("cuBLAS by CuPy")
+        assert self.math_mode == self.CUBLAS_DEFAULT_MATH, "float32 might be rounded to TF32"
+        self.multiply(dtype, *arguments)
+
+    def multiply(
+        self, dtype: Any, op_a: int, op_b: int, m: int, n: int, k: int,
         alpha: int, a: int, lda: int, b: int, ldb: int, beta: int, c: int, ldc: int,
     ) -> None:  # fmt: skip
-        assert self.math_mode == self.CUBLAS_DEFAULT_MATH, "float32 might be rounded to TF32"
         self._cupy.count["gemm"] += 1
         one, zero = (
             np.ctypeslib.as_array((ctypes.c_char * dtype.itemsize).from_address(p)).view(dtype) for p in (alpha, beta)
@@ -197,11 +292,13 @@ class FakeCupy(types.ModuleType):
         super().__init__("cupy")
         self.folder = folder
         self.devices = devices
+        self.multiprocessors = 1
         self.current_device = 0
         self.seed = 1  # of the last launch; 0 and 1 are the two orders without chance
         self.stream = 0
         self.count: Counter[str] = Counter()
         self.launches: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = []
+        self.captured: list[Callable[[], None]] | None = None
         self._blocks: list[np.ndarray[Any, Any]] = []
         self.cuda = types.SimpleNamespace(
             is_available=lambda: self.devices > 0,
@@ -209,20 +306,32 @@ class FakeCupy(types.ModuleType):
             Module=lambda: FakeModule(self),
             cublas=FakeCublas(self),
             get_cublas_handle=lambda: 1,
-            get_current_stream=lambda: types.SimpleNamespace(ptr=self.stream),
+            Stream=lambda non_blocking=False: FakeStream(self),
+            get_current_stream=lambda: FakeStream(self, self.stream),
             runtime=types.SimpleNamespace(
                 getDevice=lambda: self.current_device,
                 getDeviceCount=lambda: self.devices,
                 getDeviceProperties=lambda number: {
                     "name": b"stand-in, no GPU", "major": CAPABILITY[0], "minor": CAPABILITY[1],
-                    "totalGlobalMem": 2**30, "multiProcessorCount": 1,
+                    "totalGlobalMem": 2**30, "multiProcessorCount": self.multiprocessors,
                 },
                 runtimeGetVersion=lambda: 13000,
                 memGetInfo=lambda: (2**29, 2**30),
             ),
         )  # fmt: skip
 
+    def do(self, call: Callable[[], None]) -> None:
+        """Do it now, or remember it for a graph."""
+        if self.captured is None:
+            call()
+        else:
+            self.captured.append(call)
+
+    def not_while_capturing(self, what: str) -> None:
+        assert self.captured is None, f"{what} while a stream is captured"
+
     def _allocate(self, shape: Any, dtype: Any) -> DeviceArray:
+        self.not_while_capturing("an allocation")
         dtype = np.dtype(dtype)
         shape = (shape,) if isinstance(shape, int) else tuple(shape)
         size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
@@ -261,6 +370,7 @@ class FakeCupy(types.ModuleType):
         return found
 
     def asnumpy(self, source: DeviceArray) -> np.ndarray[Any, Any]:
+        self.not_while_capturing("a copy to the host")
         self.count["to_host"] += 1
         return np.array(source._host, order="C")
 

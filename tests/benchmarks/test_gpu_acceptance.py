@@ -1,117 +1,197 @@
-"""The acceptance script for GPU machines: it refuses without a GPU, bounds its time, and says what it did not do."""
+"""The acceptance for GPU machines: it refuses without a GPU, bounds its time, and says what it did not do."""
 
 from __future__ import annotations
 
+import copy
+import doctest
 import importlib
+import importlib.metadata
 import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 # by name, because the benchmarks are no part of what is type-checked
-gpu_acceptance: Any = importlib.import_module("benchmarks.gpu_acceptance")
-step_throughput: Any = importlib.import_module("benchmarks.step_throughput")
+acceptance: Any = importlib.import_module("benchmarks.gpu_acceptance")
+parts: Any = importlib.import_module("benchmarks.gpu.parts")
+report: Any = importlib.import_module("benchmarks.gpu.report")
 
 MACHINE = {
     "when": "2026-01-01T00:00:00+00:00", "gpu": None, "processor": "p", "cores": 2, "python": "3", "system": "s",
     "versions": {"numpy": "2.4"}, "commit": "c", "changed_files": 0,
 }  # fmt: skip
+PART = {"status": "ok", "seconds": 1.0, "limit_seconds": 9}
+TIMES = {"median": 2.0, "q1": 1.5, "q3": 2.5, "least": 1.0, "rounds": [1.0, 2.0, 3.0]}
+COSTS = PART | {
+    "second_level_cache": 10**9,
+    "parts": {
+        # 1 GFLOP/s, so that the 2112 operations of smoke take 2.112 us
+        "products": {"status": "ok", "best_tflops": {"float32": 1e-3}},
+        "copies": {"status": "ok", "device_gb_per_s": 1000.0},
+        "steps": {"status": "failed", "why": "RuntimeError: no"},
+    },
+}
 
 
-def _row(engine: str, losses: list[float], **changes: Any) -> dict[str, Any]:
-    row = {
-        "status": "ok", "workload": "smoke", "engine": engine, "losses": losses, "finite_at_the_end": True,
-        "us_per_step": 2.0, "us_per_step_min": 1.0, "us_per_step_max": 3.0, "start_up_seconds": 0.5,
-    }  # fmt: skip
-    return row | changes
-
-
-def _result(*rows: dict[str, Any], dry_run: bool = True) -> dict[str, Any]:
+def contestant(**changes: Any) -> dict[str, Any]:
     return {
-        "dry_run": dry_run,
-        "machine": MACHINE if dry_run else MACHINE | {"gpu": "NVIDIA H200, 580"},
-        "tests": {"status": "ok", "counts": {"passed": 3}, "seconds": 1.0},
+        "status": "ok", "us_per_step": TIMES, "prepared_in_s": 0.5, "off": 1e-7, "over_best_torch": 1.0, "facts": {},
+    } | changes  # fmt: skip
+
+
+def result_of(dry_run: bool = True, **contestants: dict[str, Any]) -> dict[str, Any]:
+    row = {"flops": 2112, "at_most_us": 3.0, "contestants": contestants}
+    found = {
+        "tests": PART | {"counts": {"passed": 3}},
         "sanitizers": {"memcheck": {"status": "not done", "why": "compute-sanitizer is not installed"}},
-        "throughput": {"rows": gpu_acceptance.compare_losses(list(rows))},
+        "costs": COSTS,
+        "race": PART | {"rows": {"smoke": row}},
     }
+    about = MACHINE if dry_run else MACHINE | {"gpu": "NVIDIA H200, 580"}
+    return {"dry_run": dry_run, "machine": about, "asked": list(found), "parts": found}
+
+
+def test_the_examples() -> None:
+    found = doctest.testmod(acceptance)
+    assert found.attempted > 0
+    assert found.failed == 0
 
 
 def test_without_a_gpu_it_refuses_and_writes_nothing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(gpu_acceptance, "machine", lambda: MACHINE)
-    assert gpu_acceptance.main(["--output", str(tmp_path)]) == 2
+    monkeypatch.setattr(acceptance, "machine", lambda commit: MACHINE)
+    assert acceptance.main(["--output", str(tmp_path)]) == 2
     assert "nothing was run and nothing written" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
 
 
-def test_parity_needs_equal_and_finite_losses() -> None:
-    nan = float("nan")
-    rows = [
-        _row("a", [1.0, 0.5]), _row("b", [1.0, 0.5001]), _row("c", [1.0, 0.6]), _row("d", [1.0, nan]),
-        _row("e", [1.0, 0.5], finite_at_the_end=False), {"status": "failed", "workload": "smoke", "engine": "f"},
-    ]  # fmt: skip
-    gpu_acceptance.compare_losses(rows)
-    assert [row.get("parity") for row in rows] == [True, True, False, False, False, None]
+def test_a_part_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        acceptance.main(["--only", "tests,rase"])
+    assert "there is no part rase; parts: tests, sanitizers, costs, race" in capsys.readouterr().err
 
 
 def test_what_was_not_done_is_said_and_counts() -> None:
-    failed = {"status": "out of time", "workload": "smoke", "engine": "b", "why": "no output"}
-    table = gpu_acceptance.markdown(_result(_row("a", [1.0]), failed))
+    good = result_of(torch=contestant(), other={"status": "skipped", "why": "not supported: dropout"})
+    table = report.markdown(good)
     assert table.startswith("# DRY RUN: no GPU was used, these are not GPU results")
-    assert "compute-sanitizer memcheck: not done (compute-sanitizer is not installed)" in table
-    assert "| smoke | b | out of time: no output | | |" in table
-    assert "| smoke | a | 2.0 (1.0 to 3.0) | 0.5 | yes (0.0e+00) |" in table
-    assert gpu_acceptance.complete(_result(_row("a", [1.0])))
-    assert not gpu_acceptance.complete(_result(_row("a", [1.0]), failed))
-    assert not gpu_acceptance.complete(_result(_row("a", [1.0]), dry_run=False)), "memcheck was not done"
-    assert "GPU run on NVIDIA H200" in gpu_acceptance.markdown(_result(_row("a", [1.0]), dry_run=False))
+    assert "- compute-sanitizer memcheck: not done (compute-sanitizer is not installed)" in table
+    assert "- other: skipped: not supported: dropout" in table
+    assert "| steps | failed: RuntimeError: no |" in table
+    assert acceptance.complete(good)
+    assert "GPU run on NVIDIA H200" in report.markdown(result_of(False))
+
+    def spoilt(*path: str, value: Any) -> dict[str, Any]:
+        bad = copy.deepcopy(good)
+        place: Any = bad
+        for word in path[:-1]:
+            place = place[word]
+        place[path[-1]] = value
+        return bad
+
+    rows = "parts", "race", "rows", "smoke", "contestants"
+    for bad in (
+        spoilt("parts", "tests", "status", value="out of time"),
+        spoilt("parts", "race", "status", value="out of time"),
+        spoilt(*rows, "torch", "status", value="differs"),
+        spoilt(*rows, "other", value={"status": "failed", "why": "ArithmeticError"}),
+        spoilt(*rows, value={}),
+        spoilt("asked", value=["tests", "unheard-of"]),
+        spoilt("dry_run", value=False),  # on a GPU memcheck must be done
+    ):
+        assert not acceptance.complete(bad)
 
 
-def test_every_part_ends_in_time(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", "import time; print('begun', flush=True); time.sleep(60)"]
-    part = gpu_acceptance.run(command, 1, tmp_path, dict(os.environ))
+def test_the_table_by_hand() -> None:
+    slow = contestant(us_per_step=TIMES | {"median": 8.0}, over_best_torch=4.0, status="differs", off=None)
+    table = report.markdown(result_of(torch=slow, **{"bpcore-auto": contestant(facts={"ran": "graph"})}))
+    first = "| bpcore-auto (graph) | 2 | 1 to 3 | 1 | 105.6 % | 0.5 | 1e-07 |"
+    second = "| torch | 8 | 1 to 3 | 4 | 26.4 % | 0.5 | not finite (NO PARITY) |"
+    assert f"{first}\n{second}\n" in table, "sorted by time, and the floor of 2.112 us as a share of it"
+    assert "Goal: at most 3 µs: reached." in table
+    without = result_of(torch=slow)
+    del without["parts"]["costs"]
+    assert "Goal: at most 3 µs: not measured." in report.markdown(without)
+    assert "| torch | 8 | 1 to 3 | 4 |  | 0.5 | not finite (NO PARITY) |" in report.markdown(without)
+
+
+def test_every_part_ends_in_time_and_so_does_what_it_started(tmp_path: Path) -> None:
+    child = "import pathlib, time; time.sleep(8); pathlib.Path('outlived').touch()"
+    text = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {child!r}])\n"
+    text += "print('begun', flush=True); time.sleep(60)"
+    begun = time.monotonic()
+    part = parts.run([sys.executable, "-c", text], 2, tmp_path, dict(os.environ))
     assert part["status"] == "out of time"
     assert part["output"].strip() == "begun"
     assert part["seconds"] < 20
-    part = gpu_acceptance.run(["/no/such/program"], 1, tmp_path, {})
+    part = parts.run(["/no/such/program"], 1, tmp_path, {})
     assert part["status"] == "could not start"
-    part = gpu_acceptance.run([sys.executable, "-c", "raise SystemExit(3)"], 20, tmp_path, dict(os.environ))
+    part = parts.run([sys.executable, "-c", "raise SystemExit(3)"], 20, tmp_path, dict(os.environ))
     assert (part["status"], part["returncode"]) == ("failed", 3)
+    time.sleep(max(0.0, begun + 11 - time.monotonic()))
+    assert not (tmp_path / "outlived").exists()
 
 
-def test_without_time_nothing_is_started(tmp_path: Path) -> None:
-    rows = gpu_acceptance.throughput(tmp_path, {}, 0, True, ["smoke"])["rows"]
-    assert {row["status"] for row in rows} == {"not done"}
+def test_what_a_module_wrote_before_its_end_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ended(command: list[str], *_: Any) -> dict[str, Any]:
+        Path(command[command.index("--output") + 1]).write_text(json.dumps({"status": "ok", "rows": {"a": 1}}))
+        return {"status": "out of time", "seconds": 1.0, "limit_seconds": 1, "output": ""}
+
+    monkeypatch.setattr(acceptance, "run", ended)
+    assert acceptance.module("race", tmp_path, {}, 1.0) == {
+        "status": "out of time", "rows": {"a": 1}, "seconds": 1.0, "limit_seconds": 1, "output": "",
+    }  # fmt: skip
 
 
-def test_the_laid_out_package_runs_a_workload(tmp_path: Path) -> None:
-    environment = gpu_acceptance.lay_out(tmp_path)
+def test_files_are_written_after_each_part(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A part that brings everything down leaves those before it."""
+
+    def breaks(*_: Any) -> dict[str, Any]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(acceptance, "machine", lambda commit: MACHINE)
+    monkeypatch.setattr(acceptance, "lay_out", lambda folder: {})
+    monkeypatch.setitem(acceptance.PARTS, "tests", lambda *_: PART | {"counts": {"passed": 3}})
+    monkeypatch.setitem(acceptance.PARTS, "costs", breaks)
+    with pytest.raises(KeyboardInterrupt):
+        acceptance.main(["--dry-run", "--only", "costs,tests", "--output", str(tmp_path)])
+    found = json.loads((tmp_path / "dry-run.json").read_text("utf-8"))
+    assert list(found["parts"]) == ["tests"]
+    assert "- costs: not done" in (tmp_path / "dry-run.md").read_text("utf-8")
+
+
+def test_the_laid_out_package_is_found_as_an_installed_one(tmp_path: Path) -> None:
+    environment = acceptance.lay_out(tmp_path)
     assert environment["PYTHONPATH"] == str(tmp_path)
     assert "gpu: needs a CUDA device" in (tmp_path / "pytest.ini").read_text("utf-8")
+    text = (
+        "import importlib.metadata, bpcore.kernels.numba as k; print(importlib.metadata.version('bpcore'), k.__file__)"
+    )
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.step_throughput", "smoke", "bpcore-numpy", "--steps", "3"],
+        [sys.executable, "-S", "-c", text.replace("import ", "import sys; sys.path.append('.'); import ", 1)],
         cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert len(found["losses"]) == step_throughput.PARITY_STEPS
-    assert found["losses"][-1] < found["losses"][0]
-    assert found["us_per_step_min"] <= found["us_per_step"] <= found["us_per_step_max"]
-    assert found["facts"]["backend"]["name"] == "numpy"
+    version, file = done.stdout.split()
+    assert version == importlib.import_module("bpcore").__version__
+    assert Path(file).is_relative_to(tmp_path / "bpcore" / "kernels")
 
 
-@pytest.mark.witness
-@pytest.mark.parametrize("workload", ["smoke", "nielsen"])
-def test_pytorch_takes_the_same_steps(workload: str) -> None:
-    """The comparison of engines compares like with like: the losses of bpcore and PyTorch agree step by step."""
-    rows = [
-        {"status": "ok", **step_throughput.measure(workload, engine, 2)}
-        for engine in ("bpcore-numpy", "torch-eager-cpu")
-    ]
-    assert [row["parity"] for row in gpu_acceptance.compare_losses(rows)] == [True, True]
-    assert rows[1]["loss_difference"] > 0, "two engines never agree in every bit: one was compared with itself"
+@pytest.mark.slow
+def test_the_dry_run(tmp_path: Path) -> None:
+    """All that can run without a GPU does: the tests over the stand-in, the costs up to the GPU, and the race."""
+    command = [sys.executable, "benchmarks/gpu_acceptance.py", "--dry-run", "--minutes", "4", "--output", str(tmp_path)]
+    done = subprocess.run(command, cwd=acceptance.ROOT, capture_output=True, text=True, check=False)
+    found = json.loads((tmp_path / "dry-run.json").read_text("utf-8"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert found["parts"]["tests"]["counts"]["passed"] > 10
+    assert found["parts"]["costs"]["status"] == "failed", "without a GPU"
+    rows = found["parts"]["race"]["rows"]["smoke"]["contestants"]
+    assert {rows[name]["status"] for name in ("bpcore-numpy", "bpcore-numba")} == {"ok"}
+    assert all(row["status"] in ("ok", "skipped") for row in rows.values())
+    assert len(rows["bpcore-numpy"]["us_per_step"]["rounds"]) > 1

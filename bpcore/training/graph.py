@@ -1,0 +1,451 @@
+"""The graph plans: whole training steps, captured once as a CUDA graph and replayed.
+
+A replay needs nothing from the host: where the data lies, how many steps are done and what the update rule needs for
+each step is in device memory (the table ``batch`` of ``kernels/cuda/step.cuh``). Two plans differ in their products:
+
+``graph``
+    The products are kernels of our own, which do what follows a product while its tile is on chip: bias and
+    activation, BP2's derivative, the update of theta. A step of L layers is 2 L kernels or less.
+``wide``
+    The products are cuBLAS's, and kernels around them do the rest, one pass over memory each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from bpcore.backends.contract import Backend
+from bpcore.backends.cublas import WORKSPACE, Cublas, load_cublas
+from bpcore.backends.cupy_device import THREADS, power_of_two
+from bpcore.backprop import sample_scale
+from bpcore.kernels.cuda.source import around_unit, tile_unit, unit_source
+from bpcore.network import MLP
+from bpcore.problem import Problem
+from bpcore.training.device_steps import device_pieces, penalty_prices, step_numbers
+from bpcore.training.fast_plan import FastPlan
+from bpcore.training.spec import StepSpec
+from bpcore.training.state import TrainingState
+from bpcore.typing import Array
+
+__all__ = ["GraphPlan", "WidePlan"]
+
+MOST_NODES = 256
+"""Kernels in one graph: the launch of a graph costs the host some microseconds, each kernel in it a fraction."""
+MOST_STEPS = 32
+DEPTH = 32  # as in product.cuh
+LARGEST_TILE = 64
+WIDEST_FOR_LANES = 512
+
+_X, _Y, _LABELS, _WEIGHTS, _INDEX, _RECORDS, _NUMBERS, _STRIDE, _DONE, _FIRST, _THRESHOLD = range(11)
+_NO_DROPOUT, _PER_BATCH, _PER_SAMPLE = range(3)
+_SCOPES = {"element": 1, "all": 2, "layer": 3}
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How a product is cut: tiles of `size` x `size`, the sum over k of each split among `splits` blocks."""
+
+    size: int
+    tiles: int
+    splits: int
+
+
+def choose_tiling(m: int, n: int, k: int, multiprocessors: int, size: int | None = None) -> Tiling:
+    """Cut a product (m, n) = (m, k) @ (k, n) so that all multiprocessors have something to do.
+
+    Parameters
+    ----------
+    m, n, k : int
+        Sizes of the product.
+    multiprocessors : int
+        Of the device.
+    size : int, optional
+        Size of a tile; by default 64 where there are enough such tiles, else 32.
+
+    Examples
+    --------
+    >>> choose_tiling(64, 128, 784, 132)
+    Tiling(size=32, tiles=8, splits=12)
+    >>> choose_tiling(65536, 64, 64, 132)
+    Tiling(size=64, tiles=1024, splits=1)
+    """
+
+    def tiles(size: int) -> int:
+        return -(-m // size) * -(-n // size)
+
+    if size is None:
+        size = 64 if tiles(64) >= multiprocessors else 32
+    # two blocks to a multiprocessor, and at least two runs of k for each
+    splits = max(1, min(2 * multiprocessors // tiles(size), k // (2 * DEPTH)))
+    return Tiling(size, tiles(size), splits)
+
+
+class GraphPlan(FastPlan):
+    """Steps as a CUDA graph, with products of our own; see the module.
+
+    Parameters
+    ----------
+    spec, net, be, seed
+        As for :class:`~bpcore.training.reference.ReferencePlan`; the backend is CuPy's.
+    """
+
+    name = "graph"
+    why = "whole steps are replayed by the device"
+    own_products = True
+
+    def __init__(self, spec: StepSpec, net: MLP, be: Backend, seed: int) -> None:
+        super().__init__(spec, net, be, seed)
+        self._gpu: Any = be.gpu  # type: ignore[attr-defined]
+        self._pieces = device_pieces(spec)
+        m, sizes, dtype = spec.batch_size, spec.sizes, spec.dtype
+        self._T = dtype.type
+        hidden = range(2, len(sizes))
+        self._Z = {l: be.empty((m, sizes[l - 1]), dtype) for l in range(2, len(sizes) + 1)}
+        self._H = {l: be.empty((m, sizes[l - 1]), dtype) for l in range(2, len(sizes) + 1)}
+        self._Delta = {l: be.empty((m, sizes[l - 1]), dtype) for l in range(2, len(sizes) + 1)}
+        per_sample = spec.dropout is not None and spec.dropout.per == "sample"
+        self._dropout = _PER_SAMPLE if per_sample else _PER_BATCH
+        self._masks = {l: be.zeros(m * sizes[l - 1] if per_sample else sizes[l - 1], dtype) for l in spec.rates}
+        self._passed = {l: be.empty((m, sizes[l - 1]), dtype) if l in spec.rates else self._H[l] for l in hidden}
+        self._scales = be.zeros(m, dtype)
+        self._s = sample_scale(spec.loss, sizes[-1])
+        self._batch = be.zeros(_THRESHOLD + 1, np.int64)
+        self._states = be.zeros(max(1, len(spec.rule.state)), np.int64)
+        self._prices = be.asarray(penalty_prices(spec, self._pieces.penalty).astype(dtype))
+        self._clip = 0 if spec.clip is None else _SCOPES[spec.clip.scope]
+        self._limit = 0.0 if spec.clip is None else spec.clip.limit
+        self._of_block = be.zeros(2 * self._gpu.max_blocks, np.float64)
+        self._prepare_products()
+        self._graphs: dict[tuple[int, int], Any] = {}
+        self._alive: tuple[Any, ...] = ()
+
+    @staticmethod
+    def supports(be: Backend) -> str | None:
+        """Say why steps cannot be captured on a backend; None if they can."""
+        if be.name != "cupy":
+            return f"CUDA graphs need backend cupy; the network is on {be.name}"
+        return None
+
+    # ---------------------------------------------------------------- memory and kernels
+
+    def _prepare_products(self) -> None:
+        """Choose tiles, and make what all products share."""
+        spec, be = self.spec, self.be
+        m, sizes = spec.batch_size, spec.sizes
+        processors = self._gpu.multiprocessors
+        pairs = list(pairwise(sizes))
+        tilings = [choose_tiling(n_in + 1, n, m, processors) for n_in, n in pairs]
+        self._gradient_size = size = max(tiling.size for tiling in tilings)
+        tiles = [choose_tiling(n_in + 1, n, m, processors, size).tiles for n_in, n in pairs]
+        self._first_tile = np.concatenate([[0], np.cumsum(tiles)])
+        self._squares = be.zeros(max(sum(tiles), len(pairs) * self._gpu.max_blocks), np.float64)
+        # where a sum is split, there are at most two blocks to a multiprocessor
+        self._parts = be.empty(2 * processors * LARGEST_TILE**2, spec.dtype)
+        self._arrived = be.zeros(2 * processors, np.uint32)
+        self._layers = be.asarray(self._layer_table())
+        ends = self._first_tile[1:] if self.own_products else np.arange(1, len(pairs) + 1) * self._update_blocks()
+        self._ends = be.asarray(np.ascontiguousarray(ends, np.int64))
+
+    def _gradient_splits(self, m: int) -> int:
+        """Among how many blocks the sum over the samples is split."""
+        processors, tiles = self._gpu.multiprocessors, int(self._first_tile[-1])
+        return max(1, min(2 * processors // tiles, m // (2 * DEPTH)))
+
+    def _layer_table(self) -> Any:
+        """Rows of the table that the kernels of the parameters read (``G_...`` in step.cuh)."""
+        net, rows = self.net, []
+        offsets = {(block.name, block.layer): block.offset for block in net.layout.blocks}
+        for l in range(1, net.n_layers):
+            keep = [0, 0]
+            if self.spec.dropout is not None and self._dropout == _PER_BATCH:
+                keep = [self._masks[k].data.ptr if k in self._masks else 0 for k in (l, l + 1)]
+            inputs = self._inputs(l).data.ptr if l > 1 or not self.own_products else 0
+            rows.append(
+                (
+                    *(net.sizes[l - 1], net.sizes[l], offsets["W", l], offsets["b", l], inputs),
+                    *(self._Delta[l + 1].data.ptr, int(self._first_tile[l - 1]), *keep),
+                )
+            )
+        return np.array(rows, np.int64)
+
+    def _inputs(self, l: int) -> Array:
+        """What layer l hands on to the next."""
+        return self._passed[l]
+
+    def _update_blocks(self) -> int:
+        return min(self._gpu.max_blocks, -(-self.net.layout.size // THREADS))
+
+    def _around(self, name: str) -> Any:
+        return self._gpu.load(around_unit(self._pieces.text, self.spec.dtype), name)
+
+    def _tiles(self, size: int, name: str) -> Any:
+        return self._gpu.load(tile_unit(self._pieces.text, self.spec.dtype, size, size), name)
+
+    # ---------------------------------------------------------------- running
+
+    def _run_steps(
+        self, problem: Problem, index: Array, state: TrainingState, etas: Sequence[float], records: Array
+    ) -> None:
+        steps, m = index.shape
+        if steps == 0:
+            return
+        be, spec = self.be, self.spec
+        table, running = step_numbers(spec.rule, self._pieces.update, state.step, etas, state.running)
+        # no kernel takes an empty array
+        numbers = be.asarray((table if table.size else np.zeros((1, 1))).astype(spec.dtype))
+        states = [state.arrays[name].data.ptr for name in spec.rule.state]
+        be.copy(be.asarray(np.array(states or [0], np.int64)), out=self._states)
+        batch = np.zeros(_THRESHOLD + 1, np.int64)
+        batch[[_X, _Y, _INDEX, _RECORDS, _NUMBERS]] = [
+            array.data.ptr for array in (problem.X, problem.Y, index, records, numbers)
+        ]
+        batch[_LABELS] = 0 if problem.labels is None else problem.labels.data.ptr
+        batch[_WEIGHTS] = 0 if problem.weights is None else problem.weights.data.ptr
+        batch[_STRIDE] = records.strides[0] // records.itemsize
+        batch[_FIRST] = state.step
+        batch[_THRESHOLD] = np.float64(problem.threshold).view(np.int64)
+        be.copy(be.asarray(batch), out=self._batch)
+        self._alive = problem, index, numbers, records  # until the next run: the device may not be done with them
+        done = 0
+        at_once = max(1, min(MOST_STEPS, MOST_NODES // self._nodes()))
+        while done < steps:
+            count = at_once if steps - done >= at_once else 1
+            self._graph(m, count).launch()
+            done += count
+        state.step += steps
+        state.running = running
+
+    def _nodes(self) -> int:
+        """About how many kernels a step has."""
+        return 4 * len(self.spec.sizes)
+
+    def _graph(self, m: int, steps: int) -> Any:
+        """Return the graph of so many steps of m samples, captured at first use."""
+        if (m, steps) not in self._graphs:
+
+            def record() -> None:
+                for j in range(steps):
+                    self._record_step(m, j)
+                self._launch(self._around("advance_run"), 1, 1, self._batch, np.int64(steps))
+
+            self._graphs[m, steps] = self._gpu.capture(record, lambda: self._warm_up(m))
+        return self._graphs[m, steps]
+
+    def _warm_up(self, m: int) -> None:
+        """Do once what allocates when it is done for the first time."""
+
+    # ---------------------------------------------------------------- one step
+
+    def _record_step(self, m: int, j: int) -> None:
+        """Queue the kernels of one step."""
+        spec, L, step = self.spec, len(self.spec.sizes), np.int32(j)
+        if spec.weighted:
+            self._launch(self._around("weigh"), 1, THREADS, self._batch, step, self._scales, self._T(self._s), m)
+        for l in range(1, L):
+            self._forward(l, m, step)
+        self._output(m, step)
+        for l in range(L - 1, 1, -1):
+            self._backward(l, m)
+        self._parameters(m, step)
+
+    def _forward(self, l: int, m: int, step: Any) -> None:
+        """Forward: ``Z[l+1] = H[l] @ W[l] + b[l]`` and ``H[l+1] = act(Z[l+1])``."""
+        sizes, net, up = self.spec.sizes, self.net, l + 1
+        n_in, n, code = sizes[l - 1], sizes[l], self._pieces.codes[l - 1]
+        drop = self._drop(up)
+        tiling = choose_tiling(m, n, n_in, self._gpu.multiprocessors)
+        A = self._inputs(l) if l > 1 else self._Z[up]  # the first layer reads rows of X
+        passed = self._passed.get(up, self._H[up])
+        self._launch(
+            self._tiles(tiling.size, "forward"),
+            tiling.tiles * tiling.splits,
+            THREADS,
+            self._batch,
+            step,
+            np.int32(l == 1),
+            *(A, net.W[l], net.b[l], self._Z[up], self._H[up], passed, np.int32(code)),
+            *drop,
+            *(m, n_in, n, np.int32(tiling.splits), self._parts, self._arrived),
+        )
+        self._forward_rows(up, m, step, code, drop)
+
+    def _forward_rows(self, l: int, m: int, step: Any, code: int, drop: tuple[Any, ...]) -> None:
+        """A row-wise activation, which is no part of the product before it. At the output it belongs to the loss."""
+        n = self.spec.sizes[l - 1]
+        if code >= 0 or l == len(self.spec.sizes):
+            return
+        self._rows(("softmax", "log_softmax")[-code - 1], m, n, self._Z[l], self._H[l])
+        if l in self.spec.rates:
+            arguments = self._batch, step, self._H[l], self._passed[l], *drop, m, n
+            self._launch(self._around("drop_rows"), *self._flat(m * n), *arguments)
+
+    def _output(self, m: int, step: Any) -> None:
+        """Loss, hits and BP1."""
+        L, n = len(self.spec.sizes), self.spec.sizes[-1]
+        arguments = (
+            *(self._batch, step, self._Z[L], self._H[L], self._Delta[L], self._scales, self._T(self._s / m)),
+            *(self._of_block, self._arrived, m, n),
+        )
+        if n <= WIDEST_FOR_LANES:
+            width = min(32, power_of_two(n))
+            blocks = max(1, min(-(-m * width // THREADS), self._gpu.max_blocks))
+            self._launch(self._around("output_narrow"), blocks, THREADS, *arguments, np.int32(width))
+        else:
+            self._launch(self._around("output_wide"), min(m, self._gpu.max_blocks), THREADS, *arguments)
+
+    def _backward(self, l: int, m: int) -> None:
+        """BP2: ``Delta[l] = (Delta[l+1] @ W[l].T) * act'(Z[l])``."""
+        sizes = self.spec.sizes
+        n, n_next, code = sizes[l - 1], sizes[l], self._pieces.codes[l - 2]
+        tiling = choose_tiling(m, n, n_next, self._gpu.multiprocessors)
+        self._launch(
+            self._tiles(tiling.size, "backward"),
+            tiling.tiles * tiling.splits,
+            THREADS,
+            *(self._Delta[l + 1], self.net.W[l], self._Z[l], self._H[l], self._Delta[l], np.int32(code)),
+            *self._mask(l),
+            *(m, n_next, n, np.int32(tiling.splits), self._parts, self._arrived),
+        )
+        self._backward_rows(l, m, code)
+
+    def _backward_rows(self, l: int, m: int, code: int) -> None:
+        if code < 0:
+            kernel = ("backprop_softmax", "backprop_log_softmax")[-code - 1]
+            self._rows(kernel, m, self.spec.sizes[l - 1], self._Delta[l], self._H[l], self._Delta[l])
+
+    def _parameters(self, m: int, step: Any) -> None:
+        """BP3 and BP4 of all layers, and the update with them unless a norm must be known first."""
+        splits = self._gradient_splits(m)
+        self._launch(
+            self._tiles(self._gradient_size, "gradient"),
+            int(self._first_tile[-1]) * splits,
+            THREADS,
+            *(self._batch, step, self._layers, np.int32(len(self._first_tile) - 1), self.net.theta, self._gradient),
+            *(self._states, self._prices, self._T(self._limit), np.int32(self._clip), m, np.int32(splits)),
+            *(self._parts, self._arrived, self._squares),
+        )
+        if self._clip >= _SCOPES["all"]:
+            self._update(step)
+
+    def _update(self, step: Any) -> None:
+        """Clip by the norm, and move."""
+        self._launch(
+            self._around("update_parameters"),
+            self._update_blocks(),
+            THREADS,
+            *(self._batch, step, self._layers, np.int32(len(self._first_tile) - 1), self.net.theta, self._gradient),
+            *(self._states, self._squares, self._ends, np.float64(self._limit), np.int32(self._clip)),
+        )
+
+    # ---------------------------------------------------------------- launching
+
+    def _drop(self, l: int) -> tuple[Any, ...]:
+        """What a kernel is told that draws the mask of layer l."""
+        rate, seed, low = self.spec.rates.get(l, 0.0), self.seed, 0xFFFFFFFF
+        mask = self._masks.get(l, self._scales)
+        kind = self._dropout if rate else _NO_DROPOUT
+        words = np.uint32(l), np.uint32(seed & low), np.uint32(seed >> 32)
+        return mask, np.uint32(int(rate * 2**32)), self._T(1 / (1 - rate)), np.int32(kind), *words
+
+    def _mask(self, l: int) -> tuple[Any, Any]:
+        return self._masks.get(l, self._scales), np.int32(self._dropout if l in self.spec.rates else _NO_DROPOUT)
+
+    def _rows(self, name: str, m: int, n: int, *arrays: Array) -> None:
+        """Launch a kernel of rowwise.cuh."""
+        source = unit_source("rowwise", self.spec.dtype)
+        if n <= WIDEST_FOR_LANES:
+            width = min(32, power_of_two(n))
+            blocks = max(1, min(-(-m * width // THREADS), self._gpu.max_blocks))
+            self._launch(self._gpu.load(source, f"{name}_narrow"), blocks, THREADS, *arrays, m, n, np.int32(width))
+        else:
+            blocks = min(m, self._gpu.max_blocks)
+            self._launch(self._gpu.load(source, f"{name}_wide"), blocks, THREADS, *arrays, m, n)
+
+    def _flat(self, size: int) -> tuple[int, int]:
+        """Blocks and threads for so many elements."""
+        return max(1, min(-(-size // THREADS), self._gpu.max_blocks)), THREADS
+
+    def _launch(self, function: Any, blocks: int, threads: int, *arguments: Any) -> None:
+        values = tuple([np.int64(value) if isinstance(value, int) else value for value in arguments])
+        self._gpu.launch(function, ((blocks,), (threads,)), values)
+
+
+class WidePlan(GraphPlan):
+    """Steps as a CUDA graph, with products by cuBLAS; see the module. Parameters as for :class:`GraphPlan`."""
+
+    name = "wide"
+    why = "products by cuBLAS, whole steps are replayed by the device"
+    own_products = False
+
+    def __init__(self, spec: StepSpec, net: MLP, be: Backend, seed: int) -> None:
+        self._H1 = be.empty((spec.batch_size, spec.sizes[0]), spec.dtype)
+        self._cublas = Cublas(load_cublas(be.xp), be.empty(WORKSPACE, np.uint8))  # type: ignore[attr-defined]
+        self._precision = str(spec.dtype)
+        super().__init__(spec, net, be, seed)
+
+    def _inputs(self, l: int) -> Array:
+        return self._H1 if l == 1 else super()._inputs(l)
+
+    def _multiply(self, A: Array, B: Array, out: Array, **transposed: bool) -> None:
+        self._cublas.use_stream(self._gpu.current_stream())
+        self._cublas.multiply(A, B, out, self._precision, **transposed)
+
+    def _warm_up(self, m: int) -> None:
+        """Let cuBLAS load its kernels; the results are overwritten before they are read."""
+        L = len(self.spec.sizes)
+        for l in range(1, L):
+            A, Delta = self._inputs(l)[:m], self._Delta[l + 1][:m]
+            self._multiply(A, self.net.W[l], self._Z[l + 1][:m])
+            self._multiply(A, Delta, self._weights(l), transpose_a=True)
+            self.be.column_sums(Delta, out=self._bias(l))
+            if l > 1:
+                self._multiply(Delta, self.net.W[l], self._Delta[l][:m], transpose_b=True)
+
+    def _weights(self, l: int) -> Array:
+        """DW of layer l."""
+        block = next(block for block in self.net.layout.blocks if (block.name, block.layer) == ("W", l))
+        return self.net.layout.view(self._gradient, block)
+
+    def _bias(self, l: int) -> Array:
+        """Db of layer l."""
+        block = next(block for block in self.net.layout.blocks if (block.name, block.layer) == ("b", l))
+        return self.net.layout.view(self._gradient, block)
+
+    def _forward(self, l: int, m: int, step: Any) -> None:
+        sizes, net, up = self.spec.sizes, self.net, l + 1
+        n, code, drop = sizes[l], self._pieces.codes[l - 1], self._drop(up)
+        if l == 1:
+            kernel = self._around("gather_inputs")
+            self._launch(kernel, *self._flat(m * sizes[0]), self._batch, step, self._H1, m, sizes[0])
+        self._multiply(self._inputs(l)[:m], net.W[l], self._Z[up][:m])
+        passed = self._passed.get(up, self._H[up])
+        arguments = (self._batch, step, net.b[l], self._Z[up], self._H[up], passed, np.int32(code), *drop, m, n)
+        self._launch(self._around("finish_forward"), *self._flat(m * n), *arguments)
+        self._forward_rows(up, m, step, code, drop)
+
+    def _backward(self, l: int, m: int) -> None:
+        n, code = self.spec.sizes[l - 1], self._pieces.codes[l - 2]
+        self._multiply(self._Delta[l + 1][:m], self.net.W[l], self._Delta[l][:m], transpose_b=True)
+        arguments = self._Z[l], self._H[l], self._Delta[l], np.int32(code), *self._mask(l), m, n
+        self._launch(self._around("finish_backward"), *self._flat(m * n), *arguments)
+        self._backward_rows(l, m, code)
+
+    def _parameters(self, m: int, step: Any) -> None:
+        for l in range(len(self.spec.sizes) - 1, 0, -1):
+            Delta = self._Delta[l + 1][:m]
+            self._multiply(self._inputs(l)[:m], Delta, self._weights(l), transpose_a=True)
+            self.be.column_sums(Delta, out=self._bias(l))
+        if self.spec.penalty is not None or self._clip:
+            self._launch(
+                self._around("prepare_gradient"),
+                self._update_blocks(),
+                THREADS,
+                *(self._layers, np.int32(len(self._first_tile) - 1), self.net.theta, self._gradient, self._prices),
+                *(self._T(self._limit), np.int32(self._clip), self._squares),
+            )
+        self._update(step)
