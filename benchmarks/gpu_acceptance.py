@@ -1,13 +1,14 @@
-"""Everything that needs a GPU, in one command and within ten minutes: python benchmarks/gpu_acceptance.py
+"""Everything that needs a GPU, in one command: python benchmarks/gpu_acceptance.py
 
-1. the tests marked ``gpu`` (every backend-parametrised test on CuPy), with --require-backend cupy;
-2. compute-sanitizer memcheck and racecheck over the kernel tests, where it is installed;
-3. time per training step of bpcore and PyTorch, with the losses of the first steps compared;
-4. a JSON file and a table with machine, driver, versions and commit in benchmarks/results/.
+tests       every test marked ``gpu``, with --require-backend cupy; in parallel where pytest-xdist is installed
+sanitizers  compute-sanitizer memcheck and racecheck over some of them, where it is installed
+costs       launches, graphs, barriers, copies, the rates of products (benchmarks/gpu/costs.py)
+race        bpcore by each plan against PyTorch and JAX, losses compared with float64 (benchmarks/gpu/race.py)
 
 Nothing is installed or fetched: the repository is laid out as an installed package in a scratch folder. Every part has
-a time limit, and what could not be done is said in the result. Without a GPU the script refuses to run, except with
---dry-run, which exercises all that can run, marks its files as such and keeps them out of benchmarks/results/.
+a time limit, what could not be done is said in the result, and the files are written after each part. Without a GPU
+the script refuses to run, except with --dry-run, which exercises all that can run, marks its files as such and keeps
+them out of benchmarks/results/.
 """
 
 from __future__ import annotations
@@ -15,45 +16,44 @@ from __future__ import annotations
 import argparse
 import datetime
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # started as a file, Python would look beside it
+
+from benchmarks.gpu import report  # noqa: E402
+from benchmarks.gpu.parts import run, tail  # noqa: E402
+from benchmarks.peers.machine import cpu_model  # noqa: E402
+
 RESULTS = ROOT / "benchmarks" / "results"
-PACKAGES = ("numpy", "scipy", "numba", "cupy-cuda12x", "cupy-cuda13x", "torch", "pytest", "threadpoolctl")
-SANITIZED = "gpu and (rows or reductions or take_rows or random_bits or dropout or in_place or row_hits)"
-PARITY = 2e-3
-"""Largest relative difference of the first losses: float32 sums in another order, amplified by twenty steps."""
+PACKAGES = (
+    "numpy", "scipy", "numba", "cupy-cuda12x", "cupy-cuda13x", "torch", "triton", "jax", "jaxlib", "pytest",
+    "threadpoolctl",
+)  # fmt: skip
+SHARES = {"tests": 0.35, "sanitizers": 0.2, "costs": 0.1, "race": 0.35}
+"""How much of the time a part may take. What one leaves goes to those after it."""
 
+PROCESSES = 4
+"""Of pytest: they share one GPU."""
 
-def run(command: list[str], limit: float, folder: Path, environment: dict[str, str]) -> dict[str, Any]:
-    """Run a part under a time limit; never raises."""
-    begun = time.perf_counter()
-    facts: dict[str, Any] = {"command": " ".join(command), "limit_seconds": round(limit)}
-    try:
-        done = subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=max(limit, 1)
-        )
-        facts |= {"status": "ok" if done.returncode == 0 else "failed", "returncode": done.returncode}
-        output = done.stdout + done.stderr
-    except subprocess.TimeoutExpired as error:
-        facts["status"] = "out of time"
-        output = "".join(
-            part.decode(errors="replace") if isinstance(part, bytes) else part or ""
-            for part in (error.stdout, error.stderr)
-        )
-    except OSError as error:
-        facts["status"], output = "could not start", str(error)
-    return facts | {"seconds": round(time.perf_counter() - begun, 1), "output": output}
+SANITIZED_FOLDERS = ("tests/backends", "tests/kernels", "tests/training")
+SANITIZED = (
+    "rows or reductions or take_rows or random_bits or dropout_mask or in_place or row_hits or persistent or graph_plan"
+)
+"""Folders, and pytest's expression for the tests in them, that run under compute-sanitizer: each kernel once or twice,
+because it makes them ten to a hundred times slower."""
 
 
 def lay_out(folder: Path) -> dict[str, str]:
@@ -62,6 +62,12 @@ def lay_out(folder: Path) -> dict[str, str]:
     for name in ("bpcore", "tests", "benchmarks"):
         shutil.copytree(ROOT / name, folder / name, ignore=code)
     shutil.copytree(ROOT / "kernels", folder / "bpcore" / "kernels", ignore=code)
+    # what an installer would leave for importlib.metadata
+    version = re.search(r'__version__ = "(.+)"', (ROOT / "bpcore" / "_version.py").read_text("utf-8"))
+    assert version is not None
+    about = folder / f"bpcore-{version[1]}.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: bpcore\nVersion: {version[1]}\n", "utf-8")
     # own settings, because plugins named in pyproject.toml may be missing here
     markers = re.search(r"^markers = \[(.*?)^\]", (ROOT / "pyproject.toml").read_text("utf-8"), re.M | re.S)
     lines = [line.strip().rstrip(",").strip('"') for line in (markers.group(1) if markers else "").strip().splitlines()]
@@ -71,11 +77,11 @@ def lay_out(folder: Path) -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(folder), "BPCORE_CACHE_DIR": str(folder / "cache"), "PYTHONUNBUFFERED": "1"}
 
 
-def machine() -> dict[str, Any]:
+def machine(commit: str | None = None) -> dict[str, Any]:
     """Processor, GPU, driver, versions, commit."""
-    query = "--query-gpu=name,driver_version,memory.total,compute_cap"
+    query = "--query-gpu=name,driver_version,memory.total,compute_cap,clocks.max.sm"
     gpu = run(["nvidia-smi", query, "--format=csv,noheader"], 20, ROOT, dict(os.environ))
-    commit = run(["git", "rev-parse", "HEAD"], 20, ROOT, dict(os.environ))
+    found = run(["git", "rev-parse", "HEAD"], 20, ROOT, dict(os.environ))
     dirty = run(["git", "status", "--porcelain"], 20, ROOT, dict(os.environ))
     versions = {}
     for name in PACKAGES:
@@ -86,19 +92,14 @@ def machine() -> dict[str, Any]:
     return {
         "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "gpu": gpu["output"].strip().splitlines()[0] if gpu["status"] == "ok" and gpu["output"].strip() else None,
-        "processor": platform.processor() or platform.machine(),
+        "processor": cpu_model(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "system": platform.platform(),
         "versions": versions,
-        "commit": commit["output"].strip() if commit["status"] == "ok" else "unknown (no git here)",
+        "commit": found["output"].strip() if found["status"] == "ok" else commit or "unknown (no git here)",
         "changed_files": len(dirty["output"].splitlines()) if dirty["status"] == "ok" else None,
     }
-
-
-def tail(part: dict[str, Any], lines: int = 25) -> dict[str, Any]:
-    """Keep the end of a part's output."""
-    return {**part, "output": "\n".join(part["output"].splitlines()[-lines:])}
 
 
 def tests(folder: Path, environment: dict[str, str], limit: float, dry: bool) -> dict[str, Any]:
@@ -106,138 +107,134 @@ def tests(folder: Path, environment: dict[str, str], limit: float, dry: bool) ->
     chosen = ["-m", "gpu", "--require-backend", "cupy"]
     if dry:
         chosen = ["tests/backends/test_cupy_backend.py", "-k", "stand-in and (matmul or take_rows)"]
-    part = run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *chosen], limit, folder, environment)
+    elif importlib.util.find_spec("xdist") is not None:
+        chosen += ["-n", str(PROCESSES), "--dist", "worksteal"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations", "10", *chosen]
+    part = run(command, limit, folder, environment)
     counts = re.findall(r"(\d+) (passed|failed|skipped|error|errors)\b", part["output"])
-    return tail(part, 60) | {"counts": {word: int(count) for count, word in counts}}
+    return tail(part, 80) | {"counts": {word: int(count) for count, word in counts}}
 
 
 def sanitizers(folder: Path, environment: dict[str, str], limit: float, dry: bool) -> dict[str, Any]:
-    """Memcheck and racecheck over the kernel tests."""
+    """Memcheck and racecheck over the kernel tests, at the same time."""
+    tools = ("memcheck", "racecheck")
     found = shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path="/usr/local/cuda/bin")
     if found is None or dry:
         why = "compute-sanitizer is not installed" if found is None else "a dry run has no kernels on a GPU"
-        return {tool: {"status": "not done", "why": why} for tool in ("memcheck", "racecheck")}
+        return {tool: {"status": "not done", "why": why} for tool in tools}
     target = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
-    target += ["tests/backends/test_cupy_backend.py", "-m", "gpu", "-k", SANITIZED, "--require-backend", "cupy"]
-    results = {}
-    for tool in ("memcheck", "racecheck"):
-        command = [found, "--tool", tool, "--error-exitcode", "99", "--target-processes", "all", *target]
-        part = tail(run(command, limit / 2, folder, environment))
+    target += [*SANITIZED_FOLDERS, "-m", "gpu", "-k", SANITIZED, "--require-backend", "cupy"]
+
+    def check(tool: str) -> dict[str, Any]:
+        part = tail(run([found, "--tool", tool, "--error-exitcode", "99", *target], limit, folder, environment))
         summary = re.findall(r"(?:ERROR|RACECHECK) SUMMARY: .*", part["output"])
-        results[tool] = part | {"summary": summary[-1] if summary else None}
-    return results
+        return part | {"summary": summary[-1] if summary else None}
+
+    with ThreadPoolExecutor(len(tools)) as pool:
+        return dict(zip(tools, pool.map(check, tools), strict=True))
 
 
-def throughput(
-    folder: Path, environment: dict[str, str], limit: float, dry: bool, workloads: list[str]
-) -> dict[str, Any]:
-    """Time per step for each workload and engine, and whether the losses agree."""
-    engines = ["bpcore-numpy", "bpcore-numba"]
-    engines += ["torch-eager-cpu"] if dry else ["bpcore-cupy", "torch-eager-cuda", "torch-graph-cuda"]
-    end = time.perf_counter() + limit
-    rows: list[dict[str, Any]] = []
-    jobs = [(workload, engine) for workload in workloads for engine in engines]
-    for number, (workload, engine) in enumerate(jobs):
-        share = (end - time.perf_counter()) / (len(jobs) - number)
-        if share < 2:
-            rows.append({"workload": workload, "engine": engine, "status": "not done", "why": "out of time"})
-            continue
-        on_cpu = engine in ("bpcore-numpy", "bpcore-numba", "torch-eager-cpu")
-        steps = 20 if dry or (on_cpu and workload == "wide") else 200
-        command = [sys.executable, "-m", "benchmarks.step_throughput", workload, engine, "--steps", str(steps)]
-        part = run(command, 3 * share, folder, environment)
-        if part["status"] == "ok":
-            rows.append({"status": "ok", **json.loads(part["output"].splitlines()[-1])})
-        else:
-            why = (part["output"].strip().splitlines() or ["no output"])[-1][:300]
-            rows.append({"workload": workload, "engine": engine, "status": part["status"], "why": why})
-    return {"rows": compare_losses(rows), "parity_limit": PARITY, "float32_products": "float32, TF32 off"}
+def module(name: str, folder: Path, environment: dict[str, str], limit: float, *words: str) -> dict[str, Any]:
+    """Run a module that writes a file as it goes; what it wrote counts even if it did not come to its end."""
+    file = folder / f"{name}.json"
+    part = run(
+        [sys.executable, "-m", f"benchmarks.gpu.{name}", "--output", str(file), *words], limit, folder, environment
+    )
+    try:
+        written = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError):
+        written = {}
+    # how the command ended counts, but for one that ended well and says itself what is missing
+    status = part["status"] if part["status"] != "failed" else written.get("status", "failed")
+    return written | tail(part) | {"status": status}
 
 
-def compare_losses(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Add to every measured row how far its first losses are from those of the first measured engine."""
-    references: dict[str, list[float]] = {}
-    for row in rows:
-        if row["status"] != "ok":
-            continue
-        reference = references.setdefault(row["workload"], row["losses"])
-        differences = [abs(a - b) / max(abs(b), 1e-12) for a, b in zip(row["losses"], reference, strict=True)]
-        row["loss_difference"] = max(differences)
-        # written so that a NaN is no parity
-        row["parity"] = bool(all(difference <= PARITY for difference in differences) and row["finite_at_the_end"])
-    return rows
+def costs(folder: Path, environment: dict[str, str], limit: float, dry: bool) -> dict[str, Any]:
+    """What the machine charges."""
+    return module("costs", folder, environment, limit)
 
 
-def markdown(result: dict[str, Any]) -> str:
-    """The result for readers."""
-    about = result["machine"]
-    title = "DRY RUN: no GPU was used, these are not GPU results" if result["dry_run"] else f"GPU run on {about['gpu']}"
-    lines = [f"# {title}", ""]
-    lines += [f"- {name}: {about[name]}" for name in ("when", "commit", "changed_files", "python", "system", "cores")]
-    lines.append("- " + ", ".join(f"{name} {version}" for name, version in about["versions"].items()))
-    part = result["tests"]
-    lines += ["", f"Tests: {part['status']}, {part['counts'] or 'no counts'}, {part['seconds']} s.", ""]
-    for tool, found in result["sanitizers"].items():
-        lines.append(f"compute-sanitizer {tool}: {found['status']} ({found.get('summary') or found.get('why')}).")
-    lines += ["", "| workload | engine | µs/step (min to max) | start-up s | losses agree |", "|---|---|---|---|---|"]
-    for row in result["throughput"]["rows"]:
-        if row["status"] != "ok":
-            lines.append(f"| {row['workload']} | {row['engine']} | {row['status']}: {row['why']} | | |")
-            continue
-        spread = f"{row['us_per_step']:.1f} ({row['us_per_step_min']:.1f} to {row['us_per_step_max']:.1f})"
-        agree = f"{'yes' if row['parity'] else 'NO'} ({row['loss_difference']:.1e})"
-        lines.append(f"| {row['workload']} | {row['engine']} | {spread} | {row['start_up_seconds']:.1f} | {agree} |")
-    lines += ["", "Same weights, rows and order for all; float32 products, TF32 off; start-up holds compilation.", ""]
-    return "\n".join(lines)
+def race(folder: Path, environment: dict[str, str], limit: float, dry: bool) -> dict[str, Any]:
+    """Time a step for each workload and contestant, and whether the losses agree."""
+    words = ["--seconds", str(max(limit - 10, 1))]  # it should end before it is ended
+    if dry:
+        words += ["--dry-run", "--workloads", "smoke"]
+    return module("race", folder, environment, limit, *words)
+
+
+PARTS: dict[str, Callable[[Path, dict[str, str], float, bool], dict[str, Any]]] = {
+    "tests": tests, "sanitizers": sanitizers, "costs": costs, "race": race,
+}  # fmt: skip
+
+
+def complete(result: dict[str, Any]) -> bool:
+    """Whether every part was done and found nothing wrong.
+
+    What a contestant says that it cannot do is nothing wrong. A dry run cannot do the sanitizers and the costs.
+    """
+    parts = result["parts"]
+    if any(name not in parts for name in result["asked"]):
+        return False
+    rights = [part["status"] == "ok" for name, part in parts.items() if name in ("tests", "race")]
+    if not result["dry_run"]:
+        rights += [part["status"] == "ok" for part in parts.get("sanitizers", {}).values()]
+        rights += [parts[name]["status"] == "ok" for name in ("costs",) if name in parts]
+    for found in parts.get("race", {}).get("rows", {}).values():
+        rights += [bool(found["contestants"])]
+        rights += [row["status"] in ("ok", "skipped") for row in found["contestants"].values()]
+    return all(rights)
+
+
+def limit_of(name: str, asked: list[str], left: float) -> float:
+    """Seconds for a part: its share of what is left, among the parts that are still to come.
+
+    Examples
+    --------
+    >>> round(limit_of("tests", ["tests", "sanitizers", "costs", "race"], 100.0)), limit_of("race", ["race"], 60.0)
+    (35, 60.0)
+    """
+    rest = asked[asked.index(name) :]
+    return left * (SHARES[name] / sum(SHARES[part] for part in rest))
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run all parts and write the files; return 0 only if everything was done and is right."""
+    """Run the parts and write the files after each; return 0 only if everything was done and is right."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", metavar="PART,PART", help=f"some of {','.join(PARTS)} (default: all)")
     parser.add_argument("--dry-run", action="store_true", help="exercise what needs no GPU; writes no GPU numbers")
-    parser.add_argument("--minutes", type=float, default=9.5, help="time for everything (default 9.5)")
+    parser.add_argument("--minutes", type=float, default=9.0, help="time for everything (default 9)")
     parser.add_argument("--output", type=Path, help="folder for the files (default benchmarks/results)")
+    parser.add_argument("--commit", help="the commit to write down where there is no git")
     options = parser.parse_args(arguments)
-    about = machine()
+    end = time.monotonic() + 60 * options.minutes
+    chosen = options.only.split(",") if options.only else list(PARTS)
+    if unknown := [name for name in chosen if name not in PARTS]:
+        parser.error(f"--only {options.only}: there is no part {', '.join(unknown)}; parts: {', '.join(PARTS)}")
+    about = machine(options.commit)
     if about["gpu"] is None and not options.dry_run:
         print(
             "nvidia-smi shows no GPU here; nothing was run and nothing written. --dry-run shows what can run without."
         )
         return 2
-    seconds = 60 * options.minutes
-    workloads = ["smoke"] if options.dry_run else ["nielsen", "digits-small", "mnist-mid", "wide"]
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        environment = lay_out(folder)
-        result: dict[str, Any] = {"dry_run": options.dry_run, "machine": about}
-        print("tests ...", flush=True)
-        result["tests"] = tests(folder, environment, 0.42 * seconds, options.dry_run)
-        print("compute-sanitizer ...", flush=True)
-        result["sanitizers"] = sanitizers(folder, environment, 0.25 * seconds, options.dry_run)
-        print("throughput ...", flush=True)
-        result["throughput"] = throughput(folder, environment, 0.3 * seconds, options.dry_run, workloads)
     if options.dry_run:
-        target = options.output or Path(tempfile.mkdtemp(prefix="bpcore-dry-run-"))
-        name = "dry-run"
+        target, name = options.output or Path(tempfile.mkdtemp(prefix="bpcore-dry-run-")), "dry-run"
     else:
         target = options.output or RESULTS
         name = "gpu-" + re.sub(r"[^A-Za-z0-9]+", "-", f"{about['gpu'].split(',')[0]} {about['when'][:16]}").lower()
     target.mkdir(parents=True, exist_ok=True)
-    (target / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
-    table = markdown(result)
-    (target / f"{name}.md").write_text(table, "utf-8")
-    print(table)
+    asked = [part for part in PARTS if part in chosen]
+    result: dict[str, Any] = {"dry_run": options.dry_run, "machine": about, "asked": asked, "parts": {}}
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+        environment = lay_out(Path(scratch))
+        for part in asked:
+            limit = limit_of(part, asked, end - time.monotonic())
+            print(f"{part} (at most {limit:.0f} s) ...", flush=True)
+            result["parts"][part] = PARTS[part](Path(scratch), environment, limit, options.dry_run)
+            (target / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+            (target / f"{name}.md").write_text(report.markdown(result), "utf-8")
+    print(report.markdown(result))
     print(f"written: {target / name}.json and .md")
     return 0 if complete(result) else 1
-
-
-def complete(result: dict[str, Any]) -> bool:
-    """Whether every part was done and found nothing wrong (a dry run cannot do the sanitizers)."""
-    parts = [result["tests"]["status"] == "ok"]
-    parts += [row["status"] == "ok" and row["parity"] for row in result["throughput"]["rows"]]
-    if not result["dry_run"]:
-        parts += [part["status"] == "ok" for part in result["sanitizers"].values()]
-    return all(parts)
 
 
 if __name__ == "__main__":

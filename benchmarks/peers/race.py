@@ -46,14 +46,17 @@ class Worker:
         As for :func:`benchmarks.peers.machine.surroundings`.
     """
 
+    module = "benchmarks.peers.worker"
+    """What the process runs."""
+
     def __init__(self, name: str, threads: int, cpus: list[int] | None, caches: Path | None = None) -> None:
         self.name = name
         words = [name, str(threads), "all" if cpus is None else ",".join(map(str, cpus))]
         self.errors = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.peers.worker", *words],
+            [sys.executable, "-m", self.module, *words],
             cwd=machine.ROOT,
-            env=machine.surroundings(threads, caches),
+            env=self.environment(threads, caches),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.errors,
@@ -63,6 +66,10 @@ class Worker:
         self.replies: queue.Queue[str] = queue.Queue()
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
+
+    def environment(self, threads: int, caches: Path | None) -> dict[str, str]:
+        """Return the variables of the process."""
+        return machine.surroundings(threads, caches)
 
     def _read(self) -> None:
         assert self.process.stdout is not None

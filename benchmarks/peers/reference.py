@@ -62,12 +62,12 @@ def update(work: Workload, theta: Any, gradient: Any, state: dict[str, Any], t: 
     return theta - work.eta * m_hat / (np.sqrt(s_hat) + 1e-8)
 
 
-def losses(work: Workload, problem: Problem) -> Any:
-    """Losses of the first `CHUNKS` chunks, one a step, each before its update."""
+def losses(work: Workload, problem: Problem, chunks: int = CHUNKS) -> Any:
+    """Losses of the first chunks, one a step, each before its update."""
     theta = [(W.astype(float), b.astype(float)) for W, b in problem.weights]
     memory = [({}, {}) for _ in theta]  # type: ignore[var-annotated]
     X, Y, found = problem.X.astype(float), problem.Y.astype(float), []
-    for t, rows in enumerate(problem.order(0, CHUNKS), start=1):
+    for t, rows in enumerate(problem.order(0, chunks), start=1):
         Z, H = forward(work, theta, X[rows])
         loss, delta = output_and_loss(work, Z[-1], Y[rows])
         found.append(loss)

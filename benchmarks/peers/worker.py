@@ -37,20 +37,33 @@ def settle() -> float:
 
 
 class Holder:
-    """Carries out the commands for one contestant."""
+    """Carries out the commands for one contestant; a race of other contestants or workloads derives from it."""
+
+    adapters = "benchmarks.peers.adapters"
+    """The package with the modules of the contestants."""
 
     def __init__(self, name: str, threads: int) -> None:
         self.name, self.threads = name, threads
         self.runner: Any = None
 
-    def load(self) -> dict[str, Any]:
-        """Import the library; say what it is."""
+    def find_contestant(self) -> Any:
+        """Look the contestant up."""
         from benchmarks.peers.adapters import CONTESTANTS
 
-        self.contestant = CONTESTANTS[self.name]
+        return CONTESTANTS[self.name]
+
+    def find_workload(self, name: str) -> Any:
+        """Look a workload up."""
+        from benchmarks.peers.workloads import get_workload
+
+        return get_workload(name)
+
+    def load(self) -> dict[str, Any]:
+        """Import the library; say what it is."""
+        self.contestant = self.find_contestant()
         begun = time.perf_counter()
         try:
-            module = importlib.import_module(f"benchmarks.peers.adapters.{self.contestant.module}")
+            module = importlib.import_module(f"{self.adapters}.{self.contestant.module}")
             for package in self.contestant.packages:
                 importlib.metadata.version(package)
             if self.contestant.packages[0] == "tinygrad":
@@ -67,9 +80,8 @@ class Holder:
 
         from benchmarks.peers.adapters import Skip
         from benchmarks.peers.problem import Problem
-        from benchmarks.peers.workloads import get_workload
 
-        work = get_workload(workload)
+        work = self.find_workload(workload)
         problem = Problem.make(work)
         begun = time.perf_counter()
         try:
@@ -160,7 +172,7 @@ def serve(holder: Holder, commands: Any, reply: Callable[[str], None]) -> None:
         reply(json.dumps(answer))
 
 
-def main() -> None:
+def main(kind: type[Holder] = Holder) -> None:
     name, threads, cpus = sys.argv[1], int(sys.argv[2]), sys.argv[3]
     if cpus != "all":
         os.sched_setaffinity(0, {int(cpu) for cpu in cpus.split(",")})
@@ -172,7 +184,7 @@ def main() -> None:
         pipe.write(text + "\n")
         pipe.flush()
 
-    serve(Holder(name, threads), sys.stdin, reply)
+    serve(kind(name, threads), sys.stdin, reply)
 
 
 if __name__ == "__main__":

@@ -39,6 +39,8 @@ class Workload:
         The goal as a time, for one call. 0: none.
     share : float
         How much of the time for a workload this one gets.
+    precision : str
+        ``"float32"``, or on a GPU ``"tf32"`` or ``"bf16"``: of the products; weights and state are float32 always.
     """
 
     kind: str
@@ -55,6 +57,7 @@ class Workload:
     over_torch: float = 0.0
     at_most_us: float = 0.0
     share: float = 1.0
+    precision: str = "float32"
 
     @property
     def pairs(self) -> list[tuple[int, int]]:

@@ -14,9 +14,10 @@ from benchmarks.peers.workloads import Workload
 class BpcoreRunner(Runner):
     """A trainer with the plan that was asked for; of the threads that BPCORE_NUM_THREADS allows it takes its choice."""
 
-    def __init__(self, work: Workload, problem: Problem, plan: str, net: bp.MLP) -> None:
+    def __init__(self, work: Workload, problem: Problem, plan: str, net: bp.MLP, **options: Any) -> None:
         super().__init__()
-        self.work, self.problem, self.plan, self.net = work, problem, plan, net
+        self.work, self.problem, self.plan, self.net, self.options = work, problem, plan, net, options
+        self.X: Any = problem.X
         self.targets = problem.labels if work.output == "softmax" else problem.Y
         self.facts = {"plan": plan}
 
@@ -35,10 +36,11 @@ class BpcoreRunner(Runner):
             batch_size=work.batch,
             plan=self.plan,
             seed=0,
+            **self.options,
         )
 
     def run(self, order: Any) -> Any:
-        loss = self.trainer.run(self.problem.X, self.targets, order).loss
+        loss = self.trainer.run(self.X, self.targets, order).loss
         self.facts["threads"] = self.trainer.team
         return loss
 

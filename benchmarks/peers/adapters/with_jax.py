@@ -18,10 +18,12 @@ ACTIVATIONS = {"sigmoid": jax.nn.sigmoid, "tanh": jnp.tanh, "relu": jax.nn.relu}
 
 def scores(work: Workload, theta: Any, x: Any) -> Any:
     """Weighted inputs of the last layer."""
+    if work.precision == "bf16":  # rounded anew at each step, from weights that are float32
+        x, theta = x.astype(jnp.bfloat16), jax.tree.map(lambda p: p.astype(jnp.bfloat16), theta)
     for W, b in theta[:-1]:
         x = ACTIVATIONS[work.activation](x @ W + b)
     W, b = theta[-1]
-    return x @ W + b
+    return (x @ W + b).astype(jnp.float32)
 
 
 def loss_of(work: Workload, theta: Any, x: Any, y: Any) -> Any:
@@ -53,7 +55,7 @@ def update(work: Workload, theta: Any, gradient: Any, state: Any, t: Any) -> tup
 class JaxRunner(Runner):
     """What goes from step to step (parameters, state, number of the step) is donated and stays on the device."""
 
-    def __init__(self, work: Workload, problem: Problem, scan: bool) -> None:
+    def __init__(self, work: Workload, problem: Problem, scan: bool, unroll: int = 1) -> None:
         super().__init__()
         self.work, self.problem, self.scan = work, problem, scan
         self.X = jnp.asarray(problem.X)
@@ -70,7 +72,7 @@ class JaxRunner(Runner):
             return step(carry, X, Y, order[carry[2] % work.chunk])
 
         def chunk(carry: Any, X: Any, Y: Any, order: Any) -> tuple[Any, Any]:
-            return jax.lax.scan(lambda carry, rows: step(carry, X, Y, rows), carry, order)
+            return jax.lax.scan(lambda carry, rows: step(carry, X, Y, rows), carry, order, unroll=unroll)
 
         self.function = jax.jit(chunk if scan else one, donate_argnums=0)
         self.facts = {"form": f"lax.scan over {work.chunk} steps" if scan else "one jitted step a call"}

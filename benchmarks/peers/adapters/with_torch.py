@@ -63,11 +63,11 @@ def make_optimizer(work: Workload, parameters: list[Any], kind: str) -> torch.op
 class EagerRunner(Runner):
     """Modules, autograd, an optimiser: the fastest of its three implementations, found by trying."""
 
-    def __init__(self, work: Workload, problem: Problem) -> None:
+    def __init__(self, work: Workload, problem: Problem, device: str = "cpu") -> None:
         super().__init__()
-        self.work, self.problem = work, problem
-        self.X, self.Y = torch.from_numpy(problem.X), targets(work, problem)
-        self.net, self.criterion = make_net(work), make_criterion(work)
+        self.work, self.problem, self.device = work, problem, device
+        self.X, self.Y = torch.from_numpy(problem.X).to(device), targets(work, problem).to(device)
+        self.net, self.criterion = make_net(work).to(device), make_criterion(work)
         self.parameters = list(self.net.parameters())
         trials: dict[str, float] = {}
         for kind in 2 * ("plain", "foreach", "fused"):  # twice, because a moment's disturbance would decide otherwise
@@ -80,13 +80,15 @@ class EagerRunner(Runner):
 
     def try_out(self) -> float:
         """Least seconds for a step, over a short while."""
-        rows, best = torch.from_numpy(self.problem.order(0, 1)), float("inf")
+        rows, best = torch.from_numpy(self.problem.order(0, 1)).to(self.device), float("inf")
         self.step(rows[0])
+        self.wait()
         end = time.perf_counter() + TRIAL_SECONDS
         while True:
             begun = time.perf_counter()
             for k in range(1, 1 + min(len(rows) - 1, 8)):
                 self.step(rows[k])
+            self.wait()
             now = time.perf_counter()
             best = min(best, (now - begun) / min(len(rows) - 1, 8))
             if now > end:
@@ -99,12 +101,18 @@ class EagerRunner(Runner):
                 if torch.is_tensor(value):
                     value.zero_()
 
+    def wait(self) -> None:
+        """Return when all is computed; on a CPU it is."""
+
+    def value(self, x: Any, y: Any) -> Any:
+        return self.criterion(self.net(x), y)
+
     def step(self, rows: Any) -> Any:
         if self.work.full_batch:
             x, y = self.X, self.Y
         else:
             x, y = self.X.index_select(0, rows), self.Y.index_select(0, rows)
-        loss = self.criterion(self.net(x), y)
+        loss = self.value(x, y)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
@@ -114,7 +122,7 @@ class EagerRunner(Runner):
         return [self.step(rows) for rows in torch.from_numpy(order)]
 
     def evidence(self, result: Any) -> Any:
-        return torch.stack(result).double().numpy()
+        return torch.stack(result).double().cpu().numpy()
 
 
 class CompiledRunner(Runner):

@@ -1,0 +1,31 @@
+"""Who trains. All on the GPU, but for bpcore's other backends, which use the processor of the same machine."""
+
+from __future__ import annotations
+
+from benchmarks.peers.adapters import Contestant
+
+__all__ = ["CONTESTANTS", "DRY_RUN", "PLANS", "STARTS_SLOWLY", "on_gpu"]
+
+DRY_RUN = "BENCHMARKS_DRY_RUN"
+"""A variable of the environment: when it is set, who can compute on the processor does, to rehearse."""
+
+PLANS = ("auto", "reference", "graph", "wide", "persistent")
+
+CONTESTANTS = {
+    **{f"bpcore-{plan}": Contestant("with_bpcore", "prepare", ("bpcore",), {"plan": plan}) for plan in PLANS},
+    "torch-eager": Contestant("with_torch", "prepare_eager", ("torch",)),
+    "torch-compile": Contestant("with_torch", "prepare_compiled", ("torch",)),
+    "torch-graph": Contestant("with_torch", "prepare_graph", ("torch",)),
+    "torch-graph-8": Contestant("with_torch", "prepare_graph", ("torch",), {"steps": 8}),
+    "jax-scan": Contestant("with_jax", "prepare", ("jax", "jaxlib")),
+    "bpcore-numba": Contestant("with_bpcore", "prepare_cpu", ("bpcore", "numba", "scipy"), {"backend": "numba"}),
+    "bpcore-numpy": Contestant("with_bpcore", "prepare_cpu", ("bpcore",), {"backend": "numpy"}),
+}
+
+STARTS_SLOWLY = ("torch-compile", "jax-scan")
+"""They compile for seconds: they get a process for each workload, and compile all of them at once before the race."""
+
+
+def on_gpu(name: str) -> bool:
+    """Whether a contestant computes on the GPU."""
+    return name not in ("bpcore-numba", "bpcore-numpy")

@@ -1,0 +1,65 @@
+"""A process that holds one contestant of the race on a GPU: ``python -m benchmarks.gpu.worker NAME THREADS CPUS``."""
+
+from __future__ import annotations
+
+import gc
+import math
+import sys
+import time
+from typing import Any
+
+import numpy as np
+
+from benchmarks.gpu.contestants import CONTESTANTS
+from benchmarks.gpu.workloads import get_workload
+from benchmarks.peers.worker import Holder, main
+
+
+class GpuHolder(Holder):
+    """Takes the losses of the first chunk from whichever steps come first, so that a round may be long."""
+
+    adapters = "benchmarks.gpu"
+
+    def find_contestant(self) -> Any:
+        return CONTESTANTS[self.name]
+
+    def find_workload(self, name: str) -> Any:
+        return get_workload(name)
+
+    def round(self, chunks: int, warm: int) -> dict[str, Any]:  # type: ignore[override]
+        """Begin again, run some chunks to warm up, and time those after them.
+
+        Plans are built, graphs captured and memory pools filled while warming up.
+        """
+        before, order = self.problem.order(0, warm), self.problem.order(warm, chunks)
+        self.runner.reset()
+        losses = [self.runner.evidence(self.runner.run(before))] if warm else []
+        gc.collect()
+        begun = time.perf_counter()
+        result = self.runner.run(order)
+        elapsed = time.perf_counter() - begun
+        timed = self.runner.evidence(result)
+        if len(timed) != len(order):
+            raise ValueError(f"{len(order)} steps were asked for, {len(timed)} losses came back")
+        last = float(np.mean(timed[-(len(order) // chunks) :]))
+        return {
+            "status": "ok",
+            "us_per_step": 1e6 * elapsed / len(order),
+            "evidence": np.concatenate([*losses, timed])[: len(order) // chunks].tolist(),
+            "finite": bool(np.isfinite(timed).all()),
+            "last_loss": last if math.isfinite(last) else None,
+            "facts": self.runner.facts,
+        }
+
+    def release(self) -> dict[str, Any]:
+        """Forget the workload, and give its memory on the device back."""
+        reply = super().release()
+        if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
+            sys.modules["torch"].cuda.empty_cache()
+        if "cupy" in sys.modules:
+            sys.modules["cupy"].get_default_memory_pool().free_all_blocks()
+        return reply
+
+
+if __name__ == "__main__":
+    main(GpuHolder)
