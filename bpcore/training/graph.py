@@ -1,13 +1,11 @@
-"""The graph plans: whole training steps, captured once as a CUDA graph and replayed.
+"""The graph plan: whole training steps, captured once as a CUDA graph and replayed.
 
 A replay needs nothing from the host: where the data lies, how many steps are done and what the update rule needs for
-each step is in device memory (the table ``batch`` of ``kernels/cuda/step.cuh``). Two plans differ in their products:
+each step is in device memory (the table ``batch`` of ``kernels/cuda/step.cuh``).
 
-``graph``
-    The products are kernels of our own, which do what follows a product while its tile is on chip: bias and
-    activation, BP2's derivative, the update of theta. A step of L layers is 2 L kernels or less.
-``wide``
-    The products are cuBLAS's, and kernels around them do the rest, one pass over memory each.
+The products are kernels of our own, which do what follows a product while its tile is on chip: bias and activation,
+BP2's derivative, the update of theta. A step of L layers is 2 L kernels or less. For wide layers, where the products
+take nearly all of the time, there is :mod:`bpcore.training.wide`.
 """
 
 from __future__ import annotations
@@ -20,7 +18,6 @@ from typing import Any
 import numpy as np
 
 from bpcore.backends.contract import Backend
-from bpcore.backends.cublas import WORKSPACE, Cublas, load_cublas
 from bpcore.backends.cupy_device import THREADS, power_of_two
 from bpcore.backprop import sample_scale
 from bpcore.kernels.cuda.source import around_unit, tile_unit, unit_source
@@ -32,7 +29,7 @@ from bpcore.training.spec import StepSpec
 from bpcore.training.state import TrainingState
 from bpcore.typing import Array
 
-__all__ = ["GraphPlan", "WidePlan"]
+__all__ = ["GraphPlan", "choose_tiling"]
 
 MOST_NODES = 256
 """Kernels in one graph: the launch of a graph costs the host some microseconds, each kernel in it a fraction."""
@@ -212,17 +209,21 @@ class GraphPlan(FastPlan):
         be.copy(be.asarray(batch), out=self._batch)
         self._alive = problem, index, numbers, records  # until the next run: the device may not be done with them
         done = 0
-        at_once = max(1, min(MOST_STEPS, MOST_NODES // self._nodes()))
         while done < steps:
-            count = at_once if steps - done >= at_once else 1
+            count = self.at_once if steps - done >= self.at_once else 1
             self._graph(m, count).launch()
             done += count
         state.step += steps
         state.running = running
 
+    @property
+    def at_once(self) -> int:
+        """Steps in one graph."""
+        return max(1, min(MOST_STEPS, MOST_NODES // self._nodes()))
+
     def _nodes(self) -> int:
         """About how many kernels a step has."""
-        return 4 * len(self.spec.sizes)
+        return 2 * len(self.spec.sizes) + 2
 
     def _graph(self, m: int, steps: int) -> Any:
         """Return the graph of so many steps of m samples, captured at first use."""
@@ -373,79 +374,3 @@ class GraphPlan(FastPlan):
     def _launch(self, function: Any, blocks: int, threads: int, *arguments: Any) -> None:
         values = tuple([np.int64(value) if isinstance(value, int) else value for value in arguments])
         self._gpu.launch(function, ((blocks,), (threads,)), values)
-
-
-class WidePlan(GraphPlan):
-    """Steps as a CUDA graph, with products by cuBLAS; see the module. Parameters as for :class:`GraphPlan`."""
-
-    name = "wide"
-    why = "products by cuBLAS, whole steps are replayed by the device"
-    own_products = False
-
-    def __init__(self, spec: StepSpec, net: MLP, be: Backend, seed: int) -> None:
-        self._H1 = be.empty((spec.batch_size, spec.sizes[0]), spec.dtype)
-        self._cublas = Cublas(load_cublas(be.xp), be.empty(WORKSPACE, np.uint8))  # type: ignore[attr-defined]
-        self._precision = str(spec.dtype)
-        super().__init__(spec, net, be, seed)
-
-    def _inputs(self, l: int) -> Array:
-        return self._H1 if l == 1 else super()._inputs(l)
-
-    def _multiply(self, A: Array, B: Array, out: Array, **transposed: bool) -> None:
-        self._cublas.use_stream(self._gpu.current_stream())
-        self._cublas.multiply(A, B, out, self._precision, **transposed)
-
-    def _warm_up(self, m: int) -> None:
-        """Let cuBLAS load its kernels; the results are overwritten before they are read."""
-        L = len(self.spec.sizes)
-        for l in range(1, L):
-            A, Delta = self._inputs(l)[:m], self._Delta[l + 1][:m]
-            self._multiply(A, self.net.W[l], self._Z[l + 1][:m])
-            self._multiply(A, Delta, self._weights(l), transpose_a=True)
-            self.be.column_sums(Delta, out=self._bias(l))
-            if l > 1:
-                self._multiply(Delta, self.net.W[l], self._Delta[l][:m], transpose_b=True)
-
-    def _weights(self, l: int) -> Array:
-        """DW of layer l."""
-        block = next(block for block in self.net.layout.blocks if (block.name, block.layer) == ("W", l))
-        return self.net.layout.view(self._gradient, block)
-
-    def _bias(self, l: int) -> Array:
-        """Db of layer l."""
-        block = next(block for block in self.net.layout.blocks if (block.name, block.layer) == ("b", l))
-        return self.net.layout.view(self._gradient, block)
-
-    def _forward(self, l: int, m: int, step: Any) -> None:
-        sizes, net, up = self.spec.sizes, self.net, l + 1
-        n, code, drop = sizes[l], self._pieces.codes[l - 1], self._drop(up)
-        if l == 1:
-            kernel = self._around("gather_inputs")
-            self._launch(kernel, *self._flat(m * sizes[0]), self._batch, step, self._H1, m, sizes[0])
-        self._multiply(self._inputs(l)[:m], net.W[l], self._Z[up][:m])
-        passed = self._passed.get(up, self._H[up])
-        arguments = (self._batch, step, net.b[l], self._Z[up], self._H[up], passed, np.int32(code), *drop, m, n)
-        self._launch(self._around("finish_forward"), *self._flat(m * n), *arguments)
-        self._forward_rows(up, m, step, code, drop)
-
-    def _backward(self, l: int, m: int) -> None:
-        n, code = self.spec.sizes[l - 1], self._pieces.codes[l - 2]
-        self._multiply(self._Delta[l + 1][:m], self.net.W[l], self._Delta[l][:m], transpose_b=True)
-        arguments = self._Z[l], self._H[l], self._Delta[l], np.int32(code), *self._mask(l), m, n
-        self._launch(self._around("finish_backward"), *self._flat(m * n), *arguments)
-        self._backward_rows(l, m, code)
-
-    def _parameters(self, m: int, step: Any) -> None:
-        for l in range(len(self.spec.sizes) - 1, 0, -1):
-            Delta = self._Delta[l + 1][:m]
-            self._multiply(self._inputs(l)[:m], Delta, self._weights(l), transpose_a=True)
-            self.be.column_sums(Delta, out=self._bias(l))
-        if self.spec.penalty is not None or self._clip:
-            self._launch(
-                self._around("prepare_gradient"),
-                self._update_blocks(),
-                THREADS,
-                *(self._layers, np.int32(len(self._first_tile) - 1), self.net.theta, self._gradient, self._prices),
-                *(self._T(self._limit), np.int32(self._clip), self._squares),
-            )
-        self._update(step)

@@ -15,10 +15,11 @@ from bpcore.errors import ConfigurationError, unknown
 from bpcore.network import MLP
 from bpcore.problem import Problem
 from bpcore.training.compiled import CompiledPlan
-from bpcore.training.graph import GraphPlan, WidePlan
+from bpcore.training.graph import GraphPlan
 from bpcore.training.reference import ReferencePlan, Watch
 from bpcore.training.spec import StepSpec
 from bpcore.training.state import TrainingState
+from bpcore.training.wide import WidePlan
 from bpcore.typing import Array
 
 __all__ = ["Plan", "choose_plan"]
@@ -100,8 +101,7 @@ def _refuse(plan: str, possible: set[str], be: Backend) -> None:
     if plan not in possible:
         needed = _BACKENDS[plan]
         raise ConfigurationError(
-            f"plan={plan!r} needs backend {needed}; the network is on {be.name}. "
-            f"Use net.to({needed!r}) or plan='auto'"
+            f"plan={plan!r} needs backend {needed}; the network is on {be.name}. Use net.to({needed!r}) or plan='auto'"
         )
 
 

@@ -13,7 +13,7 @@ from bpcore.backends.cupy_backend import CupyBackend
 from bpcore.errors import BackendError
 from bpcore.kernels.cuda import host_runner
 from bpcore.kernels.cuda.build import KernelLoader
-from bpcore.training import graph
+from bpcore.training import wide
 from tests.backends.fake_cupy import FakeCupy, FakeLibrary
 
 
@@ -40,7 +40,7 @@ def fake_cupy(monkeypatch: pytest.MonkeyPatch, kernel_folder: Path) -> FakeCupy:
     # what the registry chose or started before knows another CuPy, or none
     monkeypatch.setattr(registry, "_instances", {})
     monkeypatch.setattr(registry, "_auto", None)
-    monkeypatch.setattr(graph, "load_cublas", FakeLibrary)
+    monkeypatch.setattr(wide, "load_cublas", FakeLibrary)
     monkeypatch.setattr(KernelLoader, "_code", lambda self, source: source.encode())
     return fake
 

@@ -121,6 +121,19 @@ def test_the_table_by_hand() -> None:
     assert "| torch | 8 | 1 to 3 | 4 |  | 0.5 | not finite (NO PARITY) |" in report.markdown(without)
 
 
+def test_an_interrupted_sanitizer_says_how_far_it_came() -> None:
+    output = """a.py::test_one[x] PASSED [ 50%]
+========= Race reported between Write access at k+0x10 and Read access at k+0x20 [4 hazards]
+a.py::test_two FAILED [100%]
+========= RACECHECK SUMMARY: 1 hazard displayed (1 error, 0 warnings)
+"""
+    assert acceptance.findings(output) == {
+        "passed": 1, "reports": 1,
+        "summary": "RACECHECK SUMMARY: 1 hazard displayed (1 error, 0 warnings); 1 tests passed, 1 reports",
+    }  # fmt: skip
+    assert acceptance.findings("") == {"passed": 0, "reports": 0, "summary": "0 tests passed, 0 reports"}
+
+
 def test_every_part_ends_in_time_and_so_does_what_it_started(tmp_path: Path) -> None:
     child = "import pathlib, time; time.sleep(8); pathlib.Path('outlived').touch()"
     text = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {child!r}])\n"
