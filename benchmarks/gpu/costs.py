@@ -68,7 +68,7 @@ class Bench:
                 end.record(self.stream)
                 end.synchronize()
                 found.append(1e3 * cupy.cuda.get_elapsed_time(begin, end) / times)
-        return statistics.median(found)
+        return float(statistics.median(found))
 
     def difference(self, call: Callable[[int], Any]) -> float:
         """Microseconds that one more round costs."""
@@ -195,7 +195,7 @@ def torch_us(torch: Any, call: Callable[[], Any], times: int) -> float:
         end.record()
         end.synchronize()
         found.append(1e3 * begin.elapsed_time(end) / times)
-    return statistics.median(found)
+    return float(statistics.median(found))
 
 
 def products(bench: Bench) -> dict[str, Any]:

@@ -32,7 +32,10 @@ SECONDS = 0.1
 SLOW_CHUNK = 0.5
 """Seconds from which a chunk is run once and no more, without warming up: bpcore on the processor, in wide layers."""
 
-LOAD_LIMIT, PREPARE_LIMIT, ROUND_LIMIT = 60.0, 90.0, 30.0
+LOAD_LIMIT, PREPARE_LIMIT, ROUND_LIMIT = 90.0, 120.0, 30.0
+LEAST = 10.0
+"""Seconds that must be left for a workload to be begun."""
+
 NOT_DONE = "not done"
 
 
@@ -125,9 +128,14 @@ class Race:
             if key not in self.workers:
                 return
         reply = self.workers[key].ask("prepare", self.limit(PREPARE_LIMIT), workload=row)
-        self.prepared[name, row] = reply
         if reply["status"] == results.FAILED:
             self.drop(key)
+            reply = self.excused(reply)
+        self.prepared[name, row] = reply
+
+    def excused(self, reply: dict[str, Any]) -> dict[str, Any]:
+        """Return the reply, or say that there was no time: who was ended for that has not failed."""
+        return reply if self.left() > 0 else {"status": NOT_DONE, "why": "out of time"}
 
     def drop(self, key: tuple[str, str]) -> None:
         self.workers.pop(key).close()
@@ -178,6 +186,7 @@ class Race:
                     "round", self.limit(ROUND_LIMIT), chunks=chunks, warm=warm
                 )
                 if reply["status"] != results.OK:
+                    reply = self.excused(reply)
                     rows[name] |= {word: reply[word] for word in ("status", "why", "traceback") if word in reply}
                     self.drop(self.key(name, row))
                     continue
@@ -271,7 +280,7 @@ def run(
     result: dict[str, Any] = {"status": "ok", "rows": {}}
     with Race(rows, names, seconds, tell) as racing:
         for row in rows:
-            if racing.left() < 1:
+            if racing.left() < LEAST:
                 result["rows"][row] = {"contestants": {}, "why": "out of time"}
                 result["status"] = "out of time"
                 continue

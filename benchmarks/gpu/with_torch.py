@@ -157,7 +157,8 @@ class GraphRunner(DeviceLoop):
         with torch.cuda.graph(graph):
             for _ in range(steps):
                 self.one_step()
-        return graph.replay
+        replay: Callable[[], None] = graph.replay
+        return replay
 
     def one_step(self) -> None:
         loss = self.value()
@@ -207,9 +208,9 @@ class CompiledRunner(DeviceLoop):
     def one_step(self) -> None:
         self.compiled()
 
-    @torch.no_grad()
     def run(self, order: Any) -> Any:
-        return super().run(order)
+        with torch.no_grad():
+            return super().run(order)
 
     def state(self) -> list[Any]:
         return [self.t, *(value for pair in self.moments.values() for value in pair)]

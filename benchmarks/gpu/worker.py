@@ -26,7 +26,7 @@ class GpuHolder(Holder):
     def find_workload(self, name: str) -> Any:
         return get_workload(name)
 
-    def round(self, chunks: int, warm: int) -> dict[str, Any]:  # type: ignore[override]
+    def round(self, chunks: int, warm: int) -> dict[str, Any]:
         """Begin again, run some chunks to warm up, and time those after them.
 
         Plans are built, graphs captured and memory pools filled while warming up.

@@ -88,8 +88,8 @@ def section(result: dict[str, Any]) -> str:
 
 
 def page(folder: Path = RESULTS) -> str:
-    """Return the page for all result files of a folder, the newest first."""
-    files = sorted(folder.glob("*.json"), reverse=True)
+    """Return the page for all result files of a folder, the newest first; those of a GPU have tables of their own."""
+    files = sorted((path for path in folder.glob("*.json") if not path.name.startswith("gpu-")), reverse=True)
     text = INTRODUCTION
     for path in files:
         text += f"\n## {path.stem}\n\n{section(results.load(path))}"

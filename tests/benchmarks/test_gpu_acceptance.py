@@ -151,14 +151,23 @@ def test_every_part_ends_in_time_and_so_does_what_it_started(tmp_path: Path) -> 
     assert not (tmp_path / "outlived").exists()
 
 
-def test_what_a_module_wrote_before_its_end_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("ended_with", "said", "status"),
+    [
+        ("out of time", "ok", "out of time"), ("ok", "ok", "ok"), ("failed", "out of time", "out of time"),
+        pytest.param("failed", "ok", "failed", id="it broke down after writing"),
+    ],
+)  # fmt: skip
+def test_what_a_module_wrote_before_its_end_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended_with: str, said: str, status: str
+) -> None:
     def ended(command: list[str], *_: Any) -> dict[str, Any]:
-        Path(command[command.index("--output") + 1]).write_text(json.dumps({"status": "ok", "rows": {"a": 1}}))
-        return {"status": "out of time", "seconds": 1.0, "limit_seconds": 1, "output": ""}
+        Path(command[command.index("--output") + 1]).write_text(json.dumps({"status": said, "rows": {"a": 1}}))
+        return {"status": ended_with, "seconds": 1.0, "limit_seconds": 1, "output": ""}
 
     monkeypatch.setattr(acceptance, "run", ended)
     assert acceptance.module("race", tmp_path, {}, 1.0) == {
-        "status": "out of time", "rows": {"a": 1}, "seconds": 1.0, "limit_seconds": 1, "output": "",
+        "status": status, "rows": {"a": 1}, "seconds": 1.0, "limit_seconds": 1, "output": "",
     }  # fmt: skip
 
 
