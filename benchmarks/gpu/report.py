@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from benchmarks.gpu.contestants import on_gpu
 from benchmarks.gpu.workloads import floor, get_workload
 from benchmarks.peers import results
 from benchmarks.peers.report import number
@@ -94,7 +95,7 @@ def about_the_step(name: str, found: dict[str, Any], measured: dict[str, Any]) -
         )
     ours = [
         row["us_per_step"]["median"] for contestant, row in found["contestants"].items()
-        if contestant.startswith("bpcore") and row["status"] == results.OK
+        if contestant.startswith("bpcore") and on_gpu(contestant) and row["status"] == results.OK
     ]  # fmt: skip
     if found["at_most_us"]:
         reached = "not measured" if not ours else "reached" if min(ours) <= found["at_most_us"] else "missed"
