@@ -35,7 +35,7 @@ MOST_NODES = 256
 """Kernels in one graph: the launch of a graph costs the host some microseconds, each kernel in it a fraction."""
 MOST_STEPS = 32
 DEPTH = 32  # as in product.cuh
-LARGEST_TILE = 64
+SMALLEST_TILE, LARGEST_TILE = 32, 64
 WIDEST_FOR_LANES = 512
 
 _X, _Y, _LABELS, _WEIGHTS, _INDEX, _RECORDS, _NUMBERS, _STRIDE, _DONE, _FIRST, _THRESHOLD = range(11)
@@ -116,7 +116,8 @@ class GraphPlan(FastPlan):
         self._prices = be.asarray(penalty_prices(spec, self._pieces.penalty).astype(dtype))
         self._clip = 0 if spec.clip is None else _SCOPES[spec.clip.scope]
         self._limit = 0.0 if spec.clip is None else spec.clip.limit
-        self._of_block = be.zeros(2 * self._gpu.max_blocks, np.float64)
+        self._of_block = be.zeros(2 * max(self._gpu.max_blocks, -(-m // SMALLEST_TILE)), np.float64)
+        self._recorded = be.zeros(1, np.uint32)
         self._prepare_products()
         self._graphs: dict[tuple[int, int], Any] = {}
         self._alive: tuple[Any, ...] = ()
@@ -247,12 +248,37 @@ class GraphPlan(FastPlan):
         spec, L, step = self.spec, len(self.spec.sizes), np.int32(j)
         if spec.weighted:
             self._launch(self._around("weigh"), 1, THREADS, self._batch, step, self._scales, self._T(self._s), m)
-        for l in range(1, L):
-            self._forward(l, m, step)
-        self._output(m, step)
+        self._forward_all(m, step)
         for l in range(L - 1, 1, -1):
             self._backward(l, m)
         self._parameters(m, step)
+
+    def _forward_all(self, m: int, step: Any) -> None:
+        """From the inputs to the error of the output layer."""
+        L = len(self.spec.sizes)
+        for l in range(1, L):
+            if l == L - 1 and self._forward_output(m, step):
+                return
+            self._forward(l, m, step)
+        self._output(m, step)
+
+    def _forward_output(self, m: int, step: Any) -> bool:
+        """Do the last layer, the loss and BP1 in one kernel, if its rows are no longer than a tile."""
+        sizes, net, l = self.spec.sizes, self.net, len(self.spec.sizes) - 1
+        n_in, n, up = sizes[-2], sizes[-1], len(self.spec.sizes)
+        tiling = choose_tiling(m, n, n_in, self._gpu.multiprocessors)
+        if n > tiling.size:
+            return False
+        A = self._inputs(l) if l > 1 else self._Z[up]
+        self._launch(
+            self._tiles(tiling.size, "forward_output"),
+            tiling.tiles * tiling.splits,
+            THREADS,
+            *(self._batch, step, np.int32(l == 1), A, net.W[l], net.b[l], self._Z[up], self._H[up], self._Delta[up]),
+            *(np.int32(self._pieces.codes[-1]), self._scales, self._T(self._s / m), m, n_in, n),
+            *(np.int32(tiling.splits), self._parts, self._arrived, self._of_block, self._recorded),
+        )
+        return True
 
     def _forward(self, l: int, m: int, step: Any) -> None:
         """Forward: ``Z[l+1] = H[l] @ W[l] + b[l]`` and ``H[l+1] = act(Z[l+1])``."""

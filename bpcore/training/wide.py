@@ -76,6 +76,9 @@ class WidePlan(GraphPlan):
         self._launch(self._around("finish_forward"), *self._flat(m * n), *arguments)
         self._forward_rows(up, m, step, code, drop)
 
+    def _forward_output(self, m: int, step: Any) -> bool:
+        return False
+
     def _backward(self, l: int, m: int) -> None:
         n, code = self.spec.sizes[l - 1], self._pieces.codes[l - 2]
         self._multiply(self._Delta[l + 1][:m], self.net.W[l], self._Delta[l][:m], transpose_b=True)

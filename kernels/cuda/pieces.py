@@ -206,6 +206,7 @@ def _function(head: str, body: str) -> str:
 def _switch(head: str, points: Sequence[Point], body: str, places: dict[str, str], results: Sequence[str]) -> str:
     """Print a function that chooses by its code, which is the same for all threads."""
     cases = [
-        f"    if (code == {k}) {{ {body.format(call=_call(point, places, results))} }}" for k, point in enumerate(points)
+        f"    if (code == {k}) {{ {body.format(call=_call(point, places, results))} }}"
+        for k, point in enumerate(points)
     ]
     return f"DEVICE {head} {{\n" + "\n".join(cases) + "\n    return T(0);\n}\n"

@@ -3,27 +3,11 @@
 // Requires: scalar.cuh, memory.cuh. C (M, N) = A (M, K) @ B (K, N). A block of 256 threads computes one tile of C, or a
 // part of its sum over k: tiles of small products are few, so the sum is split among `splits` blocks, and the last of
 // them to arrive adds the parts, always in the same order. Inside a block the threads form groups; each group takes
-// every GROUPS-th run of k's, each of its threads 4 x 4 elements of the tile.
+// some of the k's that are on chip, each of its threads 4 x 4 elements of the tile.
 
 // Elements along k that are on chip at once.
 constexpr int DEPTH = 32;
 constexpr int PRODUCT_THREADS = 256;
-
-template <int BM, int BN> struct Tile {
-    static constexpr int GROUP = (BM / 4) * (BN / 4);  // threads
-    static constexpr int GROUPS = PRODUCT_THREADS / GROUP;
-    static constexpr int RUN = DEPTH / GROUPS;  // k's of a group at a time
-    // rows of a tile are 4 longer than needed: then 8 k's by 4 rows, which a warp writes at once, meet 32 banks
-    static constexpr int A_ROW = BM + 4;
-    static constexpr int B_ROW = BN + 4;
-    static constexpr int INPUTS = DEPTH * (A_ROW + B_ROW);
-    static constexpr int SUMS = GROUPS * BM * BN;
-    static constexpr int MEMORY = INPUTS > SUMS ? INPUTS : SUMS;
-};
-
-struct alignas(16) Four {
-    T v[4];
-};
 
 // What every product is told: its size, and how the sum over k is split.
 struct Product {
@@ -33,74 +17,135 @@ struct Product {
     unsigned* arrived;  // (tiles,) zeros, and zeros again afterwards
 };
 
-// A matrix whose rows are contiguous: element (row, column).
+struct alignas(16) Four {
+    T v[4];
+};
+
+// ---------------------------------------------------------------------------------------------- where factors lie
+
+// A matrix with contiguous rows.
 struct Rows {
     const T* at;
     long long stride;
-    DEVICE_MEMBER T operator()(long long row, long long column) const { return at[row * stride + column]; }
+    DEVICE_MEMBER const T* line(long long row) const { return at + row * stride; }
 };
 
 // Rows of a matrix by number.
 struct Gathered {
     const T* at;
-    const long long* index;
     long long stride;
-    DEVICE_MEMBER T operator()(long long row, long long column) const { return at[index[row] * stride + column]; }
+    const long long* index;
+    DEVICE_MEMBER const T* line(long long row) const { return at + index[row] * stride; }
 };
 
-// Element (i, k) of a factor whose lines along k are rows of a matrix.
-template <class Matrix> struct AlongK {
-    static constexpr bool ALONG_K = true;
+// A factor as the product sees it: element (i, k). Either its lines are those of i, and k runs along them, or its lines
+// are those of k, and i runs along them. With ONES there is one i more behind the line's end, all of whose elements
+// are 1.
+template <class Matrix, bool ALONG_K_, bool ONES_ = false> struct Factor {
+    static constexpr bool ALONG_K = ALONG_K_;
+    static constexpr bool ONES = ONES_;
     Matrix matrix;
-    DEVICE_MEMBER T operator()(long long i, long long k) const { return matrix(i, k); }
+    // Whether lines can be read sixteen bytes at a time.
+    DEVICE_MEMBER bool is_packed() const { return is_aligned(matrix.at) && matrix.stride % LANES == 0; }
 };
 
-// Element (i, k) of a factor whose lines along i are rows of a matrix.
-template <class Matrix> struct Across {
-    static constexpr bool ALONG_K = false;
-    Matrix matrix;
-    DEVICE_MEMBER T operator()(long long i, long long k) const { return matrix(k, i); }
+// A (B, DEPTH) part of a factor: in registers on its way, then in shared memory, whose rows are padded so that what a
+// warp reads at once meets all banks.
+template <int B, class F> struct Part {
+    static constexpr int LINE = F::ALONG_K ? DEPTH : B;  // elements along a line
+    static constexpr int ROW = LINE + 4;
+    static constexpr int PACKS = LINE / LANES;
+    static constexpr int ROUNDS = B * DEPTH / LANES / PRODUCT_THREADS;
+    static constexpr int SIZE = (F::ALONG_K ? B : DEPTH) * ROW;
+
+    const F& factor;
+    long long first, size, end;  // the first i, and the ends of i and k
+    bool packed;
+    const T* lines[ROUNDS];
+    Pack next[ROUNDS];
+
+    DEVICE_MEMBER Part(const F& f, long long first_, long long size_, long long end_)
+        : factor(f), first(first_), size(size_), end(end_), packed(f.is_packed()) {
+        if (!F::ALONG_K) return;
+#pragma unroll
+        for (int round = 0; round < ROUNDS; ++round) {
+            const long long i = first + line(round);
+            lines[round] = i < size ? factor.matrix.line(i) : nullptr;
+        }
+    }
+
+    // Which line, and which of its elements, this thread moves in a round: neighbouring lanes read neighbouring packs.
+    DEVICE_MEMBER int line(int round) const { return (threadIdx.x + PRODUCT_THREADS * round) / PACKS; }
+    DEVICE_MEMBER int column() const { return threadIdx.x % PACKS * LANES; }
+
+    // Ask for the elements from k0 on; what lies outside the matrix is 0.
+    DEVICE_MEMBER void read(long long k0) {
+#pragma unroll
+        for (int round = 0; round < ROUNDS; ++round) {
+            long long from;
+            const T* at;
+            if (F::ALONG_K) {
+                from = k0 + column();
+                at = lines[round];
+            } else {
+                const long long k = k0 + line(round);
+                from = first + column();
+                at = k < end ? factor.matrix.line(k) : nullptr;
+            }
+            const long long stop = F::ALONG_K ? end : size - F::ONES;
+            if (at != nullptr && packed && from + LANES <= stop) {
+                next[round] = *reinterpret_cast<const Pack*>(at + from);
+            } else {
+#pragma unroll
+                for (int c = 0; c < LANES; ++c) {
+                    next[round].v[c] = at != nullptr && from + c < stop ? at[from + c] : T(0);
+                    if (F::ONES && at != nullptr && from + c == stop) next[round].v[c] = T(1);
+                }
+            }
+        }
+    }
+
+    DEVICE_MEMBER void write(T* tile) const {
+#pragma unroll
+        for (int round = 0; round < ROUNDS; ++round) {
+            *reinterpret_cast<Pack*>(tile + line(round) * ROW + column()) = next[round];
+        }
+    }
+
+    // Four i's of thread `rank` of a group at four k's. Where i runs along a line the four are neighbours, else they
+    // are B / 4 apart, so that neighbouring threads read neighbouring lines.
+    static DEVICE_MEMBER void fragment(const T* tile, int rank, int k, T (&f)[4][4]) {
+#pragma unroll
+        for (int r = 0; r < 4; ++r) {
+            const Four four = *reinterpret_cast<const Four*>(
+                F::ALONG_K ? tile + (rank + r * (B / 4)) * ROW + k : tile + (k + r) * ROW + rank * 4);
+#pragma unroll
+            for (int c = 0; c < 4; ++c) (F::ALONG_K ? f[r][c] : f[c][r]) = four.v[c];
+        }
+    }
+
+    static DEVICE_MEMBER int place(int rank, int r) { return F::ALONG_K ? rank + r * (B / 4) : rank * 4 + r; }
 };
 
-// Which element of a (B, DEPTH) tile a thread moves in a round. Neighbouring lanes read neighbouring addresses.
-template <int B, bool ALONG_K> DEVICE void place(int round, int& i, int& k) {
-    const int e = threadIdx.x + PRODUCT_THREADS * round;
-    if (ALONG_K) {
-        k = e % 8 + e / 32 % (DEPTH / 8) * 8;
-        i = e / 8 % 4 + e / 32 / (DEPTH / 8) * 4;
-    } else {
-        i = e % B;
-        k = e / B;
-    }
-}
+// ---------------------------------------------------------------------------------------------- the product
 
-// Read this thread's elements of a tile; what lies outside the matrix is 0.
-template <int B, class Factor>
-DEVICE void read_tile(const Factor& factor, long long first, long long k0, long long size, long long end, T* v) {
-#pragma unroll
-    for (int round = 0; round < B * DEPTH / PRODUCT_THREADS; ++round) {
-        int i, k;
-        place<B, Factor::ALONG_K>(round, i, k);
-        v[round] = first + i < size && k0 + k < end ? factor(first + i, k0 + k) : T(0);
-    }
-}
+template <int BM, int BN> struct Tile {
+    static constexpr int GROUP = (BM / 4) * (BN / 4);  // threads
+    static constexpr int GROUPS = PRODUCT_THREADS / GROUP;
+    static constexpr int RUN = DEPTH / GROUPS;  // k's of a group at a time
+    static constexpr int LINES = BM * (DEPTH + 4) > DEPTH * (BM + 4) ? BM * (DEPTH + 4) : DEPTH * (BM + 4);
+    static constexpr int COLUMNS = BN * (DEPTH + 4) > DEPTH * (BN + 4) ? BN * (DEPTH + 4) : DEPTH * (BN + 4);
+    static constexpr int SUMS = GROUPS * BM * BN;
+    static constexpr int MEMORY = LINES + COLUMNS > SUMS ? LINES + COLUMNS : SUMS;
+};
 
-template <int B, bool ALONG_K> DEVICE void write_tile(const T* v, T* tile) {
-#pragma unroll
-    for (int round = 0; round < B * DEPTH / PRODUCT_THREADS; ++round) {
-        int i, k;
-        place<B, ALONG_K>(round, i, k);
-        tile[k * (B + 4) + i] = v[round];
-    }
-}
-
-// Whether this block is the last of `splits` to come here. All threads of the block get the answer.
-DEVICE bool is_last(unsigned* arrived, int splits) {
+// Whether this block is the last of `count` to come here. All threads of the block get the answer.
+DEVICE bool is_last(unsigned* arrived, long long count) {
     SHARED_ARRAY(int, last, 1);
     __threadfence();
     __syncthreads();
     if (threadIdx.x == 0) {
-        last[0] = atomicAdd(arrived, 1u) == static_cast<unsigned>(splits) - 1;
+        last[0] = atomicAdd(arrived, 1u) == static_cast<unsigned>(count) - 1;
         if (last[0]) *arrived = 0;
     }
     __syncthreads();
@@ -115,36 +160,43 @@ template <int BM, int BN, class FactorA, class FactorB, class Finish>
 DEVICE bool multiply(T* memory, Product p, const FactorA& A, const FactorB& B, long long tile, int split,
                      Finish finish) {
     typedef Tile<BM, BN> Shape;
+    typedef Part<BM, FactorA> PartA;
+    typedef Part<BN, FactorB> PartB;
     T* const a_tile = memory;
-    T* const b_tile = memory + DEPTH * Shape::A_ROW;
+    T* const b_tile = memory + Shape::LINES;
     const long long columns = (p.N + BN - 1) / BN;
     const long long i0 = tile / columns * BM, j0 = tile % columns * BN;
     const long long share = (p.K + p.splits * DEPTH - 1) / (p.splits * DEPTH) * DEPTH;
     const long long begin = split * share, end = begin + share < p.K ? begin + share : p.K;
     const int group = threadIdx.x / Shape::GROUP, rank = threadIdx.x % Shape::GROUP;
-    const int ti = rank / (BN / 4) * 4, tj = rank % (BN / 4) * 4;
+    const int ti = rank / (BN / 4), tj = rank % (BN / 4);
 
     T sums[4][4] = {};
-    T a_next[BM * DEPTH / PRODUCT_THREADS], b_next[BN * DEPTH / PRODUCT_THREADS];
-    read_tile<BM>(A, i0, begin, p.M, end, a_next);
-    read_tile<BN>(B, j0, begin, p.N, end, b_next);
+    PartA a_part(A, i0, p.M, end);
+    PartB b_part(B, j0, p.N, end);
+    a_part.read(begin);
+    b_part.read(begin);
     for (long long k0 = begin; k0 < end; k0 += DEPTH) {
-        __syncthreads();  // the tile before has been used
-        write_tile<BM, FactorA::ALONG_K>(a_next, a_tile);
-        write_tile<BN, FactorB::ALONG_K>(b_next, b_tile);
+        __syncthreads();  // the part before has been used
+        a_part.write(a_tile);
+        b_part.write(b_tile);
         __syncthreads();
-        // the next tile is on its way while this one is multiplied
-        read_tile<BM>(A, i0, k0 + DEPTH, p.M, end, a_next);
-        read_tile<BN>(B, j0, k0 + DEPTH, p.N, end, b_next);
+        if (k0 + DEPTH < end) {  // the next part is on its way while this one is multiplied
+            a_part.read(k0 + DEPTH);
+            b_part.read(k0 + DEPTH);
+        }
 #pragma unroll
-        for (int k = 0; k < Shape::RUN; ++k) {
-            const int row = group * Shape::RUN + k;
-            const Four a = *reinterpret_cast<const Four*>(a_tile + row * Shape::A_ROW + ti);
-            const Four b = *reinterpret_cast<const Four*>(b_tile + row * Shape::B_ROW + tj);
+        for (int k = group * Shape::RUN; k < (group + 1) * Shape::RUN; k += 4) {
+            T a[4][4], b[4][4];
+            PartA::fragment(a_tile, ti, k, a);
+            PartB::fragment(b_tile, tj, k, b);
 #pragma unroll
-            for (int i = 0; i < 4; ++i) {
+            for (int c = 0; c < 4; ++c) {
 #pragma unroll
-                for (int j = 0; j < 4; ++j) sums[i][j] += a.v[i] * b.v[j];
+                for (int i = 0; i < 4; ++i) {
+#pragma unroll
+                    for (int j = 0; j < 4; ++j) sums[i][j] += a[i][c] * b[j][c];
+                }
             }
         }
     }
@@ -154,7 +206,9 @@ DEVICE bool multiply(T* memory, Product p, const FactorA& A, const FactorB& B, l
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
 #pragma unroll
-        for (int j = 0; j < 4; ++j) memory[group * BM * BN + (ti + i) * BN + tj + j] = sums[i][j];
+        for (int j = 0; j < 4; ++j) {
+            memory[group * BM * BN + PartA::place(ti, i) * BN + PartB::place(tj, j)] = sums[i][j];
+        }
     }
     __syncthreads();
     constexpr int ROUNDS = BM * BN / PRODUCT_THREADS;

@@ -95,7 +95,7 @@ def unit_source(unit: str, dtype: Any) -> str:
     return translation_unit(dtype, UNITS[unit])
 
 
-_STEP = ("scalar", "memory", "team", "philox")
+_STEP = ("scalar", "memory", "team", "philox", "rowwise")
 
 
 def tile_unit(pieces: str, dtype: Any, rows: int, columns: int) -> str:
@@ -111,12 +111,12 @@ def tile_unit(pieces: str, dtype: Any, rows: int, columns: int) -> str:
         32 or 64.
     """
     size = f"constexpr int BM = {rows}, BN = {columns};"
-    return translation_unit(dtype, _STEP, pieces, *map(_text, ("step", "product")), size, _text("tiles"))
+    return translation_unit(dtype, _STEP, pieces, *map(_text, ("step", "product", "output")), size, _text("tiles"))
 
 
 def around_unit(pieces: str, dtype: Any) -> str:
-    """Text of the kernels of a training step that are no products (``around.cuh``); `pieces` as in :func:`tile_unit`."""
-    return translation_unit(dtype, (*_STEP, "rowwise"), pieces, *map(_text, ("step", "product", "around")))
+    """Text of the other kernels of a step (``output.cuh``, ``around.cuh``); `pieces` as for :func:`tile_unit`."""
+    return translation_unit(dtype, _STEP, pieces, *map(_text, ("step", "product", "output", "around")))
 
 
 @dataclass(frozen=True)

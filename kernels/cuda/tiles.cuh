@@ -1,16 +1,15 @@
 // The products of a training step, each with the work that follows it: forward, BP2, and BP4 with BP3 and the update.
 //
-// Requires: step.cuh and what it requires, product.cuh, and the constants BM and BN, the size of a tile.
+// Requires: step.cuh and what it requires, product.cuh, output.cuh, and the constants BM and BN, the size of a tile.
 
 constexpr int TILE_MEMORY = Tile<BM, BN>::MEMORY;
 
-// H[l].T with a row of ones below it: the product with Delta holds dW, and db in its last row.
-template <class Matrix> struct WithOnes {
-    static constexpr bool ALONG_K = false;
-    Matrix matrix;
-    long long n;
-    DEVICE_MEMBER T operator()(long long i, long long k) const { return i < n ? matrix(k, i) : T(1); }
-};
+typedef Factor<Rows, true> AlongK;
+typedef Factor<Gathered, true> GatheredAlongK;
+typedef Factor<Rows, false> Across;
+// H[l].T with a row of ones below it: its product with Delta holds dW, and db in the last row.
+typedef Factor<Rows, false, true> AcrossWithOnes;
+typedef Factor<Gathered, false, true> GatheredAcrossWithOnes;
 
 // A (m, n_in), or rows of X if `gathered`; W (n_in, n), b (n,); Z, H, passed (m, n)
 extern "C" __global__ void __launch_bounds__(PRODUCT_THREADS) forward(
@@ -22,14 +21,44 @@ extern "C" __global__ void __launch_bounds__(PRODUCT_THREADS) forward(
     const long long tile = blockIdx.x / splits;
     const int split = blockIdx.x % splits;
     const Product p = {m, n, n_in, splits, parts, arrived};
-    const Across<Rows> B = {{W, n}};
+    const Across B = {{W, n}};
     const Dropout drop = {mask, threshold, kept, dropout, layer, key0, key1};
     const Forward finish = {b, Z, H, passed, n, code, drop, step.number()};
     if (gathered) {
-        multiply<BM, BN>(memory, p, AlongK<Gathered>{{step.data(X_AT), step.index(), n_in}}, B, tile, split, finish);
+        multiply<BM, BN>(memory, p, GatheredAlongK{{step.data(X_AT), n_in, step.index()}}, B, tile, split, finish);
     } else {
-        multiply<BM, BN>(memory, p, AlongK<Rows>{{A, n_in}}, B, tile, split, finish);
+        multiply<BM, BN>(memory, p, AlongK{{A, n_in}}, B, tile, split, finish);
     }
+}
+
+// The last layer, if its rows are no longer than a tile: the block that finishes a tile has whole rows, and goes on with
+// the loss and BP1. No dropout here. H (m, n), Delta (m, n), of_block (2 * rows of tiles,), recorded (1,).
+extern "C" __global__ void __launch_bounds__(PRODUCT_THREADS) forward_output(
+    const long long* batch, int j, int gathered, const T* A, const T* W, const T* b, T* Z, T* H, T* Delta, int code,
+    const T* scales, T scale, long long m, long long n_in, long long n, int splits, T* parts, unsigned int* arrived,
+    double* of_block, unsigned int* recorded) {
+    SHARED_ARRAY(T, memory, TILE_MEMORY);
+    const Step step = step_of(batch, j, m);
+    const long long tile = blockIdx.x / splits;
+    const int split = blockIdx.x % splits;
+    const Product p = {m, n, n_in, splits, parts, arrived};
+    const Across B = {{W, n}};
+    const Forward finish = {b, Z, H, H, n, code, {H, 0, T(0), NO_DROPOUT, 0, 0, 0}, 0};
+    bool finished;
+    if (gathered) {
+        finished = multiply<BM, BN>(memory, p, GatheredAlongK{{step.data(X_AT), n_in, step.index()}}, B, tile, split,
+                                    finish);
+    } else {
+        finished = multiply<BM, BN>(memory, p, AlongK{{A, n_in}}, B, tile, split, finish);
+    }
+    if (!finished) return;
+    __syncthreads();
+    constexpr int WIDTH = PRODUCT_THREADS / BM;  // threads a row
+    const LaneTeam team = {static_cast<int>(threadIdx.x) % WIDTH, WIDTH};
+    const long long row = tile * BM + threadIdx.x / WIDTH;
+    double loss = 0.0, right = 0.0;
+    output_sample(team, step, row, row < m ? n : 0, Z, H, Delta, scales, scale, loss, right, n);
+    record(step, loss, right, static_cast<double>(m), of_block, recorded, tile, gridDim.x / splits);
 }
 
 // Delta_next (m, n_next), W (n, n_next); Z, H, Delta (m, n)
@@ -37,8 +66,8 @@ extern "C" __global__ void __launch_bounds__(PRODUCT_THREADS) backward(
     const T* Delta_next, const T* W, const T* Z, const T* H, T* Delta, int code, const T* mask, int dropout,
     long long m, long long n_next, long long n, int splits, T* parts, unsigned int* arrived) {
     SHARED_ARRAY(T, memory, TILE_MEMORY);
-    multiply<BM, BN>(memory, Product{m, n, n_next, splits, parts, arrived}, AlongK<Rows>{{Delta_next, n_next}},
-                     AlongK<Rows>{{W, n_next}}, blockIdx.x / splits, blockIdx.x % splits,
+    multiply<BM, BN>(memory, Product{m, n, n_next, splits, parts, arrived}, AlongK{{Delta_next, n_next}},
+                     AlongK{{W, n_next}}, blockIdx.x / splits, blockIdx.x % splits,
                      Backward{Z, H, Delta, mask, dropout, n, code});
 }
 
@@ -55,16 +84,16 @@ extern "C" __global__ void __launch_bounds__(PRODUCT_THREADS) gradient(
     for (int l = 1; l < count && tile >= layers[l * G_COLUMNS + G_TILE]; ++l) layer = layers + l * G_COLUMNS;
     const long long n_in = layer[G_IN], n = layer[G_OUT], first = layer[G_TILE];
     const Product p = {n_in + 1, n, m, splits, parts + first * splits * BM * BN, arrived + first};
-    const Across<Rows> Delta = {{reinterpret_cast<const T*>(layer[G_DELTA]), n}};
+    const Across Delta = {{reinterpret_cast<const T*>(layer[G_DELTA]), n}};
     const T* A = reinterpret_cast<const T*>(layer[G_INPUT]);
     double sum = 0.0;
     const Update finish = {{theta, grad, states, prices, step.numbers(), limit, clip}, layer, &sum};
     bool finished;
     if (A == nullptr) {  // the first layer: rows of X
-        const Gathered X = {step.data(X_AT), step.index(), n_in};
-        finished = multiply<BM, BN>(memory, p, WithOnes<Gathered>{X, n_in}, Delta, tile - first, split, finish);
+        const GatheredAcrossWithOnes X = {{step.data(X_AT), n_in, step.index()}};
+        finished = multiply<BM, BN>(memory, p, X, Delta, tile - first, split, finish);
     } else {
-        finished = multiply<BM, BN>(memory, p, WithOnes<Rows>{{A, n_in}, n_in}, Delta, tile - first, split, finish);
+        finished = multiply<BM, BN>(memory, p, AcrossWithOnes{{A, n_in}}, Delta, tile - first, split, finish);
     }
     if (clip < CLIP_ALL || !finished) return;
     const BlockTeam team = {static_cast<int>(threadIdx.x), PRODUCT_THREADS};
