@@ -1,40 +1,6 @@
-// The kernels around the products of cuBLAS: the inputs, what follows a product, and the update.
+// The kernels of a step between and after the products: masks of row-wise layers, and the update after a clipped norm.
 //
 // Requires: step.cuh and what it requires.
-
-// ---------------------------------------------------------------------------------------------- products by cuBLAS
-
-// out (m, n) = rows of the inputs of this step; a thread owns every grid_size()-th pack of a row, or element
-extern "C" __global__ void gather_inputs(const long long* batch, int j, T* out, long long m, long long n) {
-    const Step step = step_of(batch, j, m);
-    const T* X = step.data(X_AT);
-    const long long* index = step.index();
-    if (n % LANES == 0 && is_aligned(X) && is_aligned(out)) {
-        const long long packs = n / LANES;
-        for (long long e = grid_index(); e < m * packs; e += grid_size()) {
-            const long long row = e / packs, column = e % packs;
-            reinterpret_cast<Pack*>(out)[e] = reinterpret_cast<const Pack*>(X)[index[row] * packs + column];
-        }
-    } else {
-        for (long long e = grid_index(); e < m * n; e += grid_size()) out[e] = X[index[e / n] * n + e % n];
-    }
-}
-
-// Z (m, n) holds the product already.
-extern "C" __global__ void finish_forward(
-    const long long* batch, int j, const T* b, T* Z, T* H, T* passed, int code, T* mask, unsigned int threshold,
-    T kept, int dropout, unsigned int layer, unsigned int key0, unsigned int key1, long long m, long long n) {
-    const Forward finish = {b, Z, H, passed, n, code, {mask, threshold, kept, dropout, layer, key0, key1},
-                            step_of(batch, j, m).number()};
-    for (long long at = grid_index(); at < m * n; at += grid_size()) finish(at / n, at % n, Z[at]);
-}
-
-// Delta (m, n) holds the product already.
-extern "C" __global__ void finish_backward(
-    const T* Z, const T* H, T* Delta, int code, const T* mask, int dropout, long long m, long long n) {
-    const Backward finish = {Z, H, Delta, mask, dropout, n, code};
-    for (long long at = grid_index(); at < m * n; at += grid_size()) finish(at / n, at % n, Delta[at]);
-}
 
 // Row-wise activations: what is handed on is h * mask, and a mask is drawn here.
 extern "C" __global__ void drop_rows(
@@ -53,26 +19,6 @@ extern "C" __global__ void drop_rows(
 template <class Body> DEVICE void for_parameters(const long long* layer, long long first, Body body) {
     const long long n = layer[G_OUT], size = (layer[G_IN] + 1) * n;
     for (long long e = first * n + grid_index(); e < size; e += grid_size()) body(e / n, e % n);
-}
-
-// Penalty and clipping of a gradient that cuBLAS has left; squares (count, gridDim.x): sums of each layer
-extern "C" __global__ void prepare_gradient(
-    const long long* layers, int count, T* theta, T* grad, const T* prices, T limit, int clip, double* squares) {
-    const Parameters p = {theta, grad, nullptr, prices, nullptr, limit, clip};
-    const BlockTeam team = {static_cast<int>(threadIdx.x), static_cast<int>(blockDim.x)};
-    for (int first = 0; first < count; ++first) {
-        double sum = 0.0;
-        const long long* layer = layers + first * G_COLUMNS;
-        for_parameters(layer, 0, [&](long long i, long long j) {
-            const long long at = parameter(layer, i, j);
-            const T g = prepared(p, layer, i, at, grad[at]);
-            grad[at] = g;
-            sum += static_cast<double>(g) * static_cast<double>(g);
-        });
-        if (clip < CLIP_ALL) continue;
-        sum = team.reduce(sum, 0.0, Sum());
-        if (threadIdx.x == 0) squares[first * gridDim.x + blockIdx.x] = sum;
-    }
 }
 
 // Sum of some partial sums of squares, in order; all threads of the block get it.

@@ -62,18 +62,20 @@ DEVICE void record(Step step, double loss, double right, double weight, double* 
     const BlockTeam team = {static_cast<int>(threadIdx.x), static_cast<int>(blockDim.x)};
     loss = team.reduce(loss, 0.0, Sum());
     right = team.reduce(right, 0.0, Sum());
-    if (threadIdx.x == 0) {
-        of_block[2 * number] = loss;
-        of_block[2 * number + 1] = right;
+    if (count > 1) {
+        if (threadIdx.x == 0) {
+            of_block[2 * number] = loss;
+            of_block[2 * number + 1] = right;
+        }
+        if (!is_last(arrived, count)) return;
+        loss = right = 0.0;
+        for (long long b = threadIdx.x; b < count; b += blockDim.x) {
+            loss += from_elsewhere(of_block + 2 * b);
+            right += from_elsewhere(of_block + 2 * b + 1);
+        }
+        loss = team.reduce(loss, 0.0, Sum());
+        right = team.reduce(right, 0.0, Sum());
     }
-    if (!is_last(arrived, count)) return;
-    loss = right = 0.0;
-    for (long long b = threadIdx.x; b < count; b += blockDim.x) {
-        loss += from_elsewhere(of_block + 2 * b);
-        right += from_elsewhere(of_block + 2 * b + 1);
-    }
-    loss = team.reduce(loss, 0.0, Sum());
-    right = team.reduce(right, 0.0, Sum());
     if (threadIdx.x == 0) {
         *step.record(0) = loss;
         if (CLASSES) *step.record(1) = right;

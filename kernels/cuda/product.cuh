@@ -153,8 +153,38 @@ DEVICE bool is_last(unsigned* arrived, long long count) {
     return last[0];
 }
 
-// Compute the tile with this number, split `split` of it. The block that finishes the tile calls finish(i, j, sum) once
-// for each of its elements, and returns true.
+// Elements of a tile that a thread finishes: LANES neighbours of a row in each round.
+DEVICE int own_element(int round) { return (threadIdx.x + PRODUCT_THREADS * round) * LANES; }
+
+// sums (ROUNDS,) = this thread's elements of the parts (splits, SIZE), added up in order. Several are asked for before
+// the first is added: each takes as long to come as hundreds of additions.
+template <int ROUNDS, int SIZE> DEVICE void add_parts(const T* parts, int splits, Pack (&sums)[ROUNDS]) {
+    constexpr int AHEAD = 4;
+#pragma unroll
+    for (int round = 0; round < ROUNDS; ++round) sums[round] = Pack{};
+    for (int first = 0; first < splits; first += AHEAD) {
+        Pack next[AHEAD][ROUNDS];
+#pragma unroll
+        for (int s = 0; s < AHEAD; ++s) {
+#pragma unroll
+            for (int round = 0; round < ROUNDS; ++round) {
+                next[s][round] = Pack{};
+                if (first + s < splits) next[s][round] = pack_from_elsewhere(parts + (first + s) * SIZE + own_element(round));
+            }
+        }
+#pragma unroll
+        for (int s = 0; s < AHEAD; ++s) {
+#pragma unroll
+            for (int round = 0; round < ROUNDS; ++round) {
+#pragma unroll
+                for (int k = 0; k < LANES; ++k) sums[round].v[k] += next[s][round].v[k];
+            }
+        }
+    }
+}
+
+// Compute the tile with this number, split `split` of it. The block that finishes the tile calls
+// finish(i, j, count, sums) for all of its elements, up to LANES neighbours of a row at a time, and returns true.
 // A (M, K) by element (i, k), B (K, N) by element (j, k); memory (Tile<BM, BN>::MEMORY,) is shared by the block.
 template <int BM, int BN, class FactorA, class FactorB, class Finish>
 DEVICE bool multiply(T* memory, Product p, const FactorA& A, const FactorB& B, long long tile, int split,
@@ -211,29 +241,30 @@ DEVICE bool multiply(T* memory, Product p, const FactorA& A, const FactorB& B, l
         }
     }
     __syncthreads();
-    constexpr int ROUNDS = BM * BN / PRODUCT_THREADS;
+    constexpr int ROUNDS = BM * BN / PRODUCT_THREADS / LANES;
     T* const parts = p.parts + tile * p.splits * BM * BN;
+    Pack found[ROUNDS];
 #pragma unroll
     for (int round = 0; round < ROUNDS; ++round) {
-        const int e = threadIdx.x + PRODUCT_THREADS * round;
-        T sum = memory[e];
+        const int e = own_element(round);
+        found[round] = *reinterpret_cast<const Pack*>(memory + e);
 #pragma unroll
-        for (int g = 1; g < Shape::GROUPS; ++g) sum += memory[g * BM * BN + e];
-        memory[e] = sum;  // read by this thread only
-        if (p.splits > 1) parts[split * BM * BN + e] = sum;
-    }
-    if (p.splits > 1 && !is_last(p.arrived + tile, p.splits)) return false;
-    // four at a time: what follows may be long, and is compiled once for each
-#pragma unroll 4
-    for (int round = 0; round < ROUNDS; ++round) {
-        const int e = threadIdx.x + PRODUCT_THREADS * round;
-        T sum = memory[e];
-        if (p.splits > 1) {
-            sum = from_elsewhere(parts + e);
-            for (int s = 1; s < p.splits; ++s) sum += from_elsewhere(parts + s * BM * BN + e);
+        for (int g = 1; g < Shape::GROUPS; ++g) {
+            const Pack more = *reinterpret_cast<const Pack*>(memory + g * BM * BN + e);
+#pragma unroll
+            for (int k = 0; k < LANES; ++k) found[round].v[k] += more.v[k];
         }
+        if (p.splits > 1) *reinterpret_cast<Pack*>(parts + split * BM * BN + e) = found[round];
+    }
+    if (p.splits > 1) {
+        if (!is_last(p.arrived + tile, p.splits)) return false;
+        add_parts<ROUNDS, BM * BN>(parts, p.splits, found);
+    }
+#pragma unroll
+    for (int round = 0; round < ROUNDS; ++round) {
+        const int e = own_element(round);
         const long long i = i0 + e / BN, j = j0 + e % BN;
-        if (i < p.M && j < p.N) finish(i, j, sum);
+        if (i < p.M && j < p.N) finish(i, j, p.N - j < LANES ? static_cast<int>(p.N - j) : LANES, found[round]);
     }
     return true;
 }

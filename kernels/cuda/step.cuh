@@ -56,14 +56,22 @@ struct Forward {
     int code;
     Dropout drop;
     unsigned long long step;
-    DEVICE_MEMBER void operator()(long long i, long long j, T sum) const {
+    DEVICE_MEMBER void operator()(long long i, long long j, int count, Pack z) const {
         const long long at = i * n + j;
-        const T z = sum + b[j];
-        Z[at] = z;
+        const Pack bias = load_pack(b + j, count);
+        Pack h;
+#pragma unroll
+        for (int k = 0; k < LANES; ++k) z.v[k] += bias.v[k];
+        store_pack(Z + at, z, count);
         if (code < 0) return;  // row-wise: a kernel of its own follows
-        const T h = activate(code, z);
-        H[at] = h;
-        if (drop.dropout != NO_DROPOUT) passed[at] = h * mask(i, j);
+#pragma unroll
+        for (int k = 0; k < LANES; ++k) h.v[k] = activate(code, z.v[k]);
+        store_pack(H + at, h, count);
+        if (drop.dropout == NO_DROPOUT) return;
+#pragma unroll
+        for (int k = 0; k < LANES; ++k) {
+            if (k < count) passed[at + k] = h.v[k] * mask(i, j + k);
+        }
     }
     DEVICE_MEMBER T mask(long long i, long long j) const {
         const T mask = draw(drop, step, drop.dropout == PER_SAMPLE ? i * n + j : j);
@@ -85,10 +93,19 @@ struct Backward {
     int dropout;
     long long n;
     int code;
-    DEVICE_MEMBER void operator()(long long i, long long j, T sum) const {
+    DEVICE_MEMBER void operator()(long long i, long long j, int count, Pack delta) const {
         const long long at = i * n + j;
-        if (dropout != NO_DROPOUT) sum *= mask[dropout == PER_SAMPLE ? at : j];
-        Delta[at] = code < 0 ? sum : backprop(code, sum, Z[at], H[at]);
+        if (dropout != NO_DROPOUT) {
+            const Pack keep = load_pack(mask + (dropout == PER_SAMPLE ? at : j), count);
+#pragma unroll
+            for (int k = 0; k < LANES; ++k) delta.v[k] *= keep.v[k];
+        }
+        if (code >= 0) {
+            const Pack z = load_pack(Z + at, count), h = load_pack(H + at, count);
+#pragma unroll
+            for (int k = 0; k < LANES; ++k) delta.v[k] = backprop(code, delta.v[k], z.v[k], h.v[k]);
+        }
+        store_pack(Delta + at, delta, count);
     }
 };
 
@@ -136,19 +153,54 @@ DEVICE void move(const Parameters& p, const long long* layer, long long i, long 
     for (int s = 0; s < STATES; ++s) reinterpret_cast<T*>(p.states[s])[at] = state[s];
 }
 
+// The update rule for `count` neighbours that no mask touches.
+DEVICE void move_pack(const Parameters& p, long long at, const Pack& g, int count) {
+    Pack theta = load_pack(p.theta + at, count), state[STATES + 1];
+#pragma unroll
+    for (int s = 0; s < STATES; ++s) state[s] = load_pack(reinterpret_cast<T*>(p.states[s]) + at, count);
+#pragma unroll
+    for (int k = 0; k < LANES; ++k) {
+        T own[STATES + 1];
+#pragma unroll
+        for (int s = 0; s < STATES; ++s) own[s] = state[s].v[k];
+        update(theta.v[k], g.v[k], own, p.numbers);
+#pragma unroll
+        for (int s = 0; s < STATES; ++s) state[s].v[k] = own[s];
+    }
+    store_pack(p.theta + at, theta, count);
+#pragma unroll
+    for (int s = 0; s < STATES; ++s) store_pack(reinterpret_cast<T*>(p.states[s]) + at, state[s], count);
+}
+
 // After the product of BP4 (and BP3, whose sums are the row below it): the gradient, and the update with it.
 struct Update {
     Parameters p;
     const long long* layer;
     double* squares;  // this thread's sum, if the norm of the gradient must be known before anything moves
-    DEVICE_MEMBER void operator()(long long i, long long j, T sum) const {
+    DEVICE_MEMBER void operator()(long long i, long long j, int count, Pack g) const {
         const long long at = parameter(layer, i, j);
-        const T g = prepared(p, layer, i, at, sum);
-        p.grad[at] = g;
+        if (PENALISED && i < layer[G_IN]) {
+            const Pack w = load_pack(p.theta + at, count);
+#pragma unroll
+            for (int k = 0; k < LANES; ++k) g.v[k] = penalise(g.v[k], w.v[k], p.prices);
+        }
+        if (p.clip == CLIP_ELEMENT) {
+#pragma unroll
+            for (int k = 0; k < LANES; ++k) g.v[k] = min_(max_(g.v[k], -p.limit), p.limit);
+        }
+        store_pack(p.grad + at, g, count);
         if (p.clip >= CLIP_ALL) {
-            *squares += static_cast<double>(g) * static_cast<double>(g);
+#pragma unroll
+            for (int k = 0; k < LANES; ++k) {
+                if (k < count) *squares += static_cast<double>(g.v[k]) * static_cast<double>(g.v[k]);
+            }
+        } else if (layer[G_KEEP_IN] == 0 && layer[G_KEEP_OUT] == 0) {
+            move_pack(p, at, g, count);
         } else {
-            move(p, layer, i, j, at, g);
+#pragma unroll
+            for (int k = 0; k < LANES; ++k) {
+                if (k < count) move(p, layer, i, j + k, at + k, g.v[k]);
+            }
         }
     }
 };
