@@ -22,17 +22,19 @@ __all__ = ["PRECISIONS", "Cublas", "load_cublas"]
 WORKSPACE = 32 * 2**20
 """Bytes that NVIDIA recommends for compute capability 9.0."""
 
-_R_32F, _R_64F = 0, 1
+_R_32F, _R_64F, _R_16F, _R_16BF = 0, 1, 2, 14
 _COMPUTE_32F, _COMPUTE_32F_FAST_TF32, _COMPUTE_64F = 68, 77, 70
 _DEFAULT_ALGORITHM = -1
 
 PRECISIONS = {
-    "float32": (_R_32F, _COMPUTE_32F),
-    "tf32": (_R_32F, _COMPUTE_32F_FAST_TF32),
-    "float64": (_R_64F, _COMPUTE_64F),
+    "float32": (_R_32F, _R_32F, _COMPUTE_32F),
+    "tf32": (_R_32F, _R_32F, _COMPUTE_32F_FAST_TF32),
+    "bf16": (_R_16BF, _R_32F, _COMPUTE_32F),
+    "fp16": (_R_16F, _R_32F, _COMPUTE_32F),
+    "float64": (_R_64F, _R_64F, _COMPUTE_64F),
 }
-"""How products are computed: type of the operands, and what cuBLAS may do inside. ``tf32`` reads float32 operands with
-ten bits of their fraction and adds in float32."""
+"""How products are computed: type of the operands, type of what is added up, and what cuBLAS may do inside. ``tf32``
+reads float32 operands with ten bits of their fraction."""
 
 
 class Cublas:
@@ -55,10 +57,9 @@ class Cublas:
         self._library, self._workspace = library, workspace
         self._handle = ctypes.c_void_p()
         self._call("cublasCreate_v2", ctypes.byref(self._handle))
-        one, zero = {}, {}
-        for precision, dtype in (("float32", np.float32), ("tf32", np.float32), ("float64", np.float64)):
-            one[precision], zero[precision] = np.ones(1, dtype), np.zeros(1, dtype)
-        self._one, self._zero = one, zero
+        # cuBLAS reads the factors of a product and of what was there before from these addresses
+        self._one = {_R_32F: np.ones(1, np.float32), _R_64F: np.ones(1, np.float64)}
+        self._zero = {_R_32F: np.zeros(1, np.float32), _R_64F: np.zeros(1, np.float64)}
 
     def _call(self, name: str, *arguments: Any) -> None:
         status = getattr(self._library, name)(*arguments)
@@ -86,14 +87,16 @@ class Cublas:
 
         Parameters
         ----------
-        A, B, out : Array
-            Matrices of float32 or float64.
+        A, B : Array
+            Matrices of the type of the operands; numbers of 16 bits are kept in uint16.
+        out : Array
+            A matrix of the type of the operands, or of what is added up.
         precision : str
             One of :data:`PRECISIONS`.
         transpose_a, transpose_b : bool
             Whether the transpose of A or B is meant.
         """
-        kind, compute = PRECISIONS[precision]
+        kind, sums, compute = PRECISIONS[precision]
         m, n = out.shape
         k = A.shape[0] if transpose_a else A.shape[1]
         # to cuBLAS, row-major matrices are their transposes: out.T = B.T @ A.T
@@ -105,16 +108,16 @@ class Cublas:
             n,
             m,
             k,
-            ctypes.c_void_p(self._one[precision].ctypes.data),
+            ctypes.c_void_p(self._one[sums].ctypes.data),
             ctypes.c_void_p(B.data.ptr),
             kind,
             B.shape[1],
             ctypes.c_void_p(A.data.ptr),
             kind,
             A.shape[1],
-            ctypes.c_void_p(self._zero[precision].ctypes.data),
+            ctypes.c_void_p(self._zero[sums].ctypes.data),
             ctypes.c_void_p(out.data.ptr),
-            kind,
+            kind if out.dtype == A.dtype else sums,
             n,
             compute,
             _DEFAULT_ALGORITHM,

@@ -12,7 +12,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from bpcore.backprop import bp1_program, bp2_program, loss_program
+from bpcore.functions.activations import Activation
 from bpcore.functions.expression import evaluate
+from bpcore.functions.formula import Formula
 from bpcore.functions.program import Program
 from bpcore.functions.update_rule import UpdateRule
 from bpcore.kernels.cuda.pieces import Layer, Output, StepPieces, print_pieces
@@ -20,7 +22,7 @@ from bpcore.kernels.cuda.source import Point
 from bpcore.training.spec import StepSpec
 from bpcore.typing import FloatArray
 
-__all__ = ["device_pieces", "penalty_prices", "step_numbers"]
+__all__ = ["derivative_of_output", "device_pieces", "is_relu", "penalty_prices", "step_numbers"]
 
 
 def device_pieces(spec: StepSpec) -> StepPieces:
@@ -60,6 +62,52 @@ def device_pieces(spec: StepSpec) -> StepPieces:
         weighted=spec.weighted,
         classes=spec.classes,
     )
+
+
+_RELU = Formula("max(z, 0)").expr
+_POSITIVE = Formula("where(z > 0, 1, 0)").expr
+
+
+def derivative_of_output(activation: Activation, *, dropped: bool) -> bool:
+    """Whether ``act'(z)`` can be computed from what a layer hands on, with that in the place of z and of h.
+
+    Parameters
+    ----------
+    activation : Activation
+        Of the layer, not row-wise.
+    dropped : bool
+        Whether the layer hands on ``h * mask`` instead of h.
+
+    Returns
+    -------
+    bool
+        True for formulas without z, where nothing is dropped, and for ReLU, where ``z > 0``, ``h > 0`` and, unless
+        the mask is 0, ``h * mask > 0`` say the same.
+
+    Examples
+    --------
+    >>> from bpcore.functions.activations import get_activation
+    >>> [derivative_of_output(get_activation(name), dropped=True) for name in ("relu", "tanh", "gelu")]
+    [True, False, False]
+    >>> [derivative_of_output(get_activation(name), dropped=False) for name in ("relu", "tanh", "gelu")]
+    [True, True, False]
+    """
+    if is_relu(activation):
+        return True
+    variables = activation.derivative_formula.variables
+    return not variables or ("z" not in variables and not dropped)
+
+
+def is_relu(activation: Activation) -> bool:
+    """Whether an activation is declared as ``max(z, 0)`` with the derivative 0 at 0.
+
+    Examples
+    --------
+    >>> from bpcore.functions.activations import get_activation
+    >>> [is_relu(get_activation(name)) for name in ("relu", "leaky_relu")]
+    [True, False]
+    """
+    return activation.value_formula.expr == _RELU and activation.derivative_formula.expr == _POSITIVE
 
 
 def penalty_prices(spec: StepSpec, point: Point | None) -> FloatArray:

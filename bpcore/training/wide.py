@@ -1,23 +1,37 @@
 """The wide plan: steps as a CUDA graph, as :mod:`bpcore.training.graph` has them, with products by cuBLAS.
 
-Kernels around the products do the rest, one pass over memory each.
+Kernels around the products do the rest, each in one pass over its arrays (``kernels/cuda/wide.cuh``). For the backward
+pass a layer keeps one array: what it handed on, where the derivative can be had from that, else its product.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from bpcore.backends.contract import Backend
 from bpcore.backends.cublas import WORKSPACE, Cublas, load_cublas
-from bpcore.backends.cupy_device import THREADS
+from bpcore.backends.cupy_device import THREADS, power_of_two
+from bpcore.kernels.cuda.source import wide_unit
 from bpcore.network import MLP
+from bpcore.training.device_steps import derivative_of_output
 from bpcore.training.graph import GraphPlan
 from bpcore.training.spec import StepSpec
 from bpcore.typing import Array
 
 __all__ = ["WidePlan"]
+
+BIASES = 8  # as in wide_update.cuh
+NARROW_OUTPUT = 32
+BLOCKS = 4
+"""Blocks to a multiprocessor in a pass: each thread has several rows on their way at once."""
+ROWS = 16
+"""Rows of a block, at least: its sums of columns, in float64, are then few beside what it reads."""
+
+_HANDED_ON, _PRODUCT = range(2)
+_NORMS = 2  # clippings from this number on need a norm
 
 
 class WidePlan(GraphPlan):
@@ -28,75 +42,196 @@ class WidePlan(GraphPlan):
     own_products = False
 
     def __init__(self, spec: StepSpec, net: MLP, be: Backend, seed: int) -> None:
-        self._H1 = be.empty((spec.batch_size, spec.sizes[0]), spec.dtype)
         self._cublas = Cublas(load_cublas(be.xp), be.empty(WORKSPACE, np.uint8))  # type: ignore[attr-defined]
         self._precision = str(spec.dtype)
+        self._operands = ""
+        self._storage = np.dtype(spec.dtype)
         super().__init__(spec, net, be, seed)
 
-    def _nodes(self) -> int:
-        return 7 * len(self.spec.sizes)
+    # ---------------------------------------------------------------- memory
 
-    def _inputs(self, l: int) -> Array:
-        return self._H1 if l == 1 else super()._inputs(l)
+    def _prepare_products(self) -> None:
+        """Allocate what is kept of the layers, and the table of the update (``U_...`` in wide_update.cuh)."""
+        spec, be, sizes = self.spec, self.be, self.spec.sizes
+        L, m, T = len(sizes), spec.batch_size, spec.dtype
+        hidden = range(2, L)
+        codes = dict(enumerate(self._pieces.codes, start=2))
+        rowwise = [l for l in hidden if codes[l] < 0]
+        self._handed_on = {
+            l: derivative_of_output(spec.activations[l - 2], dropped=l in spec.rates) for l in hidden if codes[l] >= 0
+        }
+
+        def arrays(layers: Sequence[int], dtype: Any) -> dict[int, Array]:
+            return {l: be.empty((m, sizes[l - 1]), dtype) for l in layers}
+
+        self._inputs_of = arrays(range(1, L), self._storage)  # by layer: what its product reads
+        self._product = {
+            l: self._inputs_of[l] if self._handed_on[l] else be.empty((m, sizes[l - 1]), self._storage)
+            for l in self._handed_on
+        }
+        # row-wise layers, and the output, compute in the type of the parameters
+        self._Z, self._H = arrays([*rowwise, L], T), arrays(rowwise, T)
+        self._errors = arrays(rowwise, T)
+        self._Delta = arrays(range(2, L + 1), self._storage)
+        self._passed = {}
+        self._loss_scale = be.asarray(np.array([1, 1, 1, 0, 0], T))
+        self._copy = self.net.theta
+        self._views(be)
+        splits = {l: self._plane(sizes[l - 1])[0][1] for l in hidden}
+        splits[L] = self._output_blocks() if sizes[-1] <= NARROW_OUTPUT else self._plane(sizes[-1])[0][1]
+        self._partial = {l: be.empty((splits[l], sizes[l - 1]), np.float64) for l in range(2, L + 1)}
+        self._layers = be.asarray(self._layer_table())
+        self._squares = be.zeros((L - 1) * self._update_blocks(), np.float64)
+
+    def _views(self, be: Backend) -> None:
+        layout = self.net.layout
+        self._W = layout.views(self._copy, "W")
+        self._dW = layout.views(self._gradient, "W")
+
+    def _layer_table(self) -> Any:
+        net, rows = self.net, []
+        offsets = {(block.name, block.layer): block.offset for block in net.layout.blocks}
+        per_batch = self.spec.dropout is not None and self.spec.dropout.per == "batch"
+        for l in range(1, net.n_layers):
+            partial = self._partial[l + 1]
+            keep = [self._masks[k].data.ptr if per_batch and k in self._masks else 0 for k in (l, l + 1)]
+            sizes = net.sizes[l - 1], net.sizes[l]
+            rows.append((*sizes, offsets["W", l], offsets["b", l], partial.data.ptr, partial.shape[0], *keep))
+        return np.array(rows, np.int64)
+
+    def _around(self, name: str) -> Any:
+        return self._gpu.load(wide_unit(self._pieces.text, self.spec.dtype, self._operands), name)
+
+    # ---------------------------------------------------------------- launches
+
+    def _plane(self, n: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Grid and block of a pass over a matrix of n columns; the same for any number of rows."""
+        run = 16 // self._storage.itemsize
+        runs = n // run if n % run == 0 else n
+        x = min(THREADS, power_of_two(runs))
+        tiles = min(-(-runs // x), self._gpu.max_blocks)
+        splits = min(BLOCKS * self._gpu.multiprocessors // tiles, self.spec.batch_size // ROWS, 65535)
+        return (tiles, max(1, splits)), (x, THREADS // x)
+
+    def _pass(self, name: str, n: int, *arguments: Any) -> None:
+        """Launch a pass over a matrix of n columns."""
+        values = tuple([np.int64(value) if isinstance(value, int) else value for value in arguments])
+        self._gpu.launch(self._around(name), self._plane(n), values)
+
+    def _output_blocks(self) -> int:
+        """Blocks of the kernel of a narrow output."""
+        width = min(32, power_of_two(self.spec.sizes[-1]))
+        return max(1, min(-(-self.spec.batch_size * width // THREADS), self._gpu.max_blocks))
+
+    def _update_blocks(self) -> int:
+        sizes = self.spec.sizes
+        runs = -(-self.net.layout.size * self._gradient.itemsize // (16 * THREADS))
+        groups = sum(-(-n // BIASES) for n in sizes[1:])
+        return max(1, min(self._gpu.max_blocks, max(runs, groups)))
 
     def _multiply(self, A: Array, B: Array, out: Array, **transposed: bool) -> None:
         self._cublas.use_stream(self._gpu.current_stream())
         self._cublas.multiply(A, B, out, self._precision, **transposed)
 
+    def _nodes(self) -> int:
+        return 5 * len(self.spec.sizes)
+
+    # ---------------------------------------------------------------- one step
+
     def _warm_up(self, m: int) -> None:
         """Let cuBLAS load its kernels; the results are overwritten before they are read."""
-        L = len(self.spec.sizes)
-        for l in range(1, L):
-            A, Delta = self._inputs(l)[:m], self._Delta[l + 1][:m]
-            self._multiply(A, self.net.W[l], self._Z[l + 1][:m])
-            self._multiply(A, Delta, self._weights(l), transpose_a=True)
-            self.be.column_sums(Delta, out=self._bias(l))
+        for l in range(1, len(self.spec.sizes)):
+            self._forward_product(l, m)
+            self._gradient_product(l, m)
             if l > 1:
-                self._multiply(Delta, self.net.W[l], self._Delta[l][:m], transpose_b=True)
+                self._backward_product(l, m)
 
-    def _weights(self, l: int) -> Array:
-        """DW of layer l."""
-        block = next(block for block in self.net.layout.blocks if (block.name, block.layer) == ("W", l))
-        return self.net.layout.view(self._gradient, block)
-
-    def _bias(self, l: int) -> Array:
-        """Db of layer l."""
-        block = next(block for block in self.net.layout.blocks if (block.name, block.layer) == ("b", l))
-        return self.net.layout.view(self._gradient, block)
-
-    def _forward(self, l: int, m: int, step: Any) -> None:
-        sizes, net, up = self.spec.sizes, self.net, l + 1
-        n, code, drop = sizes[l], self._pieces.codes[l - 1], self._drop(up)
-        if l == 1:
-            kernel = self._around("gather_inputs")
-            self._launch(kernel, *self._flat(m * sizes[0]), self._batch, step, self._H1, m, sizes[0])
-        self._multiply(self._inputs(l)[:m], net.W[l], self._Z[up][:m])
-        passed = self._passed.get(up, self._H[up])
-        arguments = (self._batch, step, net.b[l], self._Z[up], self._H[up], passed, np.int32(code), *drop, m, n)
-        self._launch(self._around("finish_forward"), *self._flat(m * n), *arguments)
-        self._forward_rows(up, m, step, code, drop)
-
-    def _forward_output(self, m: int, step: Any) -> bool:
-        return False
-
-    def _backward(self, l: int, m: int) -> None:
-        n, code = self.spec.sizes[l - 1], self._pieces.codes[l - 2]
-        self._multiply(self._Delta[l + 1][:m], self.net.W[l], self._Delta[l][:m], transpose_b=True)
-        arguments = self._Z[l], self._H[l], self._Delta[l], np.int32(code), *self._mask(l), m, n
-        self._launch(self._around("finish_backward"), *self._flat(m * n), *arguments)
-        self._backward_rows(l, m, code)
-
-    def _parameters(self, m: int, step: Any) -> None:
-        for l in range(len(self.spec.sizes) - 1, 0, -1):
-            Delta = self._Delta[l + 1][:m]
-            self._multiply(self._inputs(l)[:m], Delta, self._weights(l), transpose_a=True)
-            self.be.column_sums(Delta, out=self._bias(l))
-        if self.spec.penalty is not None or self._clip:
-            self._launch(
-                self._around("prepare_gradient"),
-                self._update_blocks(),
-                THREADS,
-                *(self._layers, np.int32(len(self._first_tile) - 1), self.net.theta, self._gradient, self._prices),
-                *(self._T(self._limit), np.int32(self._clip), self._squares),
-            )
+    def _record_step(self, m: int, j: int) -> None:
+        spec, L, step = self.spec, len(self.spec.sizes), np.int32(j)
+        if spec.weighted:
+            self._launch(self._around("weigh"), 1, THREADS, self._batch, step, self._scales, self._T(self._s), m)
+        self._pass("gather_inputs", spec.sizes[0], self._batch, step, self._inputs_of[1], m, spec.sizes[0])
+        for l in range(1, L - 1):
+            self._forward_product(l, m)
+            self._finish_forward(l + 1, m, step)
+        self._forward_product(L - 1, m)
+        self._finish_output(m, step)
+        for l in range(L - 1, 0, -1):
+            self._gradient_product(l, m)
+            if l > 1:
+                self._backward_product(l, m)
+                self._finish_backward(l, m, step)
         self._update(step)
+
+    def _forward_product(self, l: int, m: int) -> None:
+        out = self._product[l + 1] if l + 1 in self._product else self._Z[l + 1]
+        self._multiply(self._inputs_of[l][:m], self._W[l], out[:m])
+
+    def _backward_product(self, l: int, m: int) -> None:
+        out = self._errors.get(l, self._Delta[l])
+        self._multiply(self._Delta[l + 1][:m], self._W[l], out[:m], transpose_b=True)
+
+    def _gradient_product(self, l: int, m: int) -> None:
+        self._multiply(self._inputs_of[l][:m], self._Delta[l + 1][:m], self._dW[l], transpose_a=True)
+
+    def _finish_forward(self, l: int, m: int, step: Any) -> None:
+        """Bias, activation and dropout of a hidden layer."""
+        n, code, drop, out = self.spec.sizes[l - 1], self._pieces.codes[l - 2], self._drop(l), self._inputs_of[l]
+        b = self.net.b[l - 1]
+        if code >= 0:
+            arguments = self._batch, step, self._product[l], b, out, np.int32(code), *drop, m, n
+            self._pass("finish_forward", n, *arguments)
+            return
+        self._pass("add_bias", n, b, self._Z[l], m, n)
+        self._rows(("softmax", "log_softmax")[-code - 1], m, n, self._Z[l], self._H[l])
+        self._pass("hand_on", n, self._batch, step, self._H[l], out, *drop, m, n)
+
+    def _finish_output(self, m: int, step: Any) -> None:
+        """Loss, hits and BP1."""
+        L, n = len(self.spec.sizes), self.spec.sizes[-1]
+        code = np.int32(max(0, self._pieces.codes[-1]))
+        arguments = (
+            *(self._batch, step, self._Z[L], self.net.b[L - 1], self._Delta[L], self._scales, self._T(self._s / m)),
+            *(code, self._loss_scale, self._of_block, self._recorded),
+        )
+        if n <= NARROW_OUTPUT:
+            width = min(32, power_of_two(n))
+            kernel = self._around("finish_output_narrow")
+            self._launch(kernel, self._output_blocks(), THREADS, *arguments, self._partial[L], m, n, np.int32(width))
+            return
+        self._launch(self._around("finish_output_wide"), min(m, self._gpu.max_blocks), THREADS, *arguments, m, n)
+        self._pass("add_errors", n, self._Delta[L], self._partial[L], m, n)
+
+    def _finish_backward(self, l: int, m: int, step: Any) -> None:
+        """BP2 after its product, and the first stage of BP3."""
+        n, code, drop, Delta = self.spec.sizes[l - 1], self._pieces.codes[l - 2], self._drop(l), self._Delta[l]
+        if code >= 0:
+            holds = np.int32(_HANDED_ON if self._handed_on[l] else _PRODUCT)
+            b = self.net.b[l - 1]
+            arguments = self._product[l], holds, b, Delta, np.int32(code), *drop, self._partial[l], m, n
+            self._pass("finish_backward", n, self._batch, step, *arguments)
+            return
+        D = self._errors[l]
+        if l in self.spec.rates:
+            self._pass("drop_errors", n, self._batch, step, D, *drop, m, n)
+        self._backward_rows(l, m, code)
+        self._pass("hand_back", n, D, Delta, self._partial[l], m, n)
+
+    def _backward_rows(self, l: int, m: int, code: int) -> None:
+        kernel = ("backprop_softmax", "backprop_log_softmax")[-code - 1]
+        D = self._errors[l]
+        self._rows(kernel, m, self.spec.sizes[l - 1], D, self._H[l], D)
+
+    def _update(self, step: Any) -> None:
+        """The second stage of BP3, penalty, clipping, and the move."""
+        blocks, net = self._update_blocks(), self.net
+        table = self._layers, np.int32(len(self.spec.sizes) - 1), net.theta, self._gradient
+        limits = self._prices, self._T(self._limit), np.int32(self._clip)
+        prepared = self._clip >= _NORMS
+        if prepared:
+            kernel = self._around("prepare_update")
+            self._launch(kernel, blocks, THREADS, *table, *limits, self._loss_scale, self._squares)
+        self._launch(
+            *(self._around("move_parameters"), blocks, THREADS, self._batch, step, *table, self._states, self._copy),
+            *(*limits, np.float64(self._limit), self._squares, blocks * prepared, self._loss_scale),
+        )

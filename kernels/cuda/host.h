@@ -67,6 +67,35 @@ inline unsigned atomicAdd(unsigned* p, unsigned more) {
 }
 inline unsigned __umulhi(unsigned a, unsigned b) { return static_cast<unsigned>((uint64_t(a) * b) >> 32); }
 
+// Numbers of 16 bits, as operand.cuh has them: to the nearest, to the even one of two. A NaN stays one.
+#define HOST_CONVERSIONS
+inline unsigned bits_of_float(float x) {
+    unsigned bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+inline unsigned short bits_of_bfloat16(float x) {
+    const unsigned bits = bits_of_float(x);
+    if (x != x) return 0x7fff;
+    return static_cast<unsigned short>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+inline unsigned short bits_of_float16(float x) {
+    const unsigned bits = bits_of_float(x), sign = bits >> 16 & 0x8000, rest = bits & 0x7fffffff;
+    if (x != x) return 0x7fff;
+    if (rest >= 0x477ff000) return static_cast<unsigned short>(sign | 0x7c00);  // 65520 and more
+    if (rest < 0x38800000) {  // below 2^-14 the step is 2^-24
+        return static_cast<unsigned short>(sign | static_cast<unsigned>(nearbyintf(fabsf(x) * 16777216.0f)));
+    }
+    return static_cast<unsigned short>(sign | (rest - 0x38000000 + 0xfff + (rest >> 13 & 1)) >> 13);
+}
+inline float float_of_float16(unsigned short bits) {
+    const int exponent = bits >> 10 & 31, fraction = bits & 1023;
+    const float size = exponent == 31 ? (fraction ? NAN : INFINITY)
+                       : exponent     ? ldexpf(static_cast<float>(1024 + fraction), exponent - 25)
+                                      : ldexpf(static_cast<float>(fraction), -24);
+    return bits & 0x8000 ? -size : size;
+}
+
 namespace host {
 
 struct Launch {

@@ -35,6 +35,7 @@ from bpcore.functions.program import Program
 
 __all__ = [
     "KINDS",
+    "OPERANDS",
     "UNITS",
     "ElementwiseKernel",
     "Point",
@@ -44,6 +45,7 @@ __all__ = [
     "tile_unit",
     "translation_unit",
     "unit_source",
+    "wide_unit",
 ]
 
 KINDS = ("scalar", "one", "full", "row", "column")
@@ -117,6 +119,28 @@ def tile_unit(pieces: str, dtype: Any, rows: int, columns: int) -> str:
 def around_unit(pieces: str, dtype: Any) -> str:
     """Text of the other kernels of a step (``output.cuh``, ``around.cuh``); `pieces` as for :func:`tile_unit`."""
     return translation_unit(dtype, _STEP, pieces, *map(_text, ("step", "product", "output", "around")))
+
+
+OPERANDS = {"": "T", "bf16": "Bfloat16", "fp16": "Float16"}
+"""Types of what products by cuBLAS read, see ``operand.cuh``; by default that of everything else."""
+
+
+def wide_unit(pieces: str, dtype: Any, operands: str = "") -> str:
+    """Text of the kernels around products by cuBLAS.
+
+    Parameters
+    ----------
+    pieces : str
+        As for :func:`tile_unit`.
+    dtype : dtype
+        float32 or float64.
+    operands : str
+        A name of :data:`OPERANDS`.
+    """
+    choice = f"typedef {OPERANDS[operands]} Operand;\nconstexpr bool SCALED = {str(operands == 'fp16').lower()};"
+    before = ("step", "product", "output", "around", "operand")
+    after = ("plane", "wide", "wide_output", "wide_update")
+    return translation_unit(dtype, _STEP, pieces, *map(_text, before), choice, *map(_text, after))
 
 
 @dataclass(frozen=True)

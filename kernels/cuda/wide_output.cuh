@@ -1,0 +1,172 @@
+// The output layer after its product: bias, activation, loss, BP1 and hits, and the sums of BP3.
+//
+// Requires: output.cuh (record, weigh) and what it requires, plane.cuh. Neither Z nor H of the output layer is written:
+// bytes for each output are those of the product (read up to four times, at first from memory and then from the cache),
+// of Y, and of Delta. Logits, loss and BP1 are of type T whatever operands are; Delta is multiplied by the loss scale.
+
+// What the product, the bias and the activation give for one output.
+struct Logit {
+    T z, h, logh;
+};
+
+template <class Team> struct OutputRow {
+    Team team;
+    const T* product;
+    const T* b;
+    const T* y;
+    T scale;
+    int code;
+    long long n;
+    T top, sum, log_sum;
+
+    DEVICE_MEMBER T z_at(long long j) const { return product[j] + b[j]; }
+    DEVICE_MEMBER void prepare() {
+        if (OUTPUT_ROWS == 0) return;
+        top = -infinity_(T());
+        for (long long j = team.rank; j < n; j += team.size) top = max_(top, z_at(j));
+        top = team.reduce(top, -infinity_(T()), Maximum());
+        sum = T(0);
+        for (long long j = team.rank; j < n; j += team.size) sum += exp_(z_at(j) - top);
+        sum = team.reduce(sum, T(0), Sum());
+        log_sum = log_(sum);
+    }
+    DEVICE_MEMBER Logit at(long long j) const {
+        const T z = z_at(j);
+        if (OUTPUT_ROWS == 0) return {z, activate(code, z), T(0)};
+        const T logh = z - top - log_sum;
+        return {z, OUTPUT_ROWS == 1 ? exp_(z - top) / sum : logh, logh};
+    }
+    DEVICE_MEMBER T error(long long j, const Logit& found, T& terms) const {
+        T delta;
+        output_error(found.z, found.h, y[j], found.logh, scale, terms, delta);
+        return delta;
+    }
+};
+
+// One row; the first of the team gets the loss and the hits. Column j of the row adds to sums[0] if SUMS.
+template <bool SUMS, class Team>
+DEVICE void output_operands(OutputRow<Team> row, Operand* Delta, T loss_scale, long long label, T weight, T threshold,
+                            double& loss, double& right, double& sums) {
+    row.prepare();
+    const Largest none = {-infinity_(T()), 0x7fffffffffffffffLL};
+    Largest best = none;
+    T inner = T(0);
+    for (long long j = row.team.rank; j < row.n; j += row.team.size) {
+        const Logit found = row.at(j);
+        T terms;
+        const T error = row.error(j, found, terms);
+        loss += static_cast<double>(terms);
+        inner += OUTPUT_ROWS == 1 ? error * found.h : error;
+        if (CLASSES) best = FirstLargest()(best, found.h == found.h ? Largest{found.h, j} : Largest{T(0), -1});
+        if (OUTPUT_ROWS == 0 || PAIRED) {
+            round_to(Delta[j], error * loss_scale);
+            if (SUMS) sums += static_cast<double>(error * loss_scale);
+        }
+    }
+    if (OUTPUT_ROWS != 0 && !PAIRED) {
+        inner = row.team.reduce(inner, T(0), Sum());
+        for (long long j = row.team.rank; j < row.n; j += row.team.size) {
+            const Logit found = row.at(j);
+            T terms, error = row.error(j, found, terms);
+            error = OUTPUT_ROWS == 1 ? found.h * (error - inner) : error - exp_(found.h) * inner;
+            round_to(Delta[j], error * loss_scale);
+            if (SUMS) sums += static_cast<double>(error * loss_scale);
+        }
+    }
+    if (!CLASSES) return;
+    long long guess = row.team.reduce(best, none, FirstLargest()).index;
+    if (row.n == 0 || row.team.rank != 0) return;
+    if (row.n == 1 && guess == 0) guess = row.at(0).h > threshold;
+    right += static_cast<double>((guess >= 0 && guess == label ? T(1) : T(0)) * weight);
+}
+
+// What the two kernels below are given.
+struct Outputs {
+    const T* product;  // (m, n)
+    const T* b;
+    Operand* Delta;
+    const T* scales;   // (m,) if samples have weights, else `scale`
+    T scale;
+    int code;
+    const T* loss_scale;
+    long long n;
+    template <bool SUMS, class Team>
+    DEVICE_MEMBER void row(Team team, const Step& step, long long row, long long columns, double& loss, double& right,
+                           double& sums) const {
+        const long long sample = columns ? step.index()[row] : 0;
+        const long long label = CLASSES && columns ? step.labels()[sample] : 0;
+        const T weight = WEIGHTED && columns ? step.data(WEIGHTS_AT)[sample] : T(1);
+        const OutputRow<Team> found = {team, product + row * n, b, step.data(Y_AT) + sample * n,
+                                       WEIGHTED && columns ? scales[row] : scale, code, columns, T(0), T(1), T(0)};
+        output_operands<SUMS>(found, Delta + row * n, SCALED ? loss_scale[0] : T(1), label, weight, step.threshold(),
+                              loss, right, sums);
+    }
+};
+
+// Up to 32 outputs: a lane has one column, so its errors can be added up on the way; partial (gridDim.x, n).
+extern "C" __global__ void finish_output_narrow(
+    const long long* batch, int j, const T* product, const T* b, Operand* Delta, const T* scales, T scale, int code,
+    const T* loss_scale, double* of_block, unsigned int* arrived, double* partial, long long m, long long n,
+    int width) {
+    const Step step = step_of(batch, j, m);
+    const Outputs outputs = {product, b, Delta, scales, scale, code, loss_scale, n};
+    double loss = 0.0, right = 0.0, sums = 0.0;
+    for_rows_narrow(m, n, width, [&](LaneTeam team, long long row, long long columns) {
+        outputs.row<true>(team, step, row, columns, loss, right, sums);
+    });
+    SHARED_ARRAY(double, of_warp, 8 * 32);  // (warps, columns)
+    for (int mask = 16; mask >= width; mask /= 2) sums += shuffle_xor(sums, mask);
+    of_warp[threadIdx.x] = sums;
+    __syncthreads();
+    if (threadIdx.x < n) {
+        double sum = 0.0;
+        for (unsigned warp = 0; warp < blockDim.x / 32; ++warp) sum += of_warp[warp * 32 + threadIdx.x];
+        partial[blockIdx.x * n + threadIdx.x] = sum;
+    }
+    record(step, loss, right, static_cast<double>(m), of_block, arrived, blockIdx.x, gridDim.x);
+}
+
+// More outputs: a row to a block. The columns of Delta are added up by add_errors.
+extern "C" __global__ void finish_output_wide(
+    const long long* batch, int j, const T* product, const T* b, Operand* Delta, const T* scales, T scale, int code,
+    const T* loss_scale, double* of_block, unsigned int* arrived, long long m, long long n) {
+    const Step step = step_of(batch, j, m);
+    const Outputs outputs = {product, b, Delta, scales, scale, code, loss_scale, n};
+    double loss = 0.0, right = 0.0, none = 0.0;
+    for_rows_wide(m, n, [&](BlockTeam team, long long row, long long columns) {
+        outputs.row<false>(team, step, row, columns, loss, right, none);
+    });
+    record(step, loss, right, static_cast<double>(m), of_block, arrived, blockIdx.x, gridDim.x);
+}
+
+// The sums of the columns of Delta (m, n): one more pass over it, of s bytes for each output
+template <int V> struct ColumnPass {
+    const Operand* Delta;
+    double* partial;
+    long long n;
+    double sums[V];
+    typedef Run<V, Operand> Read;
+    DEVICE_MEMBER void begin(long long) {
+#pragma unroll
+        for (int k = 0; k < V; ++k) sums[k] = 0.0;
+    }
+    DEVICE_MEMBER Read read(long long row, long long column) { return run_at<V>(Delta + row * n + column); }
+    DEVICE_MEMBER void finish(long long, long long, const Read& delta) {
+#pragma unroll
+        for (int k = 0; k < V; ++k) sums[k] += static_cast<double>(wide_of(delta.v[k]));
+    }
+    DEVICE_MEMBER void end(long long column, bool inside) {
+        if (!inside) begin(column);
+        write_partial<V>(sums, partial, column, inside, n);
+    }
+};
+
+extern "C" __global__ void add_errors(const Operand* Delta, double* partial, long long m, long long n) {
+    if (n % LONGEST_RUN == 0) {
+        ColumnPass<LONGEST_RUN> pass = {Delta, partial, n};
+        walk<LONGEST_RUN>(pass, m, n);
+    } else {
+        ColumnPass<1> pass = {Delta, partial, n};
+        walk<1>(pass, m, n);
+    }
+}
