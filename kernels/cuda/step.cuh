@@ -43,7 +43,10 @@ DEVICE T draw(const Dropout& drop, unsigned long long step, long long position) 
     const unsigned purpose = 2u << 24 | static_cast<unsigned>(step >> 32);
     const Words words = words_of_block({drop.key0, drop.key1, drop.layer, static_cast<unsigned>(step), purpose},
                                        position / 4);
-    return words.w[position % 4] < drop.threshold ? T(0) : drop.kept;
+    // chosen by comparisons, because an index that is not known to the compiler would put the words in memory
+    const unsigned at = static_cast<unsigned>(position) & 3;
+    const unsigned word = at == 0 ? words.w[0] : at == 1 ? words.w[1] : at == 2 ? words.w[2] : words.w[3];
+    return word < drop.threshold ? T(0) : drop.kept;
 }
 
 // After the product of a layer: Z = sum + b, H = act(Z), and what is handed on.

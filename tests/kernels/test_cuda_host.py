@@ -330,8 +330,11 @@ def test_a_source_that_does_not_compile_is_reported(folder: Path) -> None:
 
 # ------------------------------------------------------------------------------------------ AddressSanitizer
 
+RUN = "tests.kernels.sanitized_run"
 
-def _sanitized(folder: Path, *change: str) -> subprocess.CompletedProcess[str]:
+
+def run_sanitized(module: str, folder: Path, *change: str) -> subprocess.CompletedProcess[str]:
+    """Run a module of the tests in a process of its own, with the library of AddressSanitizer."""
     library = subprocess.run(["g++", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True)
     path = library.stdout.strip()
     if not Path(path).is_absolute():
@@ -344,13 +347,13 @@ def _sanitized(folder: Path, *change: str) -> subprocess.CompletedProcess[str]:
         "PYTHONPATH": str(ROOT),
         "OPENBLAS_NUM_THREADS": "1",
     }
-    command = [sys.executable, "-m", "tests.kernels.sanitized_run", str(folder), *change]
+    command = [sys.executable, "-m", module, str(folder), *change]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=240)
 
 
 @pytest.mark.slow
 def test_no_kernel_leaves_its_arrays(folder: Path) -> None:
-    done = _sanitized(folder)
+    done = run_sanitized(RUN, folder)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "all cases ran" in done.stdout
 
@@ -362,6 +365,6 @@ def test_no_kernel_leaves_its_arrays(folder: Path) -> None:
     ids=["one row too many", "one source row too many", "one word too many"],
 )
 def test_an_access_outside_is_caught(folder: Path, old: str, new: str) -> None:
-    done = _sanitized(folder, old, new)
+    done = run_sanitized(RUN, folder, old, new)
     assert done.returncode != 0
     assert "AddressSanitizer: heap-buffer-overflow" in done.stderr
