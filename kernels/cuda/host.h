@@ -1,7 +1,8 @@
 // Runs the .cuh sources on a CPU: the threads of a block as fibers under a random, repeatable schedule.
 //
 // For tests only; include before the sources and compile with g++ on Linux. A fiber runs until it waits at a barrier or
-// a shuffle, then another one is picked at random from the seed. What this finds: missing barriers (shared memory
+// a shuffle, then another one is picked at random from the seed. The blocks of a cluster run together: when all their
+// threads wait, one block whose barrier is complete goes on, so blocks get as far ahead of each other as they may. What this finds: missing barriers (shared memory
 // starts as NaN and the order of the threads varies), barriers and shuffles that not all threads reach, and, built
 // with AddressSanitizer, every access outside a global or shared array. What it cannot find: races between two
 // accesses without a switch between them, and anything about speed.
@@ -31,6 +32,8 @@
 #define __global__
 #define __forceinline__ inline
 #define __launch_bounds__(threads)
+#define __cluster_dims__(x, y, z)
+#define DYNAMIC_SHARED(name) unsigned char* const name = host::dynamic(host::current)
 #define SHARED_ARRAY(type, name, count) \
     static char name##_site;            \
     type* const name = static_cast<type*>(host::shared(&name##_site, sizeof(type) * (count)))
@@ -101,17 +104,27 @@ namespace host {
 struct Launch {
     unsigned grid[3];
     unsigned block[3];
+    unsigned cluster;         // blocks that run together
+    unsigned shared;          // bytes of dynamic shared memory
     unsigned long long seed;  // 0: threads in order; 1: in reverse order; even: at random; odd: warps at random
     int fibers;               // 0: threads one after another, for kernels without barriers and shuffles
 };
 
-enum State { READY, AT_BARRIER, AT_SHUFFLE, DONE };
+enum State { READY, AT_BARRIER, AT_CLUSTER, AT_SHUFFLE, DONE };
+
+struct Copy {
+    void* to;
+    const void* from;
+    size_t size;
+};
 
 struct Fiber {
     ucontext_t context;
     char* stack = nullptr;
-    Index3 index;
+    Index3 index, block;
     State state;
+    unsigned arrivals;          // at the barrier of the cluster
+    std::vector<Copy> copies;   // that it has begun
     int line;               // of the barrier at which it waits
     unsigned mask;          // of the shuffle at which it waits
     unsigned generation;    // number of shuffles done
@@ -120,10 +133,13 @@ struct Fiber {
 
 struct Shared {
     const void* site;
+    int block;  // within the cluster
     void* memory;
 };
 
-static std::vector<Fiber> fibers;
+static std::vector<Fiber> fibers;  // of all blocks of the cluster, block by block
+static int threads = 1;            // in a block
+static std::vector<unsigned char*> dynamics;  // dynamic shared memory of each block
 static std::vector<int> ready;
 static std::vector<Shared> arrays;
 static ucontext_t scheduler;
@@ -159,6 +175,7 @@ inline void to_scheduler(Fiber& fiber, bool for_ever) {
 
 inline void to_fiber(Fiber& fiber) {
     threadIdx = fiber.index;
+    blockIdx = fiber.block;
 #if defined(__SANITIZE_ADDRESS__)
     void* fake = nullptr;
     __sanitizer_start_switch_fiber(&fake, fiber.stack, HOST_STACK);
@@ -191,13 +208,22 @@ inline void barrier(int line) {
 
 // Shared memory of the block: one allocation a declaration, filled with one bits (NaN, or -1).
 inline void* shared(const void* site, size_t size) {
+    const int block = current < 0 ? 0 : current / threads;
     for (const Shared& array : arrays) {
-        if (array.site == site) return array.memory;
+        if (array.site == site && array.block == block) return array.memory;
     }
     void* memory = aligned_alloc(16, (size + 15) / 16 * 16);
     memset(memory, 0xff, size);
-    arrays.push_back({site, memory});
+    arrays.push_back({site, block, memory});
     return memory;
+}
+
+inline unsigned char* dynamic(int fiber) { return dynamics[fiber < 0 ? 0 : fiber / threads]; }
+
+// Copies happen as late as they may.
+inline void finish_copies() {
+    for (const Copy& copy : fibers[current].copies) memcpy(copy.to, copy.from, copy.size);
+    fibers[current].copies.clear();
 }
 
 template <class V> V shuffle_xor(unsigned mask, V value, int lane_mask) {
@@ -234,7 +260,31 @@ inline void complete_shuffle(int number) {
     }
 }
 
-// No thread can run: wake all if all wait at one barrier, else say what holds them.
+inline void wake(size_t begin, size_t end) {
+    for (size_t i = begin; i < end; ++i) {
+        fibers[i].state = READY;
+        ready.push_back(static_cast<int>(i));
+    }
+}
+
+// Whether all threads of a block wait at one __syncthreads, or whether there is something wrong with it.
+inline bool at_one_barrier(size_t begin, size_t end) {
+    int line = -1;
+    bool all = true, some = false, done = false;
+    for (size_t i = begin; i < end; ++i) {
+        const Fiber& fiber = fibers[i];
+        all = all && fiber.state == AT_BARRIER;
+        done = done || fiber.state == DONE;
+        if (fiber.state != AT_BARRIER) continue;
+        some = true;
+        if (line >= 0 && fiber.line != line) failure = "threads of one block wait at different __syncthreads";
+        line = fiber.line;
+    }
+    if (some && done) failure = "__syncthreads is not reached by a thread that has returned";
+    return all;
+}
+
+// No thread can run: wake a block that waits at a barrier, or the cluster, else say what holds them.
 inline void complete_barrier() {
     for (size_t i = 0; i < fibers.size(); ++i) {
         if (fibers[i].state != AT_SHUFFLE) continue;
@@ -242,18 +292,19 @@ inline void complete_barrier() {
         if (failure.empty()) failure = "some threads wait at a shuffle, others elsewhere: deadlock";
         return;
     }
-    int line = -1;
-    for (const Fiber& fiber : fibers) {
-        if (fiber.state == DONE) failure = "__syncthreads is not reached by a thread that has returned";
-        if (line >= 0 && fiber.state == AT_BARRIER && fiber.line != line) {
-            failure = "threads of one block wait at different __syncthreads";
-        }
-        line = fiber.line;
+    const size_t blocks = fibers.size() / threads, first = blocks > 1 ? next_random() % blocks : 0;
+    for (size_t k = 0; k < blocks; ++k) {
+        const size_t begin = (first + k) % blocks * threads;
+        const bool complete = at_one_barrier(begin, begin + threads);
+        if (!failure.empty()) return;
+        if (complete) return wake(begin, begin + threads);
     }
-    for (size_t i = 0; failure.empty() && i < fibers.size(); ++i) {
-        fibers[i].state = READY;
-        ready.push_back(static_cast<int>(i));
+    unsigned fewest = ~0u;
+    for (const Fiber& fiber : fibers) fewest = fiber.arrivals < fewest ? fiber.arrivals : fewest;
+    for (size_t i = 0; i < fibers.size(); ++i) {
+        if (fibers[i].state == AT_CLUSTER && fibers[i].arrivals <= fewest) wake(i, i + 1);
     }
+    if (ready.empty()) failure = "some threads wait at a barrier of the cluster that others do not reach: deadlock";
 }
 
 inline void enter() {
@@ -285,14 +336,17 @@ inline int pick(unsigned long long seed) {
     return number;
 }
 
-inline void run_block(unsigned long long seed) {
+// Run the blocks of a cluster, from the one with number `first` on.
+inline void run_blocks(unsigned long long seed, unsigned first) {
     ready.clear();
     for (size_t i = 0; i < fibers.size(); ++i) {
         Fiber& fiber = fibers[i];
-        const unsigned n = static_cast<unsigned>(i);
+        const unsigned n = static_cast<unsigned>(i % threads), b = first + static_cast<unsigned>(i / threads);
+        fiber.block = {b % gridDim.x, b / gridDim.x % gridDim.y, b / gridDim.x / gridDim.y};
         fiber.index = {n % blockDim.x, n / blockDim.x % blockDim.y, n / blockDim.x / blockDim.y};
         fiber.state = READY;
-        fiber.generation = 0;
+        fiber.generation = fiber.arrivals = 0;
+        fiber.copies.clear();
         if (!fiber.stack) fiber.stack = static_cast<char*>(malloc(HOST_STACK));
 #if defined(__SANITIZE_ADDRESS__)
         __asan_unpoison_memory_region(fiber.stack, HOST_STACK);  // frames of the block before were left, not returned
@@ -334,23 +388,32 @@ template <class Call> const char* run(const Launch& launch, Call call) {
     blockDim = {launch.block[0], launch.block[1], launch.block[2]};
     random_state = launch.seed * 0x9E3779B97F4A7C15ull | 1;
     failure.clear();
+    const unsigned together = launch.cluster;
+    threads = static_cast<int>(blockDim.x * blockDim.y * blockDim.z);
     if (launch.fibers) {
-        const size_t threads = size_t(blockDim.x) * blockDim.y * blockDim.z;
-        for (size_t i = threads; i < fibers.size(); ++i) free(fibers[i].stack);
-        fibers.resize(threads);
+        for (size_t i = size_t(threads) * together; i < fibers.size(); ++i) free(fibers[i].stack);
+        fibers.resize(size_t(threads) * together);
     }
-    std::vector<unsigned> blocks(gridDim.x * gridDim.y * gridDim.z);
-    for (unsigned i = 0; i < blocks.size(); ++i) blocks[i] = i;
-    for (size_t i = blocks.size(); launch.seed > 1 && i > 1; --i) std::swap(blocks[i - 1], blocks[next_random() % i]);
-    for (size_t i = 0; i < blocks.size() && failure.empty(); ++i) {
-        const unsigned b = blocks[launch.seed == 1 ? blocks.size() - 1 - i : i];
+    std::vector<unsigned> clusters(gridDim.x * gridDim.y * gridDim.z / together);
+    for (unsigned i = 0; i < clusters.size(); ++i) clusters[i] = i;
+    for (size_t i = clusters.size(); launch.seed > 1 && i > 1; --i) {
+        std::swap(clusters[i - 1], clusters[next_random() % i]);
+    }
+    for (size_t i = 0; i < clusters.size() && failure.empty(); ++i) {
+        const unsigned b = together * clusters[launch.seed == 1 ? clusters.size() - 1 - i : i];
         blockIdx = {b % gridDim.x, b / gridDim.x % gridDim.y, b / gridDim.x / gridDim.y};
+        for (unsigned d = 0; d < together; ++d) {
+            dynamics.push_back(static_cast<unsigned char*>(aligned_alloc(16, (launch.shared + 15) / 16 * 16)));
+            memset(dynamics[d], 0xff, launch.shared);
+        }
         try {
-            launch.fibers ? run_block(launch.seed) : run_block_without_fibers();
+            launch.fibers ? run_blocks(launch.seed, b) : run_block_without_fibers();
         } catch (const std::runtime_error&) {  // thrown by fail, which has kept the message
         }
         for (const Shared& array : arrays) free(array.memory);
+        for (unsigned char* memory : dynamics) free(memory);
         arrays.clear();
+        dynamics.clear();
     }
     current = -1;
     return failure.empty() ? nullptr : failure.c_str();
@@ -368,3 +431,16 @@ template <class... P> auto bind(void (*kernel)(P...), void** arguments) {
 template <class V> V __shfl_xor_sync(unsigned mask, V value, int lane_mask) {
     return host::shuffle_xor(mask, value, lane_mask);
 }
+
+// What cluster.cuh has for a GPU.
+inline int cluster_rank() { return host::current / host::threads; }
+inline void cluster_arrive() { ++host::fibers[host::current].arrivals; }
+inline void cluster_wait() { host::wait(host::AT_CLUSTER); }
+template <class V> V* in_block(V* place, int rank) {
+    const long long at = reinterpret_cast<unsigned char*>(place) - host::dynamic(host::current);
+    return reinterpret_cast<V*>(host::dynamics[rank] + at);
+}
+template <int BYTES> void copy_later(void* to, const void* from) {
+    host::fibers[host::current].copies.push_back({to, from, BYTES});
+}
+inline void finish_copies() { host::finish_copies(); }

@@ -24,9 +24,10 @@ __all__ = ["SEEDS", "HostModule", "HostRunError", "unavailable"]
 SEEDS = (0, 1, 2, 3)
 """Schedules worth trying: threads in order, in reverse order, at random, and warp by warp at random."""
 
-_KERNEL = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\(\w+\) )?(\w+)\(([^)]*)\)')
+_KERNEL = re.compile(r'extern "C" __global__ void (?:__\w+__\([\w, ]+\) )*(\w+)\(([^)]*)\)')
+_CLUSTER = re.compile(r"__cluster_dims__\((\d+), 1, 1\)")
 _COMMENT = re.compile(r"/\*.*?\*/")
-_WAITS = re.compile(r"__syncthreads\(\)|__shfl_xor_sync\(")
+_WAITS = re.compile(r"__syncthreads\(\)|__shfl_xor_sync\(|cluster_wait\(\)")
 _FLAGS = ("-std=c++17", "-O1", "-g1", "-fno-strict-aliasing", "-ffp-contract=off", "-Wno-unknown-pragmas", "-w")
 _ITEM = re.compile(r"typedef (\w+) T;")
 _SCALARS = {
@@ -48,6 +49,8 @@ class _Launch(ctypes.Structure):
     _fields_ = (
         ("grid", ctypes.c_uint * 3),
         ("block", ctypes.c_uint * 3),
+        ("cluster", ctypes.c_uint),
+        ("shared", ctypes.c_uint),
         ("seed", ctypes.c_ulonglong),
         ("fibers", ctypes.c_int),
     )
@@ -85,6 +88,8 @@ class HostModule:
         self.kernels = {name: _parameters(text, element) for name, text in _KERNEL.findall(_COMMENT.sub("", source))}
         # Threads may run one after another only if none of them ever waits for another.
         self.fibers = bool(_WAITS.search(source))
+        cluster = _CLUSTER.search(source)  # that of all kernels of the unit
+        self.cluster = int(cluster.group(1)) if cluster else 1
         text = "\n".join([f'#include "{header}"', source, *(f"HOST_KERNEL({name})" for name in self.kernels), ""])
         flags = _FLAGS + (_SANITIZE if sanitize else ())
         key = hashlib.sha256("\0".join([text, Path(header).read_text("utf-8"), *flags]).encode()).hexdigest()[:24]
@@ -108,7 +113,14 @@ class HostModule:
         fresh.replace(library)
 
     def launch(
-        self, name: str, grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...], *, seed: int = 2
+        self,
+        name: str,
+        grid: tuple[int, ...],
+        block: tuple[int, ...],
+        arguments: tuple[Any, ...],
+        *,
+        seed: int = 2,
+        shared: int = 0,
     ) -> None:
         """Run a kernel to its end.
 
@@ -122,6 +134,8 @@ class HostModule:
             NumPy arrays (their address is passed) and NumPy scalars (their bytes are).
         seed : int, default 2
             The schedule, see :data:`SEEDS`.
+        shared : int, default 0
+            Bytes of dynamic shared memory.
 
         Raises
         ------
@@ -130,7 +144,7 @@ class HostModule:
             that never come.
         """
         self._check(name, arguments)
-        launch = _Launch((*grid, 1, 1)[:3], (*block, 1, 1)[:3], seed, self.fibers)
+        launch = _Launch((*grid, 1, 1)[:3], (*block, 1, 1)[:3], self.cluster, shared, seed, self.fibers)
         values = [
             np.array(argument.ctypes.data if isinstance(argument, np.ndarray) else argument) for argument in arguments
         ]

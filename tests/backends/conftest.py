@@ -33,7 +33,9 @@ def fake_cupy(monkeypatch: pytest.MonkeyPatch, kernel_folder: Path) -> FakeCupy:
     libraries.cublas = fake.cuda.cublas  # type: ignore[attr-defined]
     nvrtc = types.ModuleType("cupy_backends.cuda.libs.nvrtc")
     nvrtc.getVersion = lambda: (13, 0)  # type: ignore[attr-defined]
-    for module in (fake, libraries, nvrtc):
+    api = types.ModuleType("cupy_backends.cuda.api")
+    api.driver = fake.driver  # type: ignore[attr-defined]
+    for module in (fake, libraries, nvrtc, api):
         monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setattr(cupy_probe, "driver_cuda_version", lambda: 13000)
     monkeypatch.setattr(cupy_probe, "installed_wheels", lambda: ["cupy-cuda13x"])

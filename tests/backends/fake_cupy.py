@@ -15,7 +15,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 import types
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from bpcore.kernels.cuda.host_runner import HostModule
 
 CAPABILITY = (9, 0)
 POOL_ALIGNMENT = 512
+SHARED_MEMORY = 227 * 1024
 
 
 class DeviceArray:
@@ -208,8 +209,14 @@ class FakeModule:
         self._kernels = HostModule(code.decode(), self._cupy.folder)
 
     def get_function(self, name: str) -> Any:
-        def function(grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...]) -> None:
+        def function(
+            grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...], shared_mem: int = 0
+        ) -> None:
             cupy = self._cupy
+            attributes = cupy.driver.attributes[id(function)]
+            assert shared_mem <= attributes.get(cupy.driver.SHARED, 48 * 1024), "more shared memory than is allowed"
+            assert shared_mem <= SHARED_MEMORY, "more shared memory than there is"
+            assert self._kernels.cluster <= (16 if attributes.get(cupy.driver.LARGE_CLUSTER) else 8)
             cupy.launches.append((name, grid, block))
             threads = int(np.prod(block))
             assert threads <= 1024, f"{name}: {threads} threads in a block"
@@ -221,11 +228,24 @@ class FakeModule:
             def run() -> None:
                 cupy.count["launch"] += 1
                 cupy.seed += 1
-                self._kernels.launch(name, grid, block, values, seed=cupy.seed)
+                self._kernels.launch(name, grid, block, values, seed=cupy.seed, shared=shared_mem)
 
             cupy.do(run)
 
+        function.ptr = id(function)  # type: ignore[attr-defined]
         return function
+
+
+class FakeDriver:
+    """``cupy_backends.cuda.api.driver``: the attributes of kernels."""
+
+    SHARED, LARGE_CLUSTER = 8, 14
+
+    def __init__(self) -> None:
+        self.attributes: dict[int, dict[int, int]] = defaultdict(dict)
+
+    def funcSetAttribute(self, function: int, attribute: int, value: int) -> None:
+        self.attributes[function][attribute] = value
 
 
 class FakeCublas:
@@ -300,6 +320,7 @@ class FakeCupy(types.ModuleType):
         self.launches: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = []
         self.captured: list[Callable[[], None]] | None = None
         self._blocks: list[np.ndarray[Any, Any]] = []
+        self.driver = FakeDriver()
         self.cuda = types.SimpleNamespace(
             is_available=lambda: self.devices > 0,
             Device=lambda number: FakeDevice(self, number),
@@ -314,6 +335,7 @@ class FakeCupy(types.ModuleType):
                 getDeviceProperties=lambda number: {
                     "name": b"stand-in, no GPU", "major": CAPABILITY[0], "minor": CAPABILITY[1],
                     "totalGlobalMem": 2**30, "multiProcessorCount": self.multiprocessors,
+                    "sharedMemPerBlockOptin": SHARED_MEMORY,
                 },
                 runtimeGetVersion=lambda: 13000,
                 memGetInfo=lambda: (2**29, 2**30),
