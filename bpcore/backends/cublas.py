@@ -25,6 +25,7 @@ WORKSPACE = 32 * 2**20
 _R_32F, _R_64F, _R_16F, _R_16BF = 0, 1, 2, 14
 _COMPUTE_32F, _COMPUTE_32F_FAST_TF32, _COMPUTE_64F = 68, 77, 70
 _DEFAULT_ALGORITHM = -1
+_POINTERS_OF_HOST, _POINTERS_OF_DEVICE = 0, 1
 
 PRECISIONS = {
     "float32": (_R_32F, _R_32F, _COMPUTE_32F),
@@ -55,11 +56,11 @@ class Cublas:
 
     def __init__(self, library: Any, workspace: Array) -> None:
         self._library, self._workspace = library, workspace
-        self._handle = ctypes.c_void_p()
+        self._handle: ctypes.c_void_p | None = ctypes.c_void_p()
         self._call("cublasCreate_v2", ctypes.byref(self._handle))
         # cuBLAS reads the factors of a product and of what was there before from these addresses
-        self._one = {_R_32F: np.ones(1, np.float32), _R_64F: np.ones(1, np.float64)}
-        self._zero = {_R_32F: np.zeros(1, np.float32), _R_64F: np.zeros(1, np.float64)}
+        self._one: dict[int, Any] = {_R_32F: np.ones(1, np.float32), _R_64F: np.ones(1, np.float64)}
+        self._zero: dict[int, Any] = {_R_32F: np.zeros(1, np.float32), _R_64F: np.zeros(1, np.float64)}
 
     def _call(self, name: str, *arguments: Any) -> None:
         status = getattr(self._library, name)(*arguments)
@@ -82,6 +83,7 @@ class Cublas:
         *,
         transpose_a: bool = False,
         transpose_b: bool = False,
+        factors: Array | None = None,
     ) -> None:
         """Queue ``out = A @ B``; matrices are C-contiguous and fit, which is not checked.
 
@@ -95,10 +97,16 @@ class Cublas:
             One of :data:`PRECISIONS`.
         transpose_a, transpose_b : bool
             Whether the transpose of A or B is meant.
+        factors : Array, shape (2,), optional
+            By what the product is multiplied, and a zero: read by the device when it computes the product.
         """
         kind, sums, compute = PRECISIONS[precision]
         m, n = out.shape
         k = A.shape[0] if transpose_a else A.shape[1]
+        one, zero = self._one[sums].ctypes.data, self._zero[sums].ctypes.data
+        if factors is not None:
+            one, zero = factors.data.ptr, factors.data.ptr + factors.itemsize
+            self._call("cublasSetPointerMode_v2", self._handle, _POINTERS_OF_DEVICE)
         # to cuBLAS, row-major matrices are their transposes: out.T = B.T @ A.T
         self._call(
             "cublasGemmEx",
@@ -108,20 +116,22 @@ class Cublas:
             n,
             m,
             k,
-            ctypes.c_void_p(self._one[sums].ctypes.data),
+            ctypes.c_void_p(one),
             ctypes.c_void_p(B.data.ptr),
             kind,
             B.shape[1],
             ctypes.c_void_p(A.data.ptr),
             kind,
             A.shape[1],
-            ctypes.c_void_p(self._zero[sums].ctypes.data),
+            ctypes.c_void_p(zero),
             ctypes.c_void_p(out.data.ptr),
             kind if out.dtype == A.dtype else sums,
             n,
             compute,
             _DEFAULT_ALGORITHM,
         )
+        if factors is not None:
+            self._call("cublasSetPointerMode_v2", self._handle, _POINTERS_OF_HOST)
 
     def __del__(self) -> None:
         # the interpreter may be shutting down, and with it the library

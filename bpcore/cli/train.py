@@ -44,6 +44,9 @@ def train(
     seed: Annotated[int, typer.Option(help="Seed of the split, the weights and the shuffles.")] = 0,
     dtype: Annotated[str | None, typer.Option(help="float32 or float64.")] = None,
     backend: Annotated[str | None, typer.Option(help="numpy, numba, cupy or auto.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="Of the products, on a GPU: tf32, bf16 or fp16; by default the dtype.")
+    ] = None,
     dropout: Annotated[float, typer.Option(help="Rate of dropout on the hidden layers.")] = 0.0,
     l2: Annotated[float, typer.Option(help="Weight of the L2 penalty.")] = 0.0,
     test_fraction: Annotated[float, typer.Option(help="Share of the data held out for testing.")] = 0.2,
@@ -125,6 +128,7 @@ def train(
         seed=seed,
         callbacks=[_print_epoch] if verbose and not json else (),
         threads=threads,
+        precision=precision,
         verbose=False if json or quiet or verbose else None,
     )
     test = measure(net, source, X, targets, test_rows)

@@ -8,6 +8,7 @@ needs nothing from the host.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -182,7 +183,7 @@ def _scalars(
         return {}, running
     targets = [target for target, _ in rule.scalars.assignments]
     if not running:
-        found = {name: np.float64(value) for name, value in rule.hyper.items()}
+        found: dict[str, Any] = {name: np.float64(value) for name, value in rule.hyper.items()}
         found |= {"t": np.arange(first + 1, first + 1 + len(rates), dtype=np.float64), "eta": rates}
         with np.errstate(all="ignore"):
             for target, expr in rule.scalars.assignments:

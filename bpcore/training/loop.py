@@ -57,6 +57,7 @@ def train(
     backend: str | Backend | None = None,
     threads: int | None = None,
     plan: str = "auto",
+    precision: str | None = None,
     verbose: bool | None = None,
 ) -> Run:
     """Train a network by gradient descent.
@@ -118,6 +119,8 @@ def train(
         Number of threads; see :class:`bpcore.Trainer`.
     plan : str
         ``"auto"`` or the name of a plan.
+    precision : str, optional
+        In which the products are computed; see :class:`bpcore.Trainer`.
     verbose : bool, optional
         Whether to show a progress bar; by default when standard error is a terminal.
 
@@ -164,7 +167,13 @@ def train(
         backend=backend,
         threads=threads,
         plan=plan,
+        precision=precision,
     )
+    if full_batch and trainer.precision is not None:
+        raise ConfigurationError(
+            f"precision={precision!r} is for steps of gradient descent; {optimizer!r} compares losses to all of their "
+            "digits. Leave precision out, or use an optimizer such as bp.Adam(0.001)"
+        )
     problem = Problem.prepare(
         net, trainer.be, X, Y, trainer.loss, sample_weight=sample_weight, class_weight=class_weight
     )

@@ -16,6 +16,7 @@ from bpcore.network import MLP
 from bpcore.problem import Problem
 from bpcore.training.compiled import CompiledPlan
 from bpcore.training.graph import GraphPlan
+from bpcore.training.precision import refuse_precision
 from bpcore.training.reference import ReferencePlan, Watch
 from bpcore.training.spec import StepSpec
 from bpcore.training.state import TrainingState
@@ -78,10 +79,11 @@ def choose_plan(
     UnknownNameError
         If there is no plan of that name.
     ConfigurationError
-        If the plan asked for cannot do this.
+        If the plan asked for cannot do this, or no plan can compute in the precision that was asked for.
     """
     if plan not in PLANS:
         raise unknown("plan", plan, PLANS)
+    refuse_precision(spec.precision, plan, be)
     if plan == "reference":
         return ReferencePlan(spec, net, be, seed), "asked for"
     if be.name == "numba":
@@ -122,6 +124,8 @@ def _choose_on_gpu(plan: str, spec: StepSpec, net: MLP, be: Backend, seed: int) 
     kinds = {"graph": GraphPlan, "wide": WidePlan}
     if plan != "auto":
         return kinds[plan](spec, net, be, seed), "asked for"
+    if spec.precision is not None:
+        return WidePlan(spec, net, be, seed), f"{WidePlan.why}; no other plan computes in {spec.precision}"
     flops = 6 * spec.batch_size * sum(n_in * n for n_in, n in pairwise(spec.sizes))
     kind = WidePlan if flops > WIDE_FLOPS else GraphPlan
     return kind(spec, net, be, seed), f"{kind.why}; a step has {flops / 1e9:.3g} GFLOP"

@@ -182,6 +182,8 @@ class Session:
         )
         self.record["seconds"] = seconds
         self.record["stopped_because"] = reason
+        if self.trainer.loss_scaling is not None:
+            self.record["loss_scaling"] = self.trainer.loss_scaling
         net.meta |= {"loss": self.trainer.loss.name, "threshold": self.problem.threshold}
         if self.error is not None and on_divergence == "raise":
             self.error.run = run

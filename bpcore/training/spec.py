@@ -104,6 +104,8 @@ class StepSpec:
         Whether samples carry weights.
     classes : bool
         Whether hits are counted.
+    precision : str or None
+        In which the products are computed, ``"tf32"``, ``"bf16"`` or ``"fp16"``; None for the dtype.
     """
 
     sizes: tuple[int, ...]
@@ -117,6 +119,7 @@ class StepSpec:
     clip: Clipping | None = None
     weighted: bool = False
     classes: bool = False
+    precision: str | None = None
 
     @property
     def rates(self) -> dict[int, float]:
@@ -136,6 +139,7 @@ class StepSpec:
             "optimizer": {"name": self.rule.name, **self.rule.hyper, "eta": self.rule.schedule.describe()},
             "batch_size": self.batch_size,
             "dtype": str(self.dtype),
+            "precision": self.precision or str(self.dtype),
             "dropout": None if self.dropout is None else {"rate": self.dropout.rate, "per": self.dropout.per},
             "penalty": None if self.penalty is None else {"name": self.penalty.name, **self.penalty.constants},
             "clip": None if self.clip is None else {"kind": type(self.clip).__name__, "limit": self.clip.limit},

@@ -27,6 +27,7 @@ from bpcore.network import MLP
 from bpcore.problem import Problem, choose_loss
 from bpcore.settings import check_seed, check_threads, default_seed, default_threads
 from bpcore.training.plans import Plan, choose_plan
+from bpcore.training.precision import check_precision
 from bpcore.training.spec import Dropout, StepSpec, as_dropout
 from bpcore.training.state import Snapshot, TrainingState
 from bpcore.typing import Array, NDArray
@@ -108,6 +109,9 @@ class Trainer:
         neither more than ``BPCORE_NUM_THREADS``.
     plan : str
         ``"auto"`` or the name of a plan.
+    precision : str, optional
+        In which the products are computed, on a GPU: ``"tf32"``, ``"bf16"`` or ``"fp16"``. By default, and with
+        ``"float32"`` or ``"float64"``, in the dtype of the network. See *Choose a precision* in the documentation.
 
     Attributes
     ----------
@@ -141,6 +145,7 @@ class Trainer:
         backend: str | Backend | None = None,
         threads: int | None = None,
         plan: str = "auto",
+        precision: str | None = None,
     ) -> None:
         if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
             raise ConfigurationError(f"batch_size is {batch_size!r}; it must be a whole number of at least 1")
@@ -167,6 +172,7 @@ class Trainer:
         self._threads_asked = None if threads is None else check_threads(threads)
         self.threads = self._threads_asked or default_threads()
         self.state = TrainingState.begin(self.be, self.rule, net.layout, net.dtype)
+        self.precision = check_precision(precision, net.dtype)
         self._plan_asked = plan
         self._plan: Plan | None = None
         self._key: tuple[bool, bool] | None = None
@@ -189,6 +195,15 @@ class Trainer:
             return "BPCORE_NUM_THREADS"
         return "" if self._plan is None else self._plan.why
 
+    @property
+    def loss_scaling(self) -> dict[str, float] | None:
+        """The loss scale of precision fp16, and how many steps were skipped because of an overflow; else None.
+
+        A skipped step is counted like any other, and leaves parameters and the state of the optimiser as they were.
+        """
+        scaling = getattr(self._plan, "loss_scaling", None)
+        return None if scaling is None else dict(scaling)
+
     def spec(self, *, weighted: bool, classes: bool) -> StepSpec:
         """Return the description of a step for data with or without weights and classes."""
         return StepSpec(
@@ -203,6 +218,7 @@ class Trainer:
             self.clip,
             weighted,
             classes,
+            self.precision,
         )
 
     def prepare(self, problem: Problem) -> StepSpec:

@@ -14,15 +14,20 @@ import numpy as np
 from bpcore.backends.contract import Backend
 from bpcore.backends.cublas import WORKSPACE, Cublas, load_cublas
 from bpcore.backends.cupy_device import THREADS, power_of_two
-from bpcore.kernels.cuda.source import wide_unit
+from bpcore.kernels.cuda.source import OPERANDS, wide_unit
 from bpcore.network import MLP
+from bpcore.problem import Problem
 from bpcore.training.device_steps import derivative_of_output
 from bpcore.training.graph import GraphPlan
 from bpcore.training.spec import StepSpec
+from bpcore.training.state import TrainingState
 from bpcore.typing import Array
 
 __all__ = ["WidePlan"]
 
+FIRST_SCALE = 65536.0
+GOOD_STEPS = 2000
+"""Steps without overflow after which the loss scale is doubled."""
 BIASES = 8  # as in wide_update.cuh
 NARROW_OUTPUT = 32
 BLOCKS = 4
@@ -42,10 +47,10 @@ class WidePlan(GraphPlan):
     own_products = False
 
     def __init__(self, spec: StepSpec, net: MLP, be: Backend, seed: int) -> None:
-        self._cublas = Cublas(load_cublas(be.xp), be.empty(WORKSPACE, np.uint8))  # type: ignore[attr-defined]
-        self._precision = str(spec.dtype)
-        self._operands = ""
-        self._storage = np.dtype(spec.dtype)
+        self._cublas = Cublas(load_cublas(be.xp), be.empty(WORKSPACE, np.uint8))
+        self._precision = spec.precision or str(spec.dtype)
+        self._operands = self._precision if self._precision in OPERANDS else ""
+        self._storage = np.dtype(np.uint16 if self._operands else spec.dtype)
         super().__init__(spec, net, be, seed)
 
     # ---------------------------------------------------------------- memory
@@ -74,19 +79,17 @@ class WidePlan(GraphPlan):
         self._errors = arrays(rowwise, T)
         self._Delta = arrays(range(2, L + 1), self._storage)
         self._passed = {}
-        self._loss_scale = be.asarray(np.array([1, 1, 1, 0, 0], T))
-        self._copy = self.net.theta
-        self._views(be)
+        self._loss_scale = be.asarray(np.array([FIRST_SCALE, 1 / FIRST_SCALE, 0, 1, 0, 0], T))
+        self._factors = self._loss_scale[1:3] if self._scaled else None
+        # what the products read of theta
+        self._copy = be.zeros(self.net.layout.size, self._storage) if self._operands else self.net.theta
+        self._W = self.net.layout.views(self._copy, "W")
+        self._dW = self.net.layout.views(self._gradient, "W")
         splits = {l: self._plane(sizes[l - 1])[0][1] for l in hidden}
-        splits[L] = self._output_blocks() if sizes[-1] <= NARROW_OUTPUT else self._plane(sizes[-1])[0][1]
+        splits[L] = self._output_blocks(m) if sizes[-1] <= NARROW_OUTPUT else self._plane(sizes[-1])[0][1]
         self._partial = {l: be.empty((splits[l], sizes[l - 1]), np.float64) for l in range(2, L + 1)}
         self._layers = be.asarray(self._layer_table())
         self._squares = be.zeros((L - 1) * self._update_blocks(), np.float64)
-
-    def _views(self, be: Backend) -> None:
-        layout = self.net.layout
-        self._W = layout.views(self._copy, "W")
-        self._dW = layout.views(self._gradient, "W")
 
     def _layer_table(self) -> Any:
         net, rows = self.net, []
@@ -101,6 +104,28 @@ class WidePlan(GraphPlan):
 
     def _around(self, name: str) -> Any:
         return self._gpu.load(wide_unit(self._pieces.text, self.spec.dtype, self._operands), name)
+
+    @property
+    def _scaled(self) -> bool:
+        return self._precision == "fp16"
+
+    @property
+    def loss_scaling(self) -> dict[str, float] | None:
+        """Loss scale and number of skipped steps, in fp16."""
+        if not self._scaled:
+            return None
+        numbers = self.be.to_numpy(self._loss_scale)
+        return {"scale": float(numbers[0]), "skipped_steps": int(numbers[-1])}
+
+    # ---------------------------------------------------------------- running
+
+    def _run_steps(
+        self, problem: Problem, index: Array, state: TrainingState, etas: Sequence[float], records: Array
+    ) -> None:
+        if self._operands:  # theta may have been changed since the last run
+            size = self.net.layout.size
+            self._launch(self._around("copy_parameters"), *self._flat(size), self.net.theta, self._copy, size)
+        super()._run_steps(problem, index, state, etas, records)
 
     # ---------------------------------------------------------------- launches
 
@@ -118,20 +143,21 @@ class WidePlan(GraphPlan):
         values = tuple([np.int64(value) if isinstance(value, int) else value for value in arguments])
         self._gpu.launch(self._around(name), self._plane(n), values)
 
-    def _output_blocks(self) -> int:
-        """Blocks of the kernel of a narrow output."""
-        width = min(32, power_of_two(self.spec.sizes[-1]))
-        return max(1, min(-(-self.spec.batch_size * width // THREADS), self._gpu.max_blocks))
+    def _output_blocks(self, m: int) -> int:
+        """Blocks of the kernel of the output; of a narrow one always as many as for a whole batch."""
+        n = self.spec.sizes[-1]
+        blocks = m if n > NARROW_OUTPUT else -(-self.spec.batch_size * min(32, power_of_two(n)) // THREADS)
+        return max(1, min(blocks, int(self._gpu.max_blocks)))
 
     def _update_blocks(self) -> int:
         sizes = self.spec.sizes
-        runs = -(-self.net.layout.size * self._gradient.itemsize // (16 * THREADS))
+        runs = -(-self.net.layout.size * int(self._gradient.itemsize) // (16 * THREADS))
         groups = sum(-(-n // BIASES) for n in sizes[1:])
-        return max(1, min(self._gpu.max_blocks, max(runs, groups)))
+        return max(1, min(int(self._gpu.max_blocks), max(runs, groups)))
 
-    def _multiply(self, A: Array, B: Array, out: Array, **transposed: bool) -> None:
+    def _multiply(self, A: Array, B: Array, out: Array, **others: Any) -> None:
         self._cublas.use_stream(self._gpu.current_stream())
-        self._cublas.multiply(A, B, out, self._precision, **transposed)
+        self._cublas.multiply(A, B, out, self._precision, **others)
 
     def _nodes(self) -> int:
         return 5 * len(self.spec.sizes)
@@ -161,7 +187,7 @@ class WidePlan(GraphPlan):
             if l > 1:
                 self._backward_product(l, m)
                 self._finish_backward(l, m, step)
-        self._update(step)
+        self._update_all(m, step)
 
     def _forward_product(self, l: int, m: int) -> None:
         out = self._product[l + 1] if l + 1 in self._product else self._Z[l + 1]
@@ -172,7 +198,8 @@ class WidePlan(GraphPlan):
         self._multiply(self._Delta[l + 1][:m], self._W[l], out[:m], transpose_b=True)
 
     def _gradient_product(self, l: int, m: int) -> None:
-        self._multiply(self._inputs_of[l][:m], self._Delta[l + 1][:m], self._dW[l], transpose_a=True)
+        A, Delta = self._inputs_of[l][:m], self._Delta[l + 1][:m]
+        self._multiply(A, Delta, self._dW[l], transpose_a=True, factors=self._factors)
 
     def _finish_forward(self, l: int, m: int, step: Any) -> None:
         """Bias, activation and dropout of a hidden layer."""
@@ -192,14 +219,14 @@ class WidePlan(GraphPlan):
         code = np.int32(max(0, self._pieces.codes[-1]))
         arguments = (
             *(self._batch, step, self._Z[L], self.net.b[L - 1], self._Delta[L], self._scales, self._T(self._s / m)),
-            *(code, self._loss_scale, self._of_block, self._recorded),
+            *(code, self._loss_scale, self._of_block),
         )
         if n <= NARROW_OUTPUT:
             width = min(32, power_of_two(n))
             kernel = self._around("finish_output_narrow")
-            self._launch(kernel, self._output_blocks(), THREADS, *arguments, self._partial[L], m, n, np.int32(width))
+            self._launch(kernel, self._output_blocks(m), THREADS, *arguments, self._partial[L], m, n, np.int32(width))
             return
-        self._launch(self._around("finish_output_wide"), min(m, self._gpu.max_blocks), THREADS, *arguments, m, n)
+        self._launch(self._around("finish_output_wide"), self._output_blocks(m), THREADS, *arguments, m, n)
         self._pass("add_errors", n, self._Delta[L], self._partial[L], m, n)
 
     def _finish_backward(self, l: int, m: int, step: Any) -> None:
@@ -222,16 +249,19 @@ class WidePlan(GraphPlan):
         D = self._errors[l]
         self._rows(kernel, m, self.spec.sizes[l - 1], D, self._H[l], D)
 
-    def _update(self, step: Any) -> None:
-        """The second stage of BP3, penalty, clipping, and the move."""
+    def _update_all(self, m: int, step: Any) -> None:
+        """The record of the step, the second stage of BP3, penalty, clipping, and the move."""
         blocks, net = self._update_blocks(), self.net
         table = self._layers, np.int32(len(self.spec.sizes) - 1), net.theta, self._gradient
         limits = self._prices, self._T(self._limit), np.int32(self._clip)
-        prepared = self._clip >= _NORMS
+        prepared = self._clip >= _NORMS or self._scaled
         if prepared:
             kernel = self._around("prepare_update")
             self._launch(kernel, blocks, THREADS, *table, *limits, self._loss_scale, self._squares)
         self._launch(
             *(self._around("move_parameters"), blocks, THREADS, self._batch, step, *table, self._states, self._copy),
             *(*limits, np.float64(self._limit), self._squares, blocks * prepared, self._loss_scale),
+            *(self._of_block, self._output_blocks(m), m),
         )
+        if self._scaled:
+            self._launch(self._around("adjust_scale"), 1, 1, self._loss_scale, GOOD_STEPS)

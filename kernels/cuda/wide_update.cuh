@@ -1,6 +1,6 @@
 // The update of parameters whose gradient cuBLAS and the partial sums of BP3 have left.
 //
-// Requires: step.cuh and what it requires, operand.cuh. Bytes for each weight, of type T with k arrays of state: read
+// Requires: step.cuh and what it requires, operand.cuh, wide_output.cuh (add_records). Bytes for each weight, of type T with k arrays of state: read
 // the gradient, theta and the state, write theta and the state, (3 + 2 k) sizeof(T); with operands of 16 bits 2 more,
 // for the copy of theta that the next products read. A penalty or clipping writes the gradient as well, clipping by a
 // norm is a pass before this one.
@@ -8,8 +8,9 @@
 // Rows of the table of layers.
 enum { U_IN, U_OUT, U_W, U_B, U_PARTIAL, U_SPLITS, U_KEEP_IN, U_KEEP_OUT, U_COLUMNS };
 
-// The loss scale, 1 over it, whether the gradient of this step was finite, good steps since it changed, skipped steps.
-enum { SCALE, UNSCALE, GOOD, GOOD_STEPS, SKIPPED };
+// The loss scale, 1 over it and a zero (factors of cuBLAS), whether the gradient of this step was finite, good steps
+// since the scale changed, skipped steps.
+enum { SCALE, UNSCALE, ZERO, GOOD, GOOD_STEPS, SKIPPED };
 
 constexpr int UPDATE_THREADS = 256;
 constexpr int BIASES = 8;  // neighbours whose sums a block finishes at a time
@@ -192,12 +193,13 @@ DEVICE double squares_of(const double* squares, long long count) {
     return team.reduce(sum, 0.0, Sum());
 }
 
-// Move all parameters. `prepared`: how many partial sums of squares each layer has; 0 if nothing was prepared.
+// Move all parameters, and record the step. `prepared`: how many partial sums of squares each layer has; 0 if nothing was prepared.
 extern "C" __global__ void move_parameters(
     const long long* batch, int j, const long long* layers, int count, T* theta, T* grad, const long long* states,
     Operand* copy, const T* prices, T limit, int clip, double norm_limit, const double* squares, long long prepared,
-    T* loss_scale) {
-    const Step step = step_of(batch, j, 0);
+    T* loss_scale, const double* of_block, long long blocks, long long m) {
+    const Step step = step_of(batch, j, m);
+    if (blockIdx.x == gridDim.x / 2) add_records(step, of_block, blocks);  // the first and the last have most to do
     Updated u = {theta, grad, states, copy, prices, step.numbers(), limit, T(1), clip, prepared == 0, true};
     if (SCALED) {
         const double sum = squares_of(squares, count * prepared);

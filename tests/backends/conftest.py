@@ -14,7 +14,8 @@ from bpcore.errors import BackendError
 from bpcore.kernels.cuda import host_runner
 from bpcore.kernels.cuda.build import KernelLoader
 from bpcore.training import wide
-from tests.backends.fake_cupy import FakeCupy, FakeLibrary
+from tests.backends.fake_cublas import FakeLibrary
+from tests.backends.fake_cupy import FakeCupy
 
 
 @pytest.fixture(scope="session")

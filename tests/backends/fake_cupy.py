@@ -158,47 +158,6 @@ class FakeStream:
         return FakeGraph(self._cupy, calls)
 
 
-class FakeLibrary:
-    """cuBLAS as ctypes sees it. Addresses and numbers come as the C interface takes them."""
-
-    def __init__(self, cupy: FakeCupy) -> None:
-        self._cupy = cupy
-        self.stream: int | None = None
-        self.workspace = 0
-
-    def cublasCreate_v2(self, handle: Any) -> int:
-        handle._obj.value = 7
-        return 0
-
-    def cublasDestroy_v2(self, handle: Any) -> int:
-        assert handle.value == 7
-        return 0
-
-    def cublasSetStream_v2(self, handle: Any, stream: Any) -> int:
-        self.stream, self.workspace = stream.value or 0, 0
-        return 0
-
-    def cublasSetWorkspace_v2(self, handle: Any, address: Any, size: Any) -> int:
-        assert self._cupy.is_device_memory(address.value, size.value)
-        self.workspace = size.value
-        return 0
-
-    def cublasGemmEx(
-        self, handle: Any, op_a: int, op_b: int, m: int, n: int, k: int, alpha: Any, a: Any, a_type: int, lda: int,
-        b: Any, b_type: int, ldb: int, beta: Any, c: Any, c_type: int, ldc: int, compute: int, algorithm: int,
-    ) -> int:  # fmt: skip
-        assert handle.value == 7
-        assert self.stream == self._cupy.stream, "the handle is on another stream"
-        assert self.workspace, "cuBLAS would allocate"
-        assert a_type == b_type == c_type
-        dtype = {0: np.dtype(np.float32), 1: np.dtype(np.float64)}[a_type]
-        assert compute in {0: (68, 77), 1: (70,)}[a_type]
-        sizes = m, n, k, alpha.value, a.value, lda, b.value, ldb, beta.value, c.value, ldc
-        cublas = self._cupy.cuda.cublas
-        self._cupy.do(lambda: cublas.multiply(dtype, op_a, op_b, *sizes))
-        return 0
-
-
 class FakeModule:
     """``cupy.cuda.Module``; the code that it loads is the source itself."""
 

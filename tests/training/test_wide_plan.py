@@ -1,0 +1,203 @@
+"""The wide plan in lower precision, against a float64 reference: over the stand-in for CuPy, and on a GPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import bpcore as bp
+from bpcore.backends.cupy_backend import CupyBackend
+from bpcore.errors import ConfigurationError, DivergenceError, UnknownNameError
+from bpcore.functions.clipping import ClipNorm
+from bpcore.functions.penalties import L2
+from bpcore.training.spec import Dropout
+from tests.backends.fake_cublas import to_bfloat16
+
+EPSILON = {"tf32": 2.0**-10, "bf16": 2.0**-8, "fp16": 2.0**-11}
+"""What one rounding changes at most, relatively; the tensor cores may cut digits off TF32 instead of rounding."""
+LOWER = tuple(EPSILON)
+
+# sizes, hidden activations, output, what else a trainer is told
+SHAPES: dict[str, tuple[list[int], list[str], str, dict[str, Any]]] = {
+    "relu": ([24, 40, 16, 5], ["relu", "relu"], "softmax", {}),
+    "odd": ([7, 13, 9, 3], ["tanh", "gelu"], "identity", {"penalty": L2(0.01)}),
+    "dropped": ([8, 24, 16, 4], ["relu", "tanh"], "softmax", {"dropout": Dropout(0.3, per="sample")}),
+    "masked": ([8, 24, 16, 4], ["sigmoid", "relu"], "softmax", {"dropout": Dropout(0.3), "clip": ClipNorm(10.0)}),
+    "rows": ([8, 12, 40], ["softmax"], "softmax", {"dropout": Dropout(0.2)}),
+}
+
+
+def train_a_little(be: Any, shape: str, dtype: str, precision: str | None, plan: str, steps: int = 1) -> Any:
+    """Return the network, the records and the last gradient after some steps."""
+    sizes, hidden, output, others = SHAPES[shape]
+    rng = np.random.default_rng(2)
+    X = rng.normal(size=(64, sizes[0]))
+    Y: Any = rng.normal(size=(64, sizes[-1])) if output == "identity" else rng.integers(0, sizes[-1], 64)
+    net = bp.MLP(sizes, hidden, output, seed=1, dtype=dtype, backend=be)
+    trainer = bp.Trainer(
+        net, optimizer=bp.Momentum(0.05), batch_size=32, seed=4, plan=plan, precision=precision, **others
+    )
+    records = trainer.run(X, Y, rng.integers(0, 64, (steps, 32)))
+    used: Any = trainer._plan
+    return trainer, records, be.to_numpy(used.gradient).astype(np.float64)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("precision", LOWER)
+def test_lower_precision_is_near_float64_and_not_float32(cupy_backend: CupyBackend, shape: str, precision: str) -> None:
+    _, wanted_records, wanted = train_a_little(bp.get_backend("numpy"), shape, "float64", None, "reference")
+    _, records, found = train_a_little(cupy_backend, shape, "float32", precision, "wide")
+    scale, error = np.abs(wanted).max(), np.abs(found - wanted).max()
+    # A few dozen roundings come together in an element, as a random walk, and through at most four products.
+    assert error < 16 * EPSILON[precision] * scale
+    assert error > 64 * 2.0**-24 * scale  # float32 is nearer
+    np.testing.assert_allclose(records.loss, wanted_records.loss, rtol=8 * EPSILON[precision])
+
+
+@pytest.mark.parametrize("precision", LOWER)
+def test_training_in_lower_precision(cupy_backend: CupyBackend, precision: str) -> None:
+    """Parameters are kept in float32: steps far below the spacing of 16 bits add up."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(256, 16))
+    Y = (X[:, :4] @ rng.normal(size=(4, 3))).argmax(axis=1)
+    losses = []
+    for chosen in (precision, None):
+        net = bp.MLP([16, 32, 3], seed=0, dtype="float32", backend=cupy_backend)
+        run = bp.train(
+            net, X, Y, optimizer=bp.Adam(0.002), epochs=12, batch_size=32, seed=1, plan="wide", precision=chosen
+        )
+        losses.append(run.history[-1]["loss"])
+        assert run.record["spec"]["precision"] == (chosen or "float32")
+        assert run.record["spec"]["dtype"] == "float32"
+        assert ("loss_scaling" in run.record) == (chosen == "fp16")
+    assert losses[0] < 0.9 * run.history[0]["loss"]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=0.05)
+
+
+def test_auto_chooses_the_plan_that_can(cupy_backend: CupyBackend) -> None:
+    net = bp.MLP([4, 8, 3], seed=0, dtype="float32", backend=cupy_backend)
+    run = bp.train(net, np.eye(4), [0, 1, 2, 0], epochs=1, precision="bf16")
+    assert run.record["plan"] == "wide"
+    assert run.record["plan_why"].endswith("no other plan computes in bf16")
+
+
+def test_overflow_in_fp16_skips_the_step_and_halves_the_scale(cupy_backend: CupyBackend) -> None:
+    """A target of 1e3 gives errors that the first scales carry beyond 65504."""
+    rng = np.random.default_rng(0)
+    X, Y = rng.normal(size=(8, 4)), np.full((8, 2), 1e3)
+    net = bp.MLP([4, 8, 2], "relu", "identity", seed=0, dtype="float32", backend=cupy_backend)
+    trainer = bp.Trainer(net, "mse", bp.Momentum(1e-5), batch_size=8, plan="wide", precision="fp16")
+    before = np.array(cupy_backend.to_numpy(net.theta))
+    trainer.run(X, Y, [np.arange(8)])
+    assert trainer.loss_scaling == {"scale": 32768.0, "skipped_steps": 1}
+    np.testing.assert_array_equal(cupy_backend.to_numpy(net.theta), before)
+    np.testing.assert_array_equal(cupy_backend.to_numpy(trainer.state.arrays["v"]), 0)
+    assert trainer.state.step == 1
+    trainer.run(X, Y, np.tile(np.arange(8), (40, 1)))
+    found = trainer.loss_scaling
+    assert found is not None
+    assert 1 <= found["skipped_steps"] <= 16
+    assert found["scale"] == 65536 / 2 ** found["skipped_steps"]
+    assert not np.array_equal(cupy_backend.to_numpy(net.theta), before)
+    assert np.isfinite(cupy_backend.to_numpy(net.theta)).all()
+
+
+def test_the_scale_is_doubled_after_enough_good_steps(
+    cupy_backend: CupyBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bpcore.training.wide.GOOD_STEPS", 5)
+    net = bp.MLP([4, 8, 2], "relu", "softmax", seed=0, dtype="float32", backend=cupy_backend)
+    trainer = bp.Trainer(net, batch_size=8, plan="wide", precision="fp16")
+    X, y = np.random.default_rng(0).normal(size=(8, 4)), np.arange(8) % 2
+    scales = []
+    for _ in range(11):
+        trainer.run(X, y, [np.arange(8)])
+        assert trainer.loss_scaling is not None
+        scales.append(trainer.loss_scaling["scale"] / 65536)
+    assert scales == [1] * 4 + [2] * 5 + [4] * 2
+
+
+def test_an_overflow_of_the_forward_pass_is_divergence(cupy_backend: CupyBackend) -> None:
+    """The loss scale cannot help where H itself is beyond 65504; float32 can, and says that nothing is wrong."""
+    net = bp.MLP([4, 8, 2], "relu", "identity", seed=0, dtype="float32", backend=cupy_backend)
+    X = np.full((8, 4), 1e6)
+    trainer = bp.Trainer(net, "mse", bp.SGD(1e-20), batch_size=8, plan="wide", precision="fp16")
+    with pytest.raises(DivergenceError):
+        trainer.run(X, np.zeros((8, 2)), [np.arange(8)])
+
+
+def test_parameters_that_the_caller_changed_are_read(cupy_backend: CupyBackend) -> None:
+    X, y = np.random.default_rng(0).normal(size=(8, 4)), np.arange(8) % 2
+    net = bp.MLP([4, 8, 2], seed=0, dtype="float32", backend=cupy_backend)
+    trainer = bp.Trainer(net, optimizer=bp.SGD(0.01), batch_size=8, plan="wide", precision="bf16")
+    first = trainer.run(X, y, [np.arange(8)]).loss
+    cupy_backend.fill(net.theta, 0.0)
+    np.testing.assert_allclose(trainer.run(X, y, [np.arange(8)]).loss, np.log(2), rtol=1e-6)
+    assert abs(first[0] - np.log(2)) > 1e-3
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_the_products_read_theta_rounded_to_the_nearest(cupy_backend: CupyBackend, precision: str) -> None:
+    """The update writes what the next products read, in the same pass; to the even one of two neighbours."""
+    net = bp.MLP([40, 30, 3], seed=0, dtype="float32", backend=cupy_backend)
+    theta = np.array(cupy_backend.to_numpy(net.theta))
+    halfway = 1 + np.arange(1, 64, 2) * (2.0**-8 if precision == "bf16" else 2.0**-11)
+    tiny = np.arange(32) * 2.0**-25  # subnormal numbers of fp16, and halfway between them
+    theta[:96] = np.concatenate([halfway, tiny, -halfway])
+    cupy_backend.copy(cupy_backend.asarray(theta), out=net.theta)
+    trainer = bp.Trainer(net, optimizer=bp.SGD(0.1), batch_size=8, plan="wide", precision=precision)
+    X = np.ones((8, 40))
+    X[:, :4] = 0  # so that the numbers above stay as they are
+    for steps in (1, 3):
+        trainer.run(X, np.arange(8) % 3, np.tile(np.arange(8), (steps, 1)))
+        plan: Any = trainer._plan
+        moved, theta = theta, np.array(cupy_backend.to_numpy(net.theta))
+        np.testing.assert_array_equal(theta[:96], moved[:96])
+        assert not np.array_equal(theta, moved)
+        wanted = to_bfloat16(theta) if precision == "bf16" else theta.astype(np.float16).view(np.uint16)
+        np.testing.assert_array_equal(cupy_backend.to_numpy(plan._copy), wanted)
+
+
+# ------------------------------------------------------------------------------------------ refusals
+
+
+@pytest.mark.parametrize("precision", LOWER)
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_other_backends_are_refused(precision: str, backend: str) -> None:
+    net = bp.MLP([4, 2], seed=0, dtype="float32", backend=backend)
+    with pytest.raises(ConfigurationError, match=rf"precision='{precision}' needs an NVIDIA GPU.*backend {backend}"):
+        bp.train(net, np.zeros((2, 4)), [0, 1], precision=precision, allow_one_class=True)
+
+
+@pytest.mark.parametrize("plan", ["graph", "reference"])
+def test_other_plans_are_refused(fake_backend: CupyBackend, plan: str) -> None:
+    net = bp.MLP([4, 2], seed=0, dtype="float32", backend=fake_backend)
+    with pytest.raises(ConfigurationError, match=rf"'bf16' is possible with plan='wide' only.*plan='{plan}'"):
+        bp.train(net, np.zeros((2, 4)), [0, 1], precision="bf16", plan=plan)
+
+
+def test_a_dtype_that_does_not_fit_is_refused() -> None:
+    net = bp.MLP([4, 2], seed=0, dtype="float64", backend="numpy")
+    with pytest.raises(ConfigurationError, match=r"precision='tf32' needs a network of float32; this one"):
+        bp.Trainer(net, precision="tf32")
+    with pytest.raises(ConfigurationError, match="precision='float32' needs a network of float32"):
+        bp.Trainer(net, precision="float32")
+    assert bp.Trainer(net, precision="float64").precision is None
+    with pytest.raises(UnknownNameError, match=r"unknown precision 'fp8'; known: float32, tf32, bf16, fp16, float64"):
+        bp.Trainer(net, precision="fp8")
+
+
+def test_full_batch_optimizers_are_refused(fake_backend: CupyBackend) -> None:
+    net = bp.MLP([4, 2], seed=0, dtype="float32", backend=fake_backend)
+    with pytest.raises(ConfigurationError, match="precision='tf32' is for steps of gradient descent"):
+        bp.train(net, np.zeros((2, 4)), [0, 1], optimizer=bp.LBFGS(), precision="tf32")
+
+
+def test_an_old_gpu_is_refused(fake_backend: CupyBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = bp.MLP([4, 2], seed=0, dtype="float32", backend=fake_backend)
+    monkeypatch.setattr(fake_backend.gpu, "properties", lambda: {"major": 7, "minor": 5})
+    message = r"needs compute capability 8\.0; this GPU has 7\.5\. Possible here: fp16"
+    with pytest.raises(ConfigurationError, match=message):
+        bp.train(net, np.zeros((2, 4)), [0, 1], precision="bf16")
