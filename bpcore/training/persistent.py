@@ -82,7 +82,7 @@ class PersistentPlan(FastPlan):
         super().__init__(spec, net, be, seed)
         self._gpu: Any = be.gpu  # type: ignore[attr-defined]
         self._pieces = device_pieces(spec)
-        asked: dict[str, Any] = {"blocks": cluster, "threads": threads, "column_blocks": column_blocks, "shared": shared}
+        asked: dict[str, Any] = dict(blocks=cluster, threads=threads, column_blocks=column_blocks, shared=shared)
         properties = self._gpu.properties()
         self.shape = self._choose(properties, asked)
         self._kernels: dict[bool, Any] = {}

@@ -19,7 +19,7 @@ DEVICE void cluster_wait() { asm volatile("barrier.cluster.wait.acquire;" ::: "m
 // The same place in the shared memory of another block of the cluster.
 template <class V> DEVICE V* in_block(V* place, int rank) {
     unsigned long long there;
-    asm volatile("mapa.u64 %0, %1, %2;" : "=l"(there) : "l"(place), "r"(rank));
+    asm("mapa.u64 %0, %1, %2;" : "=l"(there) : "l"(place), "r"(rank));
     return reinterpret_cast<V*>(there);
 }
 
