@@ -117,7 +117,7 @@ class GraphPlan(FastPlan):
         self._clip = 0 if spec.clip is None else _SCOPES[spec.clip.scope]
         self._limit = 0.0 if spec.clip is None else spec.clip.limit
         self._of_block = be.zeros(2 * max(self._gpu.max_blocks, -(-m // SMALLEST_TILE)), np.float64)
-        self._recorded = be.zeros(1, np.uint32)
+        self._recorded = 1  # sums that the output layer leaves
         self._prepare_products()
         self._graphs: dict[tuple[int, int], Any] = {}
         self._alive: tuple[Any, ...] = ()
@@ -276,8 +276,9 @@ class GraphPlan(FastPlan):
             THREADS,
             *(self._batch, step, np.int32(l == 1), A, net.W[l], net.b[l], self._Z[up], self._H[up], self._Delta[up]),
             *(np.int32(self._pieces.codes[-1]), self._scales, self._T(self._s / m), m, n_in, n),
-            *(np.int32(tiling.splits), self._parts, self._arrived, self._of_block, self._recorded),
+            *(np.int32(tiling.splits), self._parts, self._arrived, self._of_block),
         )
+        self._recorded = tiling.tiles
         return True
 
     def _forward(self, l: int, m: int, step: Any) -> None:
@@ -316,14 +317,16 @@ class GraphPlan(FastPlan):
         L, n = len(self.spec.sizes), self.spec.sizes[-1]
         arguments = (
             *(self._batch, step, self._Z[L], self._H[L], self._Delta[L], self._scales, self._T(self._s / m)),
-            *(self._of_block, self._arrived, m, n),
+            *(self._of_block, m, n),
         )
         if n <= WIDEST_FOR_LANES:
             width = min(32, power_of_two(n))
             blocks = max(1, min(-(-m * width // THREADS), self._gpu.max_blocks))
+            self._recorded = blocks
             self._launch(self._around("output_narrow"), blocks, THREADS, *arguments, np.int32(width))
         else:
-            self._launch(self._around("output_wide"), min(m, self._gpu.max_blocks), THREADS, *arguments)
+            self._recorded = min(m, self._gpu.max_blocks)
+            self._launch(self._around("output_wide"), self._recorded, THREADS, *arguments)
 
     def _backward(self, l: int, m: int) -> None:
         """BP2: ``Delta[l] = (Delta[l+1] @ W[l].T) * act'(Z[l])``."""
@@ -354,7 +357,7 @@ class GraphPlan(FastPlan):
             THREADS,
             *(self._batch, step, self._layers, np.int32(len(self._first_tile) - 1), self.net.theta, self._gradient),
             *(self._states, self._prices, self._T(self._limit), np.int32(self._clip), m, np.int32(splits)),
-            *(self._parts, self._arrived, self._squares),
+            *(self._parts, self._arrived, self._squares, self._of_block, self._recorded),
         )
         if self._clip >= _SCOPES["all"]:
             self._update(step)

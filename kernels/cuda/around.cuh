@@ -29,35 +29,17 @@ DEVICE double sum_of(const double* squares, long long begin, long long end) {
     return team.reduce(sum, 0.0, Sum());
 }
 
-// Move parameters that lie side by side, sixteen bytes at a time. All blocks begin at multiples of 64 bytes.
+// Move parameters that lie side by side. All blocks begin at multiples of 64 bytes.
 DEVICE void move_all(const Parameters& p, long long begin, long long size, T factor) {
-    for (long long e = grid_index(); e < size / LANES; e += grid_size()) {
-        const long long at = begin / LANES + e;
-        Pack theta = reinterpret_cast<Pack*>(p.theta)[at], g = reinterpret_cast<Pack*>(p.grad)[at];
-        Pack state[STATES + 1];
+    for (long long e = grid_index() * LANES; e < size; e += grid_size() * LANES) {
+        const int count = size - e < LANES ? static_cast<int>(size - e) : LANES;
+        Pack g = load_pack(p.grad + begin + e, count);
+        if (p.clip >= CLIP_ALL) {
 #pragma unroll
-        for (int s = 0; s < STATES; ++s) state[s] = reinterpret_cast<Pack*>(p.states[s])[at];
-#pragma unroll
-        for (int k = 0; k < LANES; ++k) {
-            T own[STATES + 1];
-#pragma unroll
-            for (int s = 0; s < STATES; ++s) own[s] = state[s].v[k];
-            if (p.clip >= CLIP_ALL) g.v[k] *= factor;
-            update(theta.v[k], g.v[k], own, p.numbers);
-#pragma unroll
-            for (int s = 0; s < STATES; ++s) state[s].v[k] = own[s];
+            for (int k = 0; k < LANES; ++k) g.v[k] *= factor;
+            store_pack(p.grad + begin + e, g, count);
         }
-        reinterpret_cast<Pack*>(p.theta)[at] = theta;
-        if (p.clip >= CLIP_ALL) reinterpret_cast<Pack*>(p.grad)[at] = g;
-#pragma unroll
-        for (int s = 0; s < STATES; ++s) reinterpret_cast<Pack*>(p.states[s])[at] = state[s];
-    }
-    for (long long at = begin + size / LANES * LANES + grid_index(); at < begin + size; at += grid_size()) {
-        if (p.clip >= CLIP_ALL) p.grad[at] *= factor;
-        T own[STATES + 1];
-        for (int s = 0; s < STATES; ++s) own[s] = reinterpret_cast<T*>(p.states[s])[at];
-        update(p.theta[at], p.grad[at], own, p.numbers);
-        for (int s = 0; s < STATES; ++s) reinterpret_cast<T*>(p.states[s])[at] = own[s];
+        move_pack(p, begin + e, g, count);
     }
 }
 

@@ -56,26 +56,11 @@ DEVICE void output_sample(Team team, Step step, long long row, long long columns
                WEIGHTED && columns ? scales[row] : scale, label, weight, step.threshold(), loss, right, columns);
 }
 
-// Loss and hits of the step, added up block by block in order by the last of `count` blocks, of which this is `number`.
-DEVICE void record(Step step, double loss, double right, double weight, double* of_block, unsigned* arrived,
-                   long long number, long long count) {
+// Write loss and hits of the step; all threads of the block call.
+DEVICE void record(Step step, double loss, double right, double weight) {
     const BlockTeam team = {static_cast<int>(threadIdx.x), static_cast<int>(blockDim.x)};
     loss = team.reduce(loss, 0.0, Sum());
     right = team.reduce(right, 0.0, Sum());
-    if (count > 1) {
-        if (threadIdx.x == 0) {
-            of_block[2 * number] = loss;
-            of_block[2 * number + 1] = right;
-        }
-        if (!is_last(arrived, count)) return;
-        loss = right = 0.0;
-        for (long long b = threadIdx.x; b < count; b += blockDim.x) {
-            loss += from_elsewhere(of_block + 2 * b);
-            right += from_elsewhere(of_block + 2 * b + 1);
-        }
-        loss = team.reduce(loss, 0.0, Sum());
-        right = team.reduce(right, 0.0, Sum());
-    }
     if (threadIdx.x == 0) {
         *step.record(0) = loss;
         if (CLASSES) *step.record(1) = right;
@@ -83,26 +68,60 @@ DEVICE void record(Step step, double loss, double right, double weight, double* 
     }
 }
 
+// Loss and hits of the samples of one of `count` blocks. Of several, what each has found waits in of_block (2 * count,)
+// for record_blocks, in a kernel that comes later anyway: to wait for one another here would take longer.
+DEVICE void record_block(Step step, double loss, double right, double weight, double* of_block, long long number,
+                         long long count) {
+    if (count == 1) {
+        record(step, loss, right, weight);
+        return;
+    }
+    const BlockTeam team = {static_cast<int>(threadIdx.x), static_cast<int>(blockDim.x)};
+    loss = team.reduce(loss, 0.0, Sum());
+    right = team.reduce(right, 0.0, Sum());
+    if (threadIdx.x == 0) {
+        of_block[2 * number] = loss;
+        of_block[2 * number + 1] = right;
+    }
+}
+
+// One block: add up, in order, what record_block has left.
+DEVICE void record_blocks(Step step, double weight, const double* of_block, long long count) {
+    double loss = 0.0, right = 0.0;
+    for (long long b = threadIdx.x; b < count; b += blockDim.x) {
+        loss += from_elsewhere(of_block + 2 * b);
+        right += from_elsewhere(of_block + 2 * b + 1);
+    }
+    record(step, loss, right, weight);
+}
+
+// The same in one kernel: the last of the blocks to arrive adds up.
+DEVICE void record(Step step, double loss, double right, double weight, double* of_block, unsigned* arrived,
+                   long long number, long long count) {
+    record_block(step, loss, right, weight, of_block, number, count);
+    if (count > 1 && is_last(arrived, count)) record_blocks(step, weight, of_block, count);
+}
+
 // Z, H, Delta (m, n); scales (m,) if samples have weights, else `scale`; of_block (2 * gridDim.x,)
 extern "C" __global__ void output_narrow(
     const long long* batch, int j, const T* Z, T* H, T* Delta, const T* scales, T scale, double* of_block,
-    unsigned int* arrived, long long m, long long n, int width) {
+    long long m, long long n, int width) {
     const Step step = step_of(batch, j, m);
     double loss = 0.0, right = 0.0;
     for_rows_narrow(m, n, width, [&](LaneTeam team, long long row, long long columns) {
         output_sample(team, step, row, columns, Z, H, Delta, scales, scale, loss, right, n);
     });
-    record(step, loss, right, static_cast<double>(m), of_block, arrived, blockIdx.x, gridDim.x);
+    record_block(step, loss, right, static_cast<double>(m), of_block, blockIdx.x, gridDim.x);
 }
 extern "C" __global__ void output_wide(
     const long long* batch, int j, const T* Z, T* H, T* Delta, const T* scales, T scale, double* of_block,
-    unsigned int* arrived, long long m, long long n) {
+    long long m, long long n) {
     const Step step = step_of(batch, j, m);
     double loss = 0.0, right = 0.0;
     for_rows_wide(m, n, [&](BlockTeam team, long long row, long long columns) {
         output_sample(team, step, row, columns, Z, H, Delta, scales, scale, loss, right, n);
     });
-    record(step, loss, right, static_cast<double>(m), of_block, arrived, blockIdx.x, gridDim.x);
+    record_block(step, loss, right, static_cast<double>(m), of_block, blockIdx.x, gridDim.x);
 }
 
 // One block: scales (m,) = s * w / sum w of the samples of this step

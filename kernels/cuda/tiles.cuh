@@ -32,11 +32,11 @@ extern "C" __global__ void __launch_bounds__(PRODUCT_THREADS) forward(
 }
 
 // The last layer, if its rows are no longer than a tile: the block that finishes a tile has whole rows, and goes on with
-// the loss and BP1. No dropout here. H (m, n), Delta (m, n), of_block (2 * rows of tiles,), recorded (1,).
+// the loss and BP1. No dropout here. H (m, n), Delta (m, n), of_block (2 * rows of tiles,).
 extern "C" __global__ void __launch_bounds__(PRODUCT_THREADS) forward_output(
     const long long* batch, int j, int gathered, const T* A, const T* W, const T* b, T* Z, T* H, T* Delta, int code,
     const T* scales, T scale, long long m, long long n_in, long long n, int splits, T* parts, unsigned int* arrived,
-    double* of_block, unsigned int* recorded) {
+    double* of_block) {
     SHARED_ARRAY(T, memory, TILE_MEMORY);
     const Step step = step_of(batch, j, m);
     const long long tile = blockIdx.x / splits;
@@ -58,7 +58,7 @@ extern "C" __global__ void __launch_bounds__(PRODUCT_THREADS) forward_output(
     const long long row = tile * BM + threadIdx.x / WIDTH;
     double loss = 0.0, right = 0.0;
     output_sample(team, step, row, row < m ? n : 0, Z, H, Delta, scales, scale, loss, right, n);
-    record(step, loss, right, static_cast<double>(m), of_block, recorded, tile, gridDim.x / splits);
+    record_block(step, loss, right, static_cast<double>(m), of_block, tile, gridDim.x / splits);
 }
 
 // Delta_next (m, n_next), W (n, n_next); Z, H, Delta (m, n)
@@ -72,10 +72,11 @@ extern "C" __global__ void __launch_bounds__(PRODUCT_THREADS) backward(
 }
 
 // All layers in one launch, whose tiles follow one another: layers (count, G_COLUMNS); theta, grad (P,);
-// squares (tiles,), each the sum over one tile.
+// squares (tiles,), each the sum over one tile; of_block (2 * recorded,), if the loss has been left in several sums.
 extern "C" __global__ void __launch_bounds__(PRODUCT_THREADS) gradient(
     const long long* batch, int j, const long long* layers, int count, T* theta, T* grad, const long long* states,
-    const T* prices, T limit, int clip, long long m, int splits, T* parts, unsigned int* arrived, double* squares) {
+    const T* prices, T limit, int clip, long long m, int splits, T* parts, unsigned int* arrived, double* squares,
+    const double* of_block, long long recorded) {
     SHARED_ARRAY(T, memory, TILE_MEMORY);
     const Step step = step_of(batch, j, m);
     const long long tile = blockIdx.x / splits;
@@ -95,6 +96,7 @@ extern "C" __global__ void __launch_bounds__(PRODUCT_THREADS) gradient(
     } else {
         finished = multiply<BM, BN>(memory, p, AcrossWithOnes{{A, n_in}}, Delta, tile - first, split, finish);
     }
+    if (blockIdx.x == 0 && recorded > 1) record_blocks(step, static_cast<double>(m), of_block, recorded);
     if (clip < CLIP_ALL || !finished) return;
     const BlockTeam team = {static_cast<int>(threadIdx.x), PRODUCT_THREADS};
     sum = team.reduce(sum, 0.0, Sum());
