@@ -2,9 +2,9 @@
 
 :class:`ReferenceInference` runs on every backend, an operation at a time. :class:`CompiledInference` does the same in
 one call of compiled code, on the Numba backend: for one sample, where the calls of the operations would take most of
-the time, and for many, which a team of threads shares.
+the time, and for many, which a team of threads shares. :class:`bpcore.inference_cuda.CudaInference` does it on CuPy.
 
-Both may be called from several threads at once. What they need besides the output is kept from call to call, one set
+All may be called from several threads at once. What they need besides the output is kept from call to call, one set
 for each call that is under way.
 """
 
@@ -46,7 +46,8 @@ class Inference(Protocol):
     Attributes
     ----------
     refuses : bool
-        Whether it notices samples that are not finite. Otherwise the caller must look.
+        Whether it notices samples that are not finite. Otherwise the caller must look. Where it says that they may not
+        be finite, the caller looks, too: finite ones may overflow.
     """
 
     refuses: bool
@@ -76,6 +77,10 @@ def make_inference(
     dtype : numpy.dtype
         Of all arrays.
     """
+    if be.name == "cupy":
+        from bpcore.inference_cuda import CudaInference
+
+        return CudaInference(be, layout, sizes, activations, dtype)
     kind = CompiledInference if be.name == "numba" else ReferenceInference
     return kind(be, layout, sizes, activations, dtype)
 

@@ -273,18 +273,27 @@ class MLP:
         if infer is None:
             activations = tuple(self.activations)
             infer = self._inferences[be] = make_inference(be, self.layout, self.sizes, activations, self.dtype)
-        on_device, n_in = False, self.sizes[0]
-        # compiled code looks at the values itself while it reads them: nothing is left to check or to convert
-        if not (infer.refuses and type(X) is np.ndarray and is_plain(X, (len(X) or 1, n_in), self.dtype)):
+        on_device = be.device != "cpu" and be.owns(X)
+        # who looks at the values while reading them leaves nothing to check or to convert
+        if not (infer.refuses and self._is_ready(X, on_device)):
             on_device, X = self.check_input(X, be)
+        elif be.device != "cpu":
+            X = be.asarray(X)
         H = self._target(out, X, be, on_device)
         if not infer(self.theta, X, H):
-            check_finite(X, name="X")
+            check_finite(be.to_numpy(X), name="X")
         if out is None:
             return H if on_device else be.to_numpy(H)
         if H is not out:
             out[...] = H if on_device else be.to_numpy(H)
         return out
+
+    def _is_ready(self, X: Any, on_device: bool) -> bool:
+        """Whether samples can be computed with as they are, but for their values."""
+        if not on_device:
+            return type(X) is np.ndarray and is_plain(X, (len(X) or 1, self.sizes[0]), self.dtype)
+        fits = X.ndim == 2 and X.shape == (len(X) or 1, self.sizes[0])
+        return fits and X.dtype == self.dtype and bool(X.flags.c_contiguous)
 
     def _target(self, out: Any, X: Array, be: Backend, on_device: bool) -> Array:
         """Return where the outputs are written: into ``out`` if that is possible."""

@@ -29,7 +29,16 @@ from dataclasses import dataclass
 from bpcore.functions.program import Program
 from bpcore.kernels.cuda.source import Point, print_point
 
-__all__ = ["LOG_SOFTMAX", "SOFTMAX", "Layer", "Output", "StepPieces", "print_pieces"]
+__all__ = [
+    "LOG_SOFTMAX",
+    "SOFTMAX",
+    "Activations",
+    "Layer",
+    "Output",
+    "StepPieces",
+    "print_activations",
+    "print_pieces",
+]
 
 SOFTMAX, LOG_SOFTMAX = 1, 2
 
@@ -45,7 +54,7 @@ class Layer:
     value : Program or None
         Computes ``h`` from ``z``; None for a row-wise activation.
     delta : Program or None
-        Updates ``delta`` from ``delta``, ``z`` and ``h``; None for a row-wise activation.
+        Updates ``delta`` from ``delta``, ``z`` and ``h``; None for a row-wise activation, and where nothing goes back.
     rowwise : str
         ``""``, ``"softmax"`` or ``"log_softmax"``.
     """
@@ -78,6 +87,22 @@ class Output:
 
 
 @dataclass(frozen=True)
+class Activations:
+    """Printed activations.
+
+    Attributes
+    ----------
+    text : str
+        Source of ``activate``.
+    codes : tuple of int
+        What each layer passes as ``code``, as in :class:`StepPieces`.
+    """
+
+    text: str
+    codes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class StepPieces:
     """Printed pieces and how to feed them.
 
@@ -97,6 +122,30 @@ class StepPieces:
     codes: tuple[int, ...]
     update: Point
     penalty: Point | None
+
+
+def print_activations(layers: Sequence[Layer]) -> Activations:
+    """Print the activations alone, for a pass that only goes forward.
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+        Activations of the layers 2 ... L; their ``delta`` is not looked at.
+
+    Returns
+    -------
+    Activations
+        Equal text for equal declarations, whatever the widths of the layers.
+
+    Examples
+    --------
+    >>> relu = Layer(Program("h = max(z, 0)"), None)
+    >>> print_activations([relu, relu, Layer(None, None, "softmax")]).codes
+    (0, 0, -1)
+    """
+    kinds, codes = _kinds(layers)
+    values = _values(kinds)
+    return Activations("\n".join([*(point.text for point in values), _activate(values)]), codes)
 
 
 def print_pieces(
@@ -143,9 +192,8 @@ def print_pieces(
     >>> pieces.codes, pieces.update.numbers
     ((0, 0), ('eta',))
     """
-    kinds = list(dict.fromkeys(layer for layer in layers if not layer.rowwise))
-    codes = tuple(-_ROWWISE[layer.rowwise] if layer.rowwise else kinds.index(layer) for layer in layers)
-    values = [_point(layer.value, f"activate_{k}") for k, layer in enumerate(kinds)]
+    kinds, codes = _kinds(layers)
+    values = _values(kinds)
     deltas = [_point(layer.delta, f"backprop_{k}") for k, layer in enumerate(kinds)]
     both = Program({**dict(output.value.assignments), **dict(output.delta.assignments)}, outputs=("terms", "delta"))
     error = print_point(both, name="output_error_")
@@ -166,7 +214,7 @@ def print_pieces(
     text = [f"constexpr {name} = {str(value).lower()};" for name, value in constants.items()]
     text += [point.text for point in (*values, *deltas, error, rule)]
     text += [
-        _switch("T activate(int code, T z)", values, "T h; {call} return h;", {"z": "z"}, ["h"]),
+        _activate(values),
         _switch(
             "T backprop(int code, T delta, T z, T h)",
             deltas,
@@ -186,6 +234,20 @@ def print_pieces(
         call = _call(price, {"g": "g", "w": "w"}, ["g"], "prices")
         text += [price.text, _function("T penalise(T g, T w, const T* prices)", f"{call} return g;")]
     return StepPieces("\n".join(text), codes, rule, price)
+
+
+def _kinds(layers: Sequence[Layer]) -> tuple[list[Layer], tuple[int, ...]]:
+    """Return the different element-wise activations, and the code of each layer."""
+    kinds = list(dict.fromkeys(layer for layer in layers if not layer.rowwise))
+    return kinds, tuple(-_ROWWISE[layer.rowwise] if layer.rowwise else kinds.index(layer) for layer in layers)
+
+
+def _values(kinds: Sequence[Layer]) -> list[Point]:
+    return [_point(layer.value, f"activate_{k}") for k, layer in enumerate(kinds)]
+
+
+def _activate(values: Sequence[Point]) -> str:
+    return _switch("T activate(int code, T z)", values, "T h; {call} return h;", {"z": "z"}, ["h"])
 
 
 def _point(program: Program | None, name: str) -> Point:

@@ -40,6 +40,7 @@ __all__ = [
     "ElementwiseKernel",
     "Point",
     "around_unit",
+    "inference_unit",
     "print_elementwise",
     "print_point",
     "tile_unit",
@@ -119,6 +120,23 @@ def tile_unit(pieces: str, dtype: Any, rows: int, columns: int) -> str:
 def around_unit(pieces: str, dtype: Any) -> str:
     """Text of the other kernels of a step (``output.cuh``, ``around.cuh``); `pieces` as for :func:`tile_unit`."""
     return translation_unit(dtype, _STEP, pieces, *map(_text, ("step", "product", "output", "around")))
+
+
+def inference_unit(activations: str, dtype: Any, rows: int, columns: int) -> str:
+    """Text of the layers of a prediction (``inference.cuh``), in tiles of so many rows and columns.
+
+    Parameters
+    ----------
+    activations : str
+        As :func:`bpcore.kernels.cuda.pieces.print_activations` prints them.
+    dtype : dtype
+        float32 or float64.
+    rows, columns : int
+        32 or 64.
+    """
+    size = f"constexpr int BM = {rows}, BN = {columns};"
+    names = ("scalar", "memory", "team", "rowwise", "product")
+    return translation_unit(dtype, names, activations, size, _text("inference"))
 
 
 OPERANDS = {"": "T", "bf16": "Bfloat16", "fp16": "Float16"}

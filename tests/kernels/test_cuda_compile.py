@@ -12,6 +12,7 @@ import pytest
 from bpcore.errors import BackendError
 from bpcore.functions.program import Program
 from bpcore.kernels.cuda import build, source
+from bpcore.kernels.cuda.pieces import Layer, print_activations
 from tests.kernels import catalogue
 
 Compiler = Callable[[str, str], bytes]
@@ -41,6 +42,15 @@ def test_units_compile(compiler: Compiler, unit: str, arch: str, dtype: Any) -> 
         "random": [b"random_bits", b"dropout_mask"],
     }
     assert [name for name in expected[unit] if name not in code] == []
+
+
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
+@pytest.mark.parametrize(("rows", "columns"), [(32, 32), (64, 32), (64, 64)])
+def test_predictions_compile(compiler: Compiler, rows: int, columns: int, arch: str, dtype: Any) -> None:
+    layers = [Layer(Program("h = max(z, 0)"), None), Layer(Program("h = tanh(z)"), None), Layer(None, None, "softmax")]
+    code = compiler(source.inference_unit(print_activations(layers).text, dtype, rows, columns), arch)
+    assert b"answer" in code
+    assert b"finish_answer" in code
 
 
 @pytest.mark.slow

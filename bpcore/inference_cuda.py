@@ -1,0 +1,213 @@
+"""Prediction on an NVIDIA GPU: few samples by a captured graph, many in blocks of rows.
+
+Few samples are bound by launches. All layers are one CUDA graph over memory of its own, one kernel a layer; the samples
+are copied in and the outputs copied out. There is a graph for each power of two of rows, captured at first use; rows
+that a call does not fill are computed and not looked at.
+
+Many samples are bound by products. A block of rows goes through the layers at once; wide products go to cuBLAS, with
+bias and activation in one pass after them.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from bpcore.backends.contract import Backend
+from bpcore.backends.cupy_device import THREADS, power_of_two
+from bpcore.functions.activations import Activation
+from bpcore.functions.program import Program
+from bpcore.kernels.cuda.pieces import Layer, print_activations
+from bpcore.kernels.cuda.source import inference_unit
+from bpcore.layout import ParameterLayout
+from bpcore.typing import Array
+
+__all__ = ["CudaInference"]
+
+GRAPH_BYTES = 2**20
+"""Samples go through a graph if no layer of them is larger. To copy that much takes a microsecond in device memory; to
+launch the kernels one by one takes the host about 5 a layer."""
+MOST_GRAPHS = 16
+"""Graphs that are kept while nobody uses them; the one that was not used for longest goes first."""
+BLOCK_BYTES = 2**24
+"""Bytes of the two matrices H that a block of many samples is in: with the weights they stay in a second-level cache of
+40 MB and more ..."""
+LEAST_ROWS = 512
+"""... and how many rows a block has at least. A product with W (k, n) does rows / 2 operations for each byte of W that
+it reads; from about 16 on (51 TFLOP/s, 3.3 TB/s) the operations take longer than the bytes."""
+LEAST_WIDE = 2**25
+"""Multiplications m * k * n from which a product goes to cuBLAS. Our own do 16 of them for 8 numbers from shared
+memory, which bounds them by half of the peak; reckoned with a third of cuBLAS's 51 TFLOP/s, 2**25 take 3.9 us against
+1.3. The difference pays for one more kernel, 2.6 us, which reads and writes (m, n) once more."""
+NARROW = 32
+"""Outputs up to which a product is ours whatever its size: cuBLAS fills no larger tile with them either, and ours go on
+with a row-wise activation."""
+MOST_COLUMNS = 64
+
+
+@dataclass
+class _Memory:
+    """What a call needs besides its arguments; no two calls have the same at a time.
+
+    ``key`` is the number of rows, and the address of theta where a graph was captured. ``odd`` is 1 if the first
+    product was not finite.
+    """
+
+    key: tuple[int, int]
+    hidden: list[Array]
+    parts: Array
+    arrived: Array
+    odd: Array
+    X: Array = None
+    out: Array = None
+    graph: Any = None
+
+
+class CudaInference:
+    """The forward pass by kernels of its own; parameters as for :func:`bpcore.inference.make_inference`."""
+
+    refuses = True
+
+    def __init__(
+        self,
+        be: Backend,
+        layout: ParameterLayout,
+        sizes: Sequence[int],
+        activations: Sequence[Activation],
+        dtype: np.dtype[Any],
+    ) -> None:
+        from bpcore.training.graph import choose_tiling
+
+        self.be, self.layout, self.sizes, self.activations, self.dtype = be, layout, sizes, activations, dtype
+        self._gpu: Any = be.gpu  # type: ignore[attr-defined]
+        self._tiling = choose_tiling
+        layers = [Layer(None if f.rowwise else Program({"h": f.value_formula}), None, f.rowwise) for f in activations]
+        self._printed = print_activations(layers)
+        self._block = max(LEAST_ROWS, BLOCK_BYTES // (2 * max(sizes[1:]) * dtype.itemsize))
+        self._kernels: dict[tuple[str, int, int], Any] = {}
+        self._idle: list[_Memory] = []
+        self._lock = threading.Lock()
+
+    def __call__(self, theta: Array, X: Array, out: Array) -> bool:
+        """See :class:`bpcore.inference.Inference`; waits for the device."""
+        be, m = self.be, X.shape[0]
+        rows = power_of_two(m)
+        if self._suits_a_graph(rows):
+            memory = self._borrow((rows, theta.data.ptr)) or self._capture(theta, rows)
+            be.copy(X, out=memory.X[:m])
+            self._gpu.here(memory.graph.launch)
+            be.copy(memory.out[:m], out=out)
+        else:
+            memory = self._borrow((self._block, 0)) or self._allocate((self._block, 0))
+            for start in range(0, m, self._block):
+                self._queue_block(theta, X[start : start + self._block], out[start : start + self._block], memory)
+        finite = not be.to_numpy(memory.odd)[0]
+        if not finite:  # neither the word nor rows that the next call does not fill may tell of this one
+            be.fill(memory.odd, 0)
+            if memory.graph is not None:
+                be.fill(memory.X, 0)
+            be.synchronize()  # the next call may be on another stream
+        self._give_back(memory)
+        return finite
+
+    # ---------------------------------------------------------------- memory
+
+    def _borrow(self, key: tuple[int, int]) -> _Memory | None:
+        with self._lock:
+            for k in reversed(range(len(self._idle))):
+                if self._idle[k].key == key:
+                    return self._idle.pop(k)
+        return None
+
+    def _give_back(self, memory: _Memory) -> None:
+        with self._lock:
+            self._idle.append(memory)
+            del self._idle[:-MOST_GRAPHS]
+
+    def _allocate(self, key: tuple[int, int]) -> _Memory:
+        be, rows = self.be, key[0]
+        processors = self._gpu.multiprocessors
+        # where a sum is split there are at most two blocks to a multiprocessor, and a graph knows how many
+        parts = 2 * processors * MOST_COLUMNS**2
+        if key[1]:
+            parts = max(self._parts(rows, n_in, n) for n_in, n in pairwise(self.sizes))
+        hidden = [be.empty(rows * max(self.sizes[1:]), self.dtype) for _ in range(2)]
+        counts = be.zeros(2 * processors, np.uint32), be.zeros(1, np.uint32)
+        return _Memory(key, hidden, be.empty(parts, self.dtype), *counts)
+
+    def _capture(self, theta: Array, rows: int) -> _Memory:
+        """Capture the graph of so many rows. It reads the parameters where they lie, whatever they are then."""
+        memory = self._allocate((rows, theta.data.ptr))
+        memory.X = self.be.zeros((rows, self.sizes[0]), self.dtype)
+        memory.out = self.be.empty((rows, self.sizes[-1]), self.dtype)
+        memory.graph = self._gpu.capture(lambda: self._queue(theta, memory.X, memory.out, memory), lambda: None)
+        return memory
+
+    # ---------------------------------------------------------------- kernels
+
+    def _suits_a_graph(self, rows: int) -> bool:
+        small = rows * max(self.sizes) * self.dtype.itemsize <= GRAPH_BYTES
+        return small and not any(self._is_wide(rows, n_in, n) for n_in, n in pairwise(self.sizes))
+
+    @staticmethod
+    def _is_wide(m: int, n_in: int, n: int) -> bool:
+        return n > NARROW and m * n_in * n >= LEAST_WIDE
+
+    def _tiles(self, m: int, n_in: int, n: int) -> tuple[int, int, int, int]:
+        """Rows and columns of a tile, the number of tiles, and among how many blocks the sum of each is split."""
+        tiling = self._tiling(m, n, n_in, self._gpu.multiprocessors)
+        return tiling.size, min(tiling.size, MOST_COLUMNS if n > NARROW else NARROW), tiling.tiles, tiling.splits
+
+    def _parts(self, m: int, n_in: int, n: int) -> int:
+        """Elements of the parts of sums."""
+        rows, columns, tiles, splits = self._tiles(m, n_in, n)
+        return tiles * splits * rows * columns if splits > 1 else 1
+
+    def _queue_block(self, theta: Array, X: Array, out: Array, memory: _Memory) -> None:
+        if len(self.sizes) > 2 or out.data.ptr != X.data.ptr:
+            self._queue(theta, X, out, memory)
+            return
+        # the only layer would read what it has written
+        apart = memory.hidden[0][: out.size].reshape(out.shape)
+        self._queue(theta, X, apart, memory)
+        self.be.copy(apart, out=out)
+
+    def _queue(self, theta: Array, X: Array, out: Array, memory: _Memory) -> None:
+        """Queue all layers: ``H[1] = X``, ``H[l+1] = act(H[l] @ W[l] + b[l])``, ``out = H[L]``."""
+        m, L = X.shape[0], len(self.sizes)
+        W, b = self.layout.views(theta, "W"), self.layout.views(theta, "b")
+        H = X
+        for l in range(1, L):
+            n = self.sizes[l]
+            after = out if l == L - 1 else memory.hidden[l % 2][: m * n].reshape(m, n)
+            self._queue_layer(l, H, W[l], b[l], after, memory)
+            H = after
+
+    def _queue_layer(self, l: int, A: Array, W: Array, b: Array, H: Array, memory: _Memory) -> None:
+        (m, n_in), n, code = A.shape, W.shape[1], self._printed.codes[l - 1]
+        how = np.int32(code), np.int32(l == 1), memory.odd
+        rows, columns, tiles, splits = self._tiles(m, n_in, n)
+        if self._is_wide(m, n_in, n):
+            self.be.matmul(A, W, out=H)
+            finish = self._kernel("finish_answer", rows, columns)
+            runs = -(-n * self.dtype.itemsize // 16)
+            self._gpu.launch(finish, self._gpu.plane(m, runs), (H, b, *how, np.int64(m), np.int64(n)))
+            columns = 0  # rows are not finished
+        else:
+            sizes = np.int64(m), np.int64(n_in), np.int64(n)
+            arguments = A, W, b, H, *how, *sizes, np.int32(splits), memory.parts, memory.arrived
+            self._gpu.launch(self._kernel("answer", rows, columns), ((tiles * splits,), (THREADS,)), arguments)
+        if code < 0 and n > columns:
+            rowwise = self.be.softmax if self.activations[l - 1].rowwise == "softmax" else self.be.log_softmax
+            rowwise(H, out=H)
+
+    def _kernel(self, name: str, rows: int, columns: int) -> Any:
+        key = name, rows, columns
+        if key not in self._kernels:
+            self._kernels[key] = self._gpu.load(inference_unit(self._printed.text, self.dtype, rows, columns), name)
+        return self._kernels[key]

@@ -1,0 +1,301 @@
+"""Prediction on CuPy against float64: over the stand-in, and on a GPU."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+
+import bpcore as bp
+from bpcore import inference_cuda
+from bpcore.backends.cupy_backend import CupyBackend
+from bpcore.errors import DataError
+from bpcore.functions.activations import ACTIVATIONS
+from tests.backends.fake_cupy import FakeCupy
+from tests.helpers.compare import assert_close, assert_same_bits
+from tests.test_inference import exact
+
+# sizes, hidden activations, output
+NETS: dict[str, tuple[list[int], Any, str]] = {
+    "narrow": ([7, 5, 3], "tanh", "softmax"),
+    "one layer": ([9, 4], "relu", "log_softmax"),
+    "rows inside": ([5, 33, 6, 2], ["softmax", "log_softmax"], "identity"),
+    "wide rows": ([6, 70, 130], ["log_softmax"], "softmax"),
+    "wider rows than a warp": ([3, 600], "relu", "softmax"),
+    "tiles": ([131, 67, 40, 1], ["gelu", "relu"], "sigmoid"),
+}
+
+
+def make(be: Any, name: str, dtype: Any = "float64") -> bp.MLP:
+    sizes, hidden, output = NETS[name]
+    return bp.MLP(sizes, hidden, output, seed=1, dtype=dtype, backend=be)
+
+
+def samples(net: bp.MLP, m: int, seed: int = 0) -> Any:
+    return np.random.default_rng(seed).normal(size=(m, net.sizes[0])).astype(net.dtype)
+
+
+def judge(net: bp.MLP, X: Any, found: Any) -> None:
+    expected = exact(net, X)
+    if net.dtype == np.float64:
+        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+    else:  # sums of as many terms as the layers have; a log-softmax subtracts numbers of the size of its input
+        scale = np.maximum(np.abs(expected), 1.0)
+        assert_close(found, expected, dtype=net.dtype, length=2 * sum(net.sizes), scale=scale)
+
+
+@pytest.fixture
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small blocks of rows, and products by cuBLAS already where layers are small."""
+    monkeypatch.setattr(inference_cuda, "GRAPH_BYTES", 0)
+    monkeypatch.setattr(inference_cuda, "LEAST_WIDE", 1)
+    monkeypatch.setattr(inference_cuda, "BLOCK_BYTES", 0)
+    monkeypatch.setattr(inference_cuda, "LEAST_ROWS", 20)
+
+
+@pytest.fixture
+def blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small blocks of rows, with products of our own."""
+    monkeypatch.setattr(inference_cuda, "GRAPH_BYTES", 0)
+    monkeypatch.setattr(inference_cuda, "BLOCK_BYTES", 0)
+    monkeypatch.setattr(inference_cuda, "LEAST_ROWS", 20)
+
+
+# ------------------------------------------------------------------------------------------ results
+
+
+@pytest.mark.parametrize("m", [1, 2, 33])
+@pytest.mark.parametrize("name", NETS)
+def test_by_a_graph(cupy_backend: CupyBackend, name: str, m: int, dtype: Any) -> None:
+    net = make(cupy_backend, name, dtype)
+    for seed in range(3):
+        X = samples(net, m, seed)
+        judge(net, X, net.predict(X))
+
+
+@pytest.mark.parametrize("m", [1, 33, 40])
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("how", ["wide", "blocks"])
+def test_by_blocks(cupy_backend: CupyBackend, request: pytest.FixtureRequest, how: str, name: str, m: int) -> None:
+    request.getfixturevalue(how)
+    net = make(cupy_backend, name)
+    for seed in range(2):
+        X = samples(net, m, seed)
+        judge(net, X, net.predict(X))
+
+
+def test_many_samples(cupy_backend: CupyBackend, dtype: Any) -> None:
+    net = bp.MLP([6, 300, 3], "relu", "softmax", seed=1, dtype=dtype, backend=cupy_backend)
+    X = samples(net, 5000)
+    judge(net, X, net.predict(X))
+
+
+@pytest.mark.parametrize("name", list(ACTIVATIONS))
+@pytest.mark.parametrize("how", [None, "wide"])
+def test_every_activation(cupy_backend: CupyBackend, request: pytest.FixtureRequest, how: Any, name: str) -> None:
+    if how:
+        request.getfixturevalue(how)
+    net = bp.MLP([4, 35, 34], name, name, seed=1, dtype="float64", backend=cupy_backend)
+    X = samples(net, 5)
+    judge(net, X, net.predict(X))
+
+
+@pytest.mark.parametrize("multiprocessors", [3, 40])
+def test_sums_that_blocks_share(fake_cupy: FakeCupy, multiprocessors: int) -> None:
+    fake_cupy.multiprocessors = multiprocessors
+    net = bp.MLP([300, 40, 10], "tanh", "softmax", seed=1, dtype="float64", backend=CupyBackend())
+    for m in (1, 50):
+        judge(net, samples(net, m), net.predict(samples(net, m)))
+    grids = [grid for name, grid, _ in fake_cupy.launches if name == "answer"]
+    assert grids[0] == ((2 * 3,) if multiprocessors == 3 else (2 * 4,))
+
+
+# ------------------------------------------------------------------------------------------ which way
+
+
+def test_ways(fake_backend: CupyBackend, fake_cupy: FakeCupy) -> None:
+    net = bp.MLP([16, 64, 10], "relu", "softmax", seed=1, backend=fake_backend)
+    for m, launches in ((1, 2), (2, 2), (3, 2), (4, 0), (1, 0)):
+        del fake_cupy.launches[:]
+        net.predict(samples(net, m))
+        assert [name for name, _, _ in fake_cupy.launches] == ["answer"] * launches, m
+
+
+def test_wide_products_go_to_cublas(fake_backend: CupyBackend, fake_cupy: FakeCupy, wide: None) -> None:
+    net = bp.MLP([16, 64, 10], "relu", "softmax", seed=1, backend=fake_backend)
+    net.predict(samples(net, 3))
+    assert fake_cupy.count["gemm"] == 1, "the narrow output is a product of our own"
+    assert [name for name, _, _ in fake_cupy.launches] == ["finish_answer", "answer"]
+
+
+def test_second_calls_allocate_nothing_and_launch_the_graph_alone(
+    fake_backend: CupyBackend, fake_cupy: FakeCupy
+) -> None:
+    be = fake_backend
+    net = make(be, "rows inside", "float32")
+    X, out = be.asarray(samples(net, 1)), be.empty((1, 2), np.float32)
+    net.predict(X, out=out)
+    before = fake_cupy.count.copy()
+    del fake_cupy.launches[:]
+    assert net.predict(X, out=out) is out
+    assert fake_cupy.count - before == {"graph": 1, "launch": 3, "to_host": 1}
+    assert fake_cupy.launches == [], "the kernels are those of the graph"
+
+
+def test_memory_is_bounded(fake_backend: CupyBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference_cuda, "MOST_GRAPHS", 2)
+    net = make(fake_backend, "narrow")
+    for m in (1, 2, 4, 8, 4):
+        net.predict(samples(net, m))
+    (infer,) = net._inferences.values()
+    assert isinstance(infer, inference_cuda.CudaInference)
+    assert [memory.key[0] for memory in infer._idle] == [8, 4]
+
+
+# ------------------------------------------------------------------------------------------ out
+
+
+@pytest.mark.parametrize("how", [None, "wide", "blocks"])
+def test_out_on_the_host_and_on_the_device(cupy_backend: CupyBackend, request: pytest.FixtureRequest, how: Any) -> None:
+    if how:
+        request.getfixturevalue(how)
+    be = cupy_backend
+    net = make(be, "tiles")
+    X = samples(net, 33)
+    expected, out = net.predict(X), np.full((33, 1), np.nan)
+    assert type(expected) is np.ndarray
+    assert net.predict(X, out=out) is out
+    assert_same_bits(out, expected)
+    on_device, columns = be.empty((33, 1), np.float64), be.empty((33, 2), np.float64)
+    assert net.predict(be.asarray(X), out=on_device) is on_device
+    assert_same_bits(be.to_numpy(on_device), expected)
+    strided = columns[:, 1:]
+    assert net.predict(be.asarray(X), out=strided) is strided
+    assert_same_bits(np.ascontiguousarray(be.to_numpy(strided)), expected)
+    assert be.owns(net.predict(be.asarray(X)))
+
+
+@pytest.mark.parametrize("how", [None, "wide", "blocks"])
+@pytest.mark.parametrize("sizes", [[40, 40], [40, 50, 40]])
+def test_out_may_be_the_samples(
+    cupy_backend: CupyBackend, request: pytest.FixtureRequest, sizes: list[int], how: Any
+) -> None:
+    if how:
+        request.getfixturevalue(how)
+    be = cupy_backend
+    net = bp.MLP(sizes, "tanh", "tanh", seed=1, dtype="float64", backend=be)
+    X = samples(net, 50)
+    device = be.asarray(X)
+    assert net.predict(device, out=device) is device
+    judge(net, X, be.to_numpy(device))
+
+
+# ------------------------------------------------------------------------------------------ parameters
+
+
+def test_parameters_may_change_between_calls(cupy_backend: CupyBackend) -> None:
+    net = make(cupy_backend, "narrow")
+    X = samples(net, 2)
+    before = net.predict(X)
+    net.set_weights([(2 * W, b - 0.5) for W, b in net.get_weights()])
+    found = net.predict(X)
+    assert np.abs(found - before).max() > 1e-3
+    judge(net, X, found)
+
+
+def test_another_theta_is_noticed(cupy_backend: CupyBackend) -> None:
+    net = make(cupy_backend, "narrow")
+    X = samples(net, 2)
+    net.predict(X)
+    twin = net.copy()  # it shares the inference
+    twin.set_weights([(2 * W, b - 0.5) for W, b in net.get_weights()])
+    for _ in range(2):
+        judge(twin, X, twin.predict(X))
+        judge(net, X, net.predict(X))
+    net.theta = cupy_backend.copy(twin.theta, out=cupy_backend.empty(twin.theta.shape, twin.dtype))
+    assert_same_bits(net.predict(X), twin.predict(X))
+
+
+# ------------------------------------------------------------------------------------------ values
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("how", [None, "wide", "blocks"])
+def test_bad_samples_are_refused(
+    cupy_backend: CupyBackend, request: pytest.FixtureRequest, how: Any, bad: float
+) -> None:
+    if how:
+        request.getfixturevalue(how)
+    be, net = cupy_backend, make(cupy_backend, "tiles")
+    X = samples(net, 33)
+    X[32, 130] = bad
+    net.predict(X[:32])
+    for given in (X, be.asarray(X), X.tolist()):
+        with pytest.raises(DataError, match=r"X contains 1 value that is not finite; the first is .* in row 32"):
+            net.predict(given)
+    # nothing of them is left, in rows that are not used either
+    net.predict(X[:17])
+    for _ in range(2):
+        judge(net, X[:32], net.predict(X[:32]))
+
+
+def test_finite_samples_that_overflow_are_not_refused(cupy_backend: CupyBackend) -> None:
+    net = bp.MLP([2, 3, 2], "sigmoid", "identity", seed=1, dtype="float32", backend=cupy_backend)
+    net.set_weights([(np.full((2, 3), 1e30), np.zeros(3)), (np.ones((3, 2)), np.zeros(2))])
+    for _ in range(2):
+        assert_same_bits(net.predict(np.full((1, 2), 1e30, np.float32)), np.full((1, 2), 3, np.float32))
+
+
+# ------------------------------------------------------------------------------------------ at the same time
+
+
+@pytest.mark.parametrize("how", [None, "wide", "blocks"])
+def test_a_call_within_a_call(
+    fake_backend: CupyBackend, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, how: Any
+) -> None:
+    """Another thread may come in at any moment: here it does when a call has queued everything."""
+    if how:
+        request.getfixturevalue(how)
+    net = make(fake_backend, "tiles")
+    outer, inner = samples(net, 3, 1), samples(net, 4, 2)
+    net.predict(outer)
+    copy, found = fake_backend.to_numpy, []
+
+    def interrupted(array: Any) -> Any:
+        monkeypatch.setattr(fake_backend, "to_numpy", copy)
+        found.append(net.predict(inner))
+        return copy(array)
+
+    monkeypatch.setattr(fake_backend, "to_numpy", interrupted)
+    X, out = fake_backend.asarray(outer), fake_backend.empty((3, 1), np.float64)
+    net.predict(X, out=out)
+    judge(net, inner, found[0])
+    judge(net, outer, copy(out))
+    (infer,) = net._inferences.values()
+    assert isinstance(infer, inference_cuda.CudaInference)
+    assert len({id(memory.odd) for memory in infer._idle}) == 2
+
+
+@pytest.mark.gpu
+def test_threads_and_streams(gpu_backend: CupyBackend) -> None:
+    net = bp.MLP([20, 64, 64, 5], "tanh", seed=1, backend=gpu_backend)
+    given = [samples(net, m, m) for m in (1, 3, 200, 30000, 1, 64)]
+    expected = [net.predict(X) for X in given]
+    cuda, barrier, wrong = gpu_backend.xp.cuda, threading.Barrier(len(given)), []
+
+    def work(k: int) -> None:
+        with cuda.Stream(non_blocking=True):
+            X, out = gpu_backend.asarray(given[k]), gpu_backend.empty(expected[k].shape, np.float32)
+            barrier.wait(60)
+            for _ in range(100):
+                if not np.array_equal(gpu_backend.to_numpy(net.predict(X, out=out)), expected[k]):
+                    wrong.append(k)
+
+    workers = [threading.Thread(target=work, args=(k,)) for k in range(len(given))]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert wrong == []
