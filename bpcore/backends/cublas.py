@@ -140,13 +140,15 @@ class Cublas:
             self._library.cublasDestroy_v2(handle)
 
 
-def load_cublas(cupy: Any) -> Any:
+def load_cublas(cupy: Any, name: str = "cublas") -> Any:
     """Return the cuBLAS that CuPy uses, as a ctypes library.
 
     Parameters
     ----------
     cupy : module
         CuPy.
+    name : str
+        ``"cublas"`` or ``"cublasLt"``, which the former has loaded.
 
     Raises
     ------
@@ -156,20 +158,20 @@ def load_cublas(cupy: Any) -> Any:
     cupy.cuda.get_cublas_handle()  # makes CuPy load it
     major = int(cupy.cuda.runtime.runtimeGetVersion()) // 1000
     tried: list[str] = []
-    for name in _names(major):
+    for path in _paths(name, major):
         try:
-            return ctypes.CDLL(name)
+            return ctypes.CDLL(path)
         except OSError:
-            tried.append(name)
-    raise BackendError(f"the cuBLAS that CuPy has loaded was not found under the names {', '.join(tried)}")
+            tried.append(path)
+    raise BackendError(f"the {name} that CuPy has loaded was not found under the names {', '.join(tried)}")
 
 
-def _names(major: int) -> Iterable[str]:
+def _paths(name: str, major: int) -> Iterable[str]:
     if sys.platform == "win32":
-        yield f"cublas64_{major}.dll"
+        yield f"{name}64_{major}.dll"
         return
-    yield f"libcublas.so.{major}"
+    yield f"lib{name}.so.{major}"
     maps = Path("/proc/self/maps")
     if maps.exists():  # loaded under another name, or from a folder that the linker does not search
-        paths = {line.split()[-1] for line in maps.read_text("utf-8", "replace").splitlines() if "libcublas.so" in line}
-        yield from sorted(paths)
+        lines = maps.read_text("utf-8", "replace").splitlines()
+        yield from sorted({line.split()[-1] for line in lines if f"lib{name}.so" in line})

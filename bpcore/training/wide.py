@@ -13,11 +13,12 @@ import numpy as np
 
 from bpcore.backends.contract import Backend
 from bpcore.backends.cublas import WORKSPACE, Cublas, load_cublas
+from bpcore.backends.cublas_lt import CublasLt, ReluProduct, mask_bytes
 from bpcore.backends.cupy_device import THREADS, power_of_two
 from bpcore.kernels.cuda.source import OPERANDS, wide_unit
 from bpcore.network import MLP
 from bpcore.problem import Problem
-from bpcore.training.device_steps import derivative_of_output
+from bpcore.training.device_steps import derivative_of_output, is_relu
 from bpcore.training.graph import GraphPlan
 from bpcore.training.spec import StepSpec
 from bpcore.training.state import TrainingState
@@ -45,9 +46,13 @@ class WidePlan(GraphPlan):
     name = "wide"
     why = "products by cuBLAS, whole steps are replayed by the device"
     own_products = False
+    epilogues = True
+    """Whether ReLU is done inside the products, where cuBLASLt can; False is for measurements."""
 
     def __init__(self, spec: StepSpec, net: MLP, be: Backend, seed: int) -> None:
-        self._cublas = Cublas(load_cublas(be.xp), be.empty(WORKSPACE, np.uint8))
+        workspace = be.empty(WORKSPACE, np.uint8)
+        self._cublas = Cublas(load_cublas(be.xp), workspace)
+        self._lt = CublasLt(load_cublas(be.xp, "cublasLt"), workspace)
         self._precision = spec.precision or str(spec.dtype)
         self._operands = self._precision if self._precision in OPERANDS else ""
         self._storage = np.dtype(np.uint16 if self._operands else spec.dtype)
@@ -74,6 +79,14 @@ class WidePlan(GraphPlan):
             l: self._inputs_of[l] if self._handed_on[l] else be.empty((m, sizes[l - 1]), self._storage)
             for l in self._handed_on
         }
+        # ReLU inside the products: by layer, a bit for each element; by layer and batch, the products where there are any
+        self._signs = {
+            l: be.empty((m, mask_bytes(sizes[l - 1])), np.uint8)
+            for l in self._handed_on
+            if self.epilogues and self._precision != "float64" and self._passes_relu(l)
+        }
+        self._relu_forward: dict[tuple[int, int], ReluProduct] = {}
+        self._relu_backward: dict[tuple[int, int], ReluProduct] = {}
         # row-wise layers, and the output, compute in the type of the parameters
         self._Z, self._H = arrays([*rowwise, L], T), arrays(rowwise, T)
         self._errors = arrays(rowwise, T)
@@ -84,6 +97,7 @@ class WidePlan(GraphPlan):
         # what the products read of theta
         self._copy = be.zeros(self.net.layout.size, self._storage) if self._operands else self.net.theta
         self._W = self.net.layout.views(self._copy, "W")
+        self._b = self.net.layout.views(self._copy, "b")
         self._dW = self.net.layout.views(self._gradient, "W")
         splits = {l: self._plane(sizes[l - 1])[0][1] for l in hidden}
         splits[L] = self._output_blocks(m) if sizes[-1] <= NARROW_OUTPUT else self._plane(sizes[-1])[0][1]
@@ -162,10 +176,27 @@ class WidePlan(GraphPlan):
     def _nodes(self) -> int:
         return 5 * len(self.spec.sizes)
 
+    def _passes_relu(self, l: int) -> bool:
+        """Whether layer l hands on ``max(z, 0)`` and nothing else."""
+        return is_relu(self.spec.activations[l - 2]) and l not in self.spec.rates
+
+    def _fuse(self, l: int, m: int) -> None:
+        """Ask cuBLASLt for the products that end and begin with the ReLU of layer l."""
+        A, H, signs = self._inputs_of[l - 1][:m], self._inputs_of[l][:m], self._signs[l][:m]
+        Delta_next, Delta = self._Delta[l + 1][:m], self._Delta[l][:m]
+        forward = ReluProduct(self._lt, A, self._W[l - 1], H, signs, self._precision, self._b[l - 1])
+        backward = ReluProduct(self._lt, Delta_next, self._W[l], Delta, signs, self._precision)
+        if forward.supported:
+            self._relu_forward[l, m] = forward
+            if backward.supported:  # else a pass of its own reads H
+                self._relu_backward[l, m] = backward
+
     # ---------------------------------------------------------------- one step
 
     def _warm_up(self, m: int) -> None:
-        """Let cuBLAS load its kernels; the results are overwritten before they are read."""
+        """Let cuBLAS choose and load its kernels; the results are overwritten before they are read."""
+        for l in self._signs:
+            self._fuse(l, m)
         for l in range(1, len(self.spec.sizes)):
             self._forward_product(l, m)
             self._gradient_product(l, m)
@@ -190,10 +221,18 @@ class WidePlan(GraphPlan):
         self._update_all(m, step)
 
     def _forward_product(self, l: int, m: int) -> None:
+        fused = self._relu_forward.get((l + 1, m))
+        if fused is not None:
+            fused.queue(self._gpu.current_stream())
+            return
         out = self._product[l + 1] if l + 1 in self._product else self._Z[l + 1]
         self._multiply(self._inputs_of[l][:m], self._W[l], out[:m])
 
     def _backward_product(self, l: int, m: int) -> None:
+        fused = self._relu_backward.get((l, m))
+        if fused is not None:
+            fused.queue(self._gpu.current_stream())
+            return
         out = self._errors.get(l, self._Delta[l])
         self._multiply(self._Delta[l + 1][:m], self._W[l], out[:m], transpose_b=True)
 
@@ -203,6 +242,8 @@ class WidePlan(GraphPlan):
 
     def _finish_forward(self, l: int, m: int, step: Any) -> None:
         """Bias, activation and dropout of a hidden layer."""
+        if (l, m) in self._relu_forward:
+            return
         n, code, drop, out = self.spec.sizes[l - 1], self._pieces.codes[l - 2], self._drop(l), self._inputs_of[l]
         b = self.net.b[l - 1]
         if code >= 0:
@@ -232,6 +273,9 @@ class WidePlan(GraphPlan):
     def _finish_backward(self, l: int, m: int, step: Any) -> None:
         """BP2 after its product, and the first stage of BP3."""
         n, code, drop, Delta = self.spec.sizes[l - 1], self._pieces.codes[l - 2], self._drop(l), self._Delta[l]
+        if (l, m) in self._relu_backward:
+            self._pass("add_errors", n, Delta, self._partial[l], m, n)
+            return
         if code >= 0:
             holds = np.int32(_HANDED_ON if self._handed_on[l] else _PRODUCT)
             b = self.net.b[l - 1]

@@ -42,8 +42,10 @@ def to_tf32(values: Any) -> Any:
 class FakeLibrary:
     """The functions of cuBLAS that bpcore calls."""
 
-    def __init__(self, cupy: FakeCupy) -> None:
+    def __init__(self, cupy: FakeCupy, name: str = "cublas") -> None:
+        assert name in ("cublas", "cublasLt")
         self._cupy = cupy
+        self._made: dict[int, Any] = {}  # descriptors of cuBLASLt
         self.stream: int | None = None
         self.workspace = 0
         self.pointers_of_device = False
@@ -97,6 +99,108 @@ class FakeLibrary:
 
         self._cupy.do(multiply)
         return 0
+
+    # ------------------------------------------------------------------ cuBLASLt
+
+    def cublasLtCreate(self, handle: Any) -> int:
+        handle._obj.value = 8
+        return 0
+
+    def cublasLtDestroy(self, handle: Any) -> int:
+        assert handle.value == 8
+        return 0
+
+    def _make(self, made: Any, what: Any) -> int:
+        made._obj.value = 100 + len(self._made)
+        self._made[made._obj.value] = what
+        return 0
+
+    def cublasLtMatmulDescCreate(self, made: Any, compute: int, scale: int) -> int:
+        assert (compute, scale) in {(COMPUTE_32F, FLOAT32), (FAST_TF32, FLOAT32)}
+        return self._make(made, {"compute": compute})
+
+    def cublasLtMatrixLayoutCreate(self, made: Any, kind: int, rows: Any, columns: Any, leading: Any) -> int:
+        return self._make(made, (kind, leading.value, rows.value, columns.value))
+
+    def cublasLtMatmulPreferenceCreate(self, made: Any) -> int:
+        return self._make(made, {})
+
+    def _destroy(self, made: Any) -> int:
+        self._made[made.value] = None
+        return 0
+
+    cublasLtMatmulDescDestroy = cublasLtMatrixLayoutDestroy = cublasLtMatmulPreferenceDestroy = _destroy
+
+    def _set(self, made: Any, attribute: int, value: Any, size: Any) -> int:
+        assert ctypes.sizeof(value._obj) == size.value
+        self._made[made.value][attribute] = value._obj.value
+        return 0
+
+    cublasLtMatmulDescSetAttribute = cublasLtMatmulPreferenceSetAttribute = _set
+
+    def cublasLtMatmulAlgoGetHeuristic(
+        self, handle: Any, description: Any, a: Any, b: Any, c: Any, d: Any, preference: Any, wanted: int,
+        found: Any, count: Any,
+    ) -> int:  # fmt: skip
+        self._cupy.not_while_capturing("a question to cuBLASLt")
+        assert wanted == 1
+        assert self._made[preference.value] == {1: 32 * 2**20}
+        kind, _, rows, _ = self._made[d.value]
+        alignment = 8 if kind in (FLOAT16, BFLOAT16) else 4
+        if any(self._made[layout.value][2] % alignment for layout in (a, b, d)):
+            return 15  # CUBLAS_STATUS_NOT_SUPPORTED
+        assert self._made[description.value][12] % 128 == 0, "leading dimension of the mask"
+        assert self._made[description.value][12] >= rows
+        found._obj.algorithm[0] = 42
+        count._obj.value = 1
+        return 0
+
+    def cublasLtMatmul(
+        self, handle: Any, description: Any, alpha: Any, a: Any, a_layout: Any, b: Any, b_layout: Any, beta: Any,
+        c: Any, c_layout: Any, d: Any, d_layout: Any, algorithm: Any, workspace: Any, size: Any, stream: Any,
+    ) -> int:  # fmt: skip
+        assert handle.value == 8
+        assert (stream.value or 0) == self._cupy.stream
+        assert algorithm._obj.algorithm[0] == 42
+        assert self._cupy.is_device_memory(workspace.value, size.value)
+        how = dict(self._made[description.value])
+        (a_kind, *a_shape), (b_kind, *b_shape), (kind, *shape) = (
+            self._made[layout.value] for layout in (a_layout, b_layout, d_layout)
+        )
+        assert c.value == d.value
+        assert a_kind == b_kind == kind
+
+        def multiply() -> None:
+            self._cupy.count["gemm"] += 1
+            assert (self._number(alpha.value, np.float32, False), self._number(beta.value, np.float32, False)) == (1, 0)
+            A = self._matrix(kind, a.value, *a_shape)
+            B = self._matrix(kind, b.value, *b_shape)
+            D = self._matrix(kind, d.value, *shape)
+            A, B = (self._values(X.T if how[op] else X, kind, how["compute"]) for X, op in ((A, 3), (B, 4)))
+            rows, columns = D.shape
+            signs = self._bits(how[11], how[12], rows, columns)
+            with np.errstate(all="ignore"):
+                found = A @ B
+                if how[7] == 134:  # RELU_AUX_BIAS
+                    bias = self._matrix(kind, how[8], rows, rows, 1)
+                    found += from_bfloat16(bias) if kind == BFLOAT16 else bias
+                    for k, column in enumerate((found > 0).T):
+                        packed = np.packbits(column, bitorder="little")
+                        signs[k, : len(packed)] = packed
+                    found = np.maximum(found, 0)
+                else:
+                    assert how[7] == 136  # DRELU
+                    found *= np.unpackbits(signs, axis=1, bitorder="little")[:, :rows].T
+                D[...] = to_bfloat16(found) if kind == BFLOAT16 else found
+
+        self._cupy.do(multiply)
+        return 0
+
+    def _bits(self, address: int, leading: int, rows: int, columns: int) -> Any:
+        """View a mask, a row for each column of the matrix."""
+        size = leading // 8 * columns
+        assert self._cupy.is_device_memory(address, size)
+        return np.frombuffer((ctypes.c_char * size).from_address(address), np.uint8).reshape(columns, leading // 8)
 
     def _number(self, address: int, dtype: Any, on_device: bool) -> Any:
         size = np.dtype(dtype).itemsize

@@ -13,7 +13,9 @@ from bpcore.errors import ConfigurationError, DivergenceError, UnknownNameError
 from bpcore.functions.clipping import ClipNorm
 from bpcore.functions.penalties import L2
 from bpcore.training.spec import Dropout
+from bpcore.training.wide import WidePlan
 from tests.backends.fake_cublas import to_bfloat16
+from tests.backends.fake_cupy import FakeCupy
 
 EPSILON = {"tf32": 2.0**-10, "bf16": 2.0**-8, "fp16": 2.0**-11}
 """What one rounding changes at most, relatively; the tensor cores may cut digits off TF32 instead of rounding."""
@@ -158,6 +160,54 @@ def test_the_products_read_theta_rounded_to_the_nearest(cupy_backend: CupyBacken
         assert not np.array_equal(theta, moved)
         wanted = to_bfloat16(theta) if precision == "bf16" else theta.astype(np.float16).view(np.uint16)
         np.testing.assert_array_equal(cupy_backend.to_numpy(plan._copy), wanted)
+
+
+# ------------------------------------------------------------------------------------------ ReLU inside the products
+
+
+def passes(fake_cupy: FakeCupy, be: Any, sizes: list[int], dtype: str, precision: str | None) -> list[str]:
+    """Names of the kernels of a step."""
+    net = bp.MLP(sizes, "relu", seed=0, dtype=dtype, backend=be)
+    trainer = bp.Trainer(net, batch_size=32, plan="wide", precision=precision)
+    trainer.run(np.ones((32, sizes[0])), np.arange(32) % sizes[-1], [np.arange(32)])
+    return [name for name, _, _ in fake_cupy.launches]
+
+
+@pytest.mark.parametrize("precision", [None, *LOWER])
+def test_relu_is_inside_the_products_where_it_can_be(
+    fake_backend: CupyBackend, fake_cupy: FakeCupy, precision: str | None
+) -> None:
+    names = passes(fake_cupy, fake_backend, [8, 16, 24, 8], "float32", precision)
+    assert "finish_forward" not in names
+    assert "finish_backward" not in names
+    assert names.count("add_errors") == 2
+
+
+def test_relu_may_be_inside_of_one_product_only(fake_backend: CupyBackend, fake_cupy: FakeCupy) -> None:
+    names = passes(fake_cupy, fake_backend, [8, 16, 24, 3], "float32", None)
+    assert "finish_forward" not in names
+    assert (names.count("finish_backward"), names.count("add_errors")) == (1, 1)
+
+
+@pytest.mark.parametrize(("sizes", "dtype"), [([7, 9, 5, 3], "float32"), ([8, 16, 24, 3], "float64")])
+def test_relu_is_a_pass_of_its_own_elsewhere(
+    fake_backend: CupyBackend, fake_cupy: FakeCupy, sizes: list[int], dtype: str
+) -> None:
+    names = passes(fake_cupy, fake_backend, sizes, dtype, None)
+    assert names.count("finish_forward") == names.count("finish_backward") == 2
+    assert "add_errors" not in names
+
+
+@pytest.mark.parametrize("precision", [None, *LOWER])
+def test_relu_inside_and_outside_agree(
+    cupy_backend: CupyBackend, monkeypatch: pytest.MonkeyPatch, precision: str | None
+) -> None:
+    found = []
+    for inside in (True, False):
+        monkeypatch.setattr(WidePlan, "epilogues", inside)
+        found.append(train_a_little(cupy_backend, "relu", "float32", precision, "wide", steps=3)[2])
+    epsilon = EPSILON[precision] if precision else 2.0**-20
+    np.testing.assert_allclose(found[0], found[1], rtol=0, atol=16 * epsilon * np.abs(found[1]).max())
 
 
 # ------------------------------------------------------------------------------------------ refusals
