@@ -16,6 +16,7 @@ from bpcore.network import MLP
 from bpcore.problem import Problem
 from bpcore.training.compiled import CompiledPlan
 from bpcore.training.graph import GraphPlan
+from bpcore.training.persistent import PersistentPlan
 from bpcore.training.precision import refuse_precision
 from bpcore.training.reference import ReferencePlan, Watch
 from bpcore.training.spec import StepSpec
@@ -25,6 +26,9 @@ from bpcore.typing import Array
 
 __all__ = ["Plan", "choose_plan"]
 
+ON_CHIP_FLOPS = 60_000_000
+"""Operations of a step up to which one cluster of blocks is faster than all multiprocessors, which must wait for one
+another after each product."""
 WIDE_FLOPS = 2_000_000_000
 """Operations of a step from which the products of cuBLAS are faster than our own, with what follows them."""
 
@@ -94,9 +98,9 @@ def choose_plan(
     return ReferencePlan(spec, net, be, seed), f"the only plan for backend {be.name}"
 
 
-PLANS = ("auto", "reference", "compiled", "graph", "wide")
+PLANS = ("auto", "reference", "compiled", "persistent", "graph", "wide")
 
-_BACKENDS = {"compiled": "numba", "graph": "cupy", "wide": "cupy"}
+_BACKENDS = {"compiled": "numba", "persistent": "cupy", "graph": "cupy", "wide": "cupy"}
 
 
 def _refuse(plan: str, possible: set[str], be: Backend) -> None:
@@ -120,12 +124,16 @@ def _choose_compiled(
 
 
 def _choose_on_gpu(plan: str, spec: StepSpec, net: MLP, be: Backend, seed: int) -> tuple[Plan, str]:
-    _refuse(plan, {"auto", "graph", "wide"}, be)
-    kinds = {"graph": GraphPlan, "wide": WidePlan}
+    _refuse(plan, {"auto", "persistent", "graph", "wide"}, be)
+    kinds = {"persistent": PersistentPlan, "graph": GraphPlan, "wide": WidePlan}
     if plan != "auto":
-        return kinds[plan](spec, net, be, seed), "asked for"
+        made: Plan = kinds[plan](spec, net, be, seed)
+        return made, "asked for"
     if spec.precision is not None:
         return WidePlan(spec, net, be, seed), f"{WidePlan.why}; no other plan computes in {spec.precision}"
     flops = 6 * spec.batch_size * sum(n_in * n for n_in, n in pairwise(spec.sizes))
+    if flops <= ON_CHIP_FLOPS and PersistentPlan.supports(spec, be) is None:
+        found = PersistentPlan(spec, net, be, seed)
+        return found, found.why
     kind = WidePlan if flops > WIDE_FLOPS else GraphPlan
     return kind(spec, net, be, seed), f"{kind.why}; a step has {flops / 1e9:.3g} GFLOP"

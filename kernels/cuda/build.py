@@ -26,6 +26,9 @@ __all__ = ["OPTIONS", "KernelLoader", "cache_folder", "compile_with_nvcc", "comp
 OPTIONS = ("--std=c++17", "-ftz=false", "-prec-div=true", "-prec-sqrt=true")
 """Options of NVRTC and nvcc: no shortcut that changes what NaN, infinity or a subnormal number means."""
 
+_NVRTC_OPTIONS = (*OPTIONS, "-default-device")
+"""Without the last, NVRTC before 13.1 takes generic lambdas for functions of the host."""
+
 
 def cache_folder() -> Path:
     """Folder for compiled kernels: ``BPCORE_CACHE_DIR`` or the user's cache folder, and in it ``cuda``."""
@@ -102,7 +105,7 @@ def compile_with_nvrtc(source: str, arch: str, name: str = "bpcore.cu") -> bytes
     program = nvrtc.createProgram(source, name, (), ())
     try:
         try:
-            nvrtc.compileProgram(program, (*OPTIONS, f"-arch={arch}"))
+            nvrtc.compileProgram(program, (*_NVRTC_OPTIONS, f"-arch={arch}"))
         except nvrtc.NVRTCError as error:
             log = nvrtc.getProgramLog(program)
             raise BackendError(f"NVRTC cannot compile {name} for {arch} ({error}):\n{log}") from None
@@ -187,7 +190,7 @@ class KernelLoader:
         from cupy_backends.cuda.libs import nvrtc
 
         target = nvrtc_target(self._capability, tuple(nvrtc.getSupportedArchs()))
-        parts = (source, target, *OPTIONS, str(nvrtc.getVersion()))
+        parts = (source, target, *_NVRTC_OPTIONS, str(nvrtc.getVersion()))
         key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
         path = cache_folder() / f"{key}.{'cubin' if target.startswith('sm_') else 'ptx'}"
         try:
