@@ -266,17 +266,69 @@ class Trainer:
         DivergenceError
             If a number is not finite; the parameters are those before the first bad step.
         """
-        problem = Problem.prepare(
+        data = self.load(X, Y, sample_weight=sample_weight, class_weight=class_weight)
+        return self.run_loaded(data, order)
+
+    def load(self, X: Any, Y: Any, *, sample_weight: Any = None, class_weight: Any = None) -> Problem:
+        """Check data and bring it to the backend, for several calls of :meth:`run_loaded`.
+
+        Parameters
+        ----------
+        X, Y, sample_weight, class_weight
+            As for :meth:`run`.
+
+        Returns
+        -------
+        Problem
+            The data, where the network is.
+
+        Raises
+        ------
+        ShapeError, DataError
+            If they do not fit.
+        """
+        return Problem.prepare(
             self.net, self.be, X, Y, self.loss, sample_weight=sample_weight, class_weight=class_weight
         )
-        index = problem.check_index(order)
+
+    def run_loaded(self, data: Problem, order: Any) -> StepRecords:
+        """Run one step for each row of an index matrix, on data that is checked and in place.
+
+        Parameters
+        ----------
+        data : Problem
+            What :meth:`load` has returned.
+        order : array_like of int, shape (steps, m)
+            Numbers of the samples of each step; m is at most the batch size.
+
+        Returns
+        -------
+        StepRecords
+            Loss, hits and weight of every step.
+
+        Raises
+        ------
+        ShapeError
+            If the order does not fit.
+        DivergenceError
+            If a number is not finite; the parameters are those before the first bad step.
+
+        Examples
+        --------
+        >>> import numpy as np, bpcore as bp
+        >>> trainer = bp.Trainer(bp.MLP([2, 4, 2], seed=0), batch_size=2)
+        >>> data = trainer.load([[0.0, 1.0], [1.0, 0.0]], [0, 1])
+        >>> [len(trainer.run_loaded(data, [[0, 1], [1, 0]])) for epoch in range(2)]
+        [2, 2]
+        """
+        index = data.check_index(order)
         if index.shape[1] > self.batch_size:
             raise ConfigurationError(
                 f"order has {index.shape[1]} samples a step; the trainer was made for batch_size={self.batch_size}"
             )
-        self.prepare(problem)
+        self.prepare(data)
         with self.thread_limit():
-            return self.run_steps(problem, index)
+            return self.run_steps(data, index)
 
     @contextmanager
     def thread_limit(self, *, validates: bool = False) -> Iterator[None]:

@@ -79,7 +79,7 @@ class WidePlan(GraphPlan):
             l: self._inputs_of[l] if self._handed_on[l] else be.empty((m, sizes[l - 1]), self._storage)
             for l in self._handed_on
         }
-        # ReLU inside the products: by layer, a bit for each element; by layer and batch, the products where there are any
+        # ReLU inside the products: by layer, a bit for each element; by layer and batch, what cuBLASLt has of them
         self._signs = {
             l: be.empty((m, mask_bytes(sizes[l - 1])), np.uint8)
             for l in self._handed_on
