@@ -1,8 +1,8 @@
 // Runs the .cuh sources on a CPU: the threads of a block as fibers under a random, repeatable schedule.
 //
 // For tests only; include before the sources and compile with g++ on Linux. A fiber runs until it waits at a barrier or
-// a shuffle, then another one is picked at random from the seed. The blocks of a cluster run together: when all their
-// threads wait, one block whose barrier is complete goes on, so blocks get as far ahead of each other as they may. What this finds: missing barriers (shared memory
+// a shuffle, then another one is picked at random from the seed. The blocks of a cluster run together, one block from
+// barrier to barrier, then one picked at random: so blocks get as far ahead of each other as they may. What this finds: missing barriers (shared memory
 // starts as NaN and the order of the threads varies), barriers and shuffles that not all threads reach, and, built
 // with AddressSanitizer, every access outside a global or shared array. What it cannot find: races between two
 // accesses without a switch between them, and anything about speed.
@@ -139,6 +139,7 @@ struct Shared {
 
 static std::vector<Fiber> fibers;  // of all blocks of the cluster, block by block
 static int threads = 1;            // in a block
+static int favoured = 0;           // the block whose threads run
 static std::vector<unsigned char*> dynamics;  // dynamic shared memory of each block
 static std::vector<int> ready;
 static std::vector<Shared> arrays;
@@ -284,20 +285,31 @@ inline bool at_one_barrier(size_t begin, size_t end) {
     return all;
 }
 
-// No thread can run: wake a block that waits at a barrier, or the cluster, else say what holds them.
-inline void complete_barrier() {
-    for (size_t i = 0; i < fibers.size(); ++i) {
-        if (fibers[i].state != AT_SHUFFLE) continue;
-        complete_shuffle(static_cast<int>(i));
-        if (failure.empty()) failure = "some threads wait at a shuffle, others elsewhere: deadlock";
-        return;
+inline bool has_ready(int block) {
+    for (int number : ready) {
+        if (number / threads == block) return true;
     }
-    const size_t blocks = fibers.size() / threads, first = blocks > 1 ? next_random() % blocks : 0;
-    for (size_t k = 0; k < blocks; ++k) {
-        const size_t begin = (first + k) % blocks * threads;
-        const bool complete = at_one_barrier(begin, begin + threads);
+    return false;
+}
+
+// No thread of the favoured block can run: favour a block that can, or that waits at a complete barrier, or let the
+// cluster go on; else say what holds them.
+inline void choose_block() {
+    const int blocks = static_cast<int>(fibers.size()) / threads;
+    const int first = blocks > 1 ? static_cast<int>(next_random() % blocks) : 0;
+    for (int k = 0; k < blocks; ++k) {
+        favoured = (first + k) % blocks;
+        if (has_ready(favoured)) return;
+        const size_t begin = size_t(favoured) * threads, end = begin + threads;
+        for (size_t i = begin; i < end; ++i) {
+            if (fibers[i].state != AT_SHUFFLE) continue;
+            complete_shuffle(static_cast<int>(i));
+            if (failure.empty()) failure = "some threads wait at a shuffle, others elsewhere: deadlock";
+            return;
+        }
+        const bool complete = at_one_barrier(begin, end);
         if (!failure.empty()) return;
-        if (complete) return wake(begin, begin + threads);
+        if (complete) return wake(begin, end);
     }
     unsigned fewest = ~0u;
     for (const Fiber& fiber : fibers) fewest = fiber.arrivals < fewest ? fiber.arrivals : fewest;
@@ -316,19 +328,18 @@ inline void enter() {
     to_scheduler(fibers[current], true);
 }
 
-// Which of the ready threads runs next. Odd seeds let a warp run on while it can, which is how one warp gets far
-// ahead of another; even seeds mix all threads.
+// Which of the ready threads of the block `favoured` runs next. Odd seeds let a warp run on while it can, which is how
+// one warp gets far ahead of another; even seeds mix all threads.
 inline int pick(unsigned long long seed) {
-    size_t at = 0;
-    if (seed < 2) {
-        for (size_t i = 0; i < ready.size(); ++i) {
-            if (seed == 0 ? ready[i] < ready[at] : ready[i] > ready[at]) at = i;
-        }
-    } else {
-        at = next_random() % ready.size();
-        for (size_t i = 0; seed % 2 && i < ready.size(); ++i) {
-            if (ready[i] / 32 == current / 32) at = i;
-        }
+    std::vector<size_t> candidates;
+    for (size_t i = 0; i < ready.size(); ++i) {
+        if (ready[i] / threads == favoured) candidates.push_back(i);
+    }
+    size_t at = candidates[seed < 2 ? 0 : next_random() % candidates.size()];
+    for (size_t i : candidates) {
+        if (seed == 0 && ready[i] < ready[at]) at = i;
+        if (seed == 1 && ready[i] > ready[at]) at = i;
+        if (seed > 1 && seed % 2 && ready[i] / 32 == current / 32) at = i;
     }
     const int number = ready[at];
     ready[at] = ready.back();
@@ -339,6 +350,7 @@ inline int pick(unsigned long long seed) {
 // Run the blocks of a cluster, from the one with number `first` on.
 inline void run_blocks(unsigned long long seed, unsigned first) {
     ready.clear();
+    favoured = 0;
     for (size_t i = 0; i < fibers.size(); ++i) {
         Fiber& fiber = fibers[i];
         const unsigned n = static_cast<unsigned>(i % threads), b = first + static_cast<unsigned>(i / threads);
@@ -360,8 +372,8 @@ inline void run_blocks(unsigned long long seed, unsigned first) {
     }
     size_t done = 0;
     while (failure.empty() && done < fibers.size()) {
-        if (ready.empty()) {
-            complete_barrier();
+        if (!has_ready(favoured)) {
+            choose_block();
             continue;
         }
         current = pick(seed);

@@ -6,10 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 
 from bpcore.backends.cupy_backend import CupyBackend
 from bpcore.errors import ConfigurationError
+from bpcore.kernels.cuda import resident
+from bpcore.kernels.cuda.host_runner import HostRunError
 from bpcore.training.persistent import PersistentPlan
+from bpcore.training.spec import Dropout
 from tests.helpers.compare import assert_same_bits
 from tests.training.test_graph_plan import ROWS, SHAPES, Case, compare
 
@@ -75,3 +80,130 @@ def test_what_does_not_fit_is_refused_in_words(fake_backend: CupyBackend) -> Non
     _, net, _ = made.runs["reference"]
     with pytest.raises(ConfigurationError, match="KiB of shared memory or more in each block; this device has 227 KiB"):
         PersistentPlan(made.spec, net, fake_backend, 0)
+
+
+@pytest.mark.slow
+@settings(
+    max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, phases=[Phase.generate]
+)
+@given(
+    widths=st.lists(st.integers(1, 70), min_size=2, max_size=5),
+    batch_size=st.integers(1, 40),
+    blocks=st.sampled_from([(1, 1), (2, 2), (4, 1), (8, 2)]),
+    threads=st.sampled_from([32, 96]),
+    shared=st.booleans(),
+    base=st.sampled_from(["masks", "everything", "masked rows"]),
+    dtype=st.sampled_from(["float64", "float32"]),
+)
+def test_random_widths(fake_backend, widths, batch_size, blocks, threads, shared, base, dtype):
+    """Every cut, with blocks that have no sample, no row or no column."""
+    _, hidden, output, loss, rule, others = SHAPES[base]
+    others = {**others, "dropout": Dropout(0.4, per="sample" if base == "everything" else "batch")}
+    if len(widths) == 2:
+        del others["dropout"]
+    if dtype == "float32":
+        others.pop("clip", None)  # a norm at the limit is above it in one order of addition and below it in another
+    SHAPES["drawn"] = [*widths[:-1], max(2, widths[-1])], hidden[0], output, loss, rule, others
+    CUTS["drawn"] = blocks[0], threads, blocks[1], shared or blocks[0] == 1
+    try:
+        compare(case(fake_backend, "drawn", dtype, batch_size, "drawn"), "persistent", batch_size)
+    finally:
+        del SHAPES["drawn"], CUTS["drawn"]
+
+
+# A change of the kernel, and the network and the cut that notice it.
+MUTATIONS = {
+    "blocks do not wait for the parts of Z[2]": (
+        "meet();\n        add_parts",
+        "__syncthreads(); add_parts",
+        "plain",
+        "two blocks",
+    ),
+    "blocks do not wait for Delta": (
+        "meet();\n        }\n        T numbers",
+        "__syncthreads(); } T numbers",
+        "plain",
+        "two blocks",
+    ),
+    "blocks clear their memory when others use it": (
+        "meet();  // nobody writes",
+        "__syncthreads();  // nobody writes",
+        "plain",
+        "four blocks, two columns",
+    ),
+    "the inputs are not awaited": (
+        "b.buffer = slot;\n        finish_copies();",
+        "b.buffer = slot;",
+        "plain",
+        "one block",
+    ),
+    "the inputs of others are not awaited": ("__syncthreads();  // the inputs", "// the inputs", "plain", "one block"),
+    "Z[2] is not awaited": ("    __syncthreads();\n    finish_rows<2>", "    finish_rows<2>", "plain", "one block"),
+    "Z of the next layer is not awaited": (
+        "        __syncthreads();\n        finish_rows<l + 1>",
+        "        finish_rows<l + 1>",
+        "plain",
+        "one block",
+    ),
+    "Delta of the output is not awaited": (
+        "        __syncthreads();\n        backward<LAST - 1>",
+        "        backward<LAST - 1>",
+        "plain",
+        "one block",
+    ),
+    "Delta of a layer is not awaited": ("if constexpr (l > 2) __syncthreads();", "", "weights", "one block"),
+    "parts of one step and the next share their place": (
+        "b.buffer * PARTS_SIZE",
+        "0 * PARTS_SIZE",
+        "plain",
+        "each does all",
+    ),
+    "squares of the warps are not awaited": (
+        "__syncthreads();\n    for (int l = threadIdx.x; l < LAST - 1",
+        "for (int l = threadIdx.x; l < LAST - 1",
+        "norm",
+        "two blocks",
+    ),
+    "squares of the blocks are not awaited": (
+        "meet();\n    const double* of_block",
+        "__syncthreads();\n    const double* of_block",
+        "norm",
+        "two blocks",
+    ),
+    "an input too few": (
+        "at_most(rows<1>(b), Layer<1>::N - left)",
+        "at_most(rows<1>(b), Layer<1>::N - left - 1)",
+        "plain",
+        "one block",
+    ),
+    "a mask for the wrong sample": (
+        "(q * SHARES + b.share) * static_cast",
+        "q * static_cast",
+        "everything",
+        "two blocks",
+    ),
+    "a masked neuron moves": ("if (row < Own::N && !(", "if (false && !(", "masks", "one block"),
+    "the bias has a price": ("PENALISED && !bias", "PENALISED", "masked rows", "one block"),
+    "parameters of another block": (
+        "if (l == 1 || SHARES == 1) {\n        *place",
+        "if (true) {\n        *place",
+        "plain",
+        "two blocks",
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_a_mutated_kernel_is_caught(fake_backend: CupyBackend, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    old, new, shape, cut = MUTATIONS[name]
+    original = resident._text
+    assert old in original("resident"), "the mutation is out of date"
+    monkeypatch.setattr(resident, "_text", lambda file: original(file).replace(old, new))
+    for _ in range(4):  # each launch has another schedule
+        made = case(fake_backend, shape, "float64", 9, cut)
+        try:
+            compare(made, "persistent", 9)
+        except (AssertionError, HostRunError):
+            return
+    pytest.fail("no case noticed the mutation")
