@@ -25,14 +25,9 @@ def largest_shared_memory(properties: Mapping[str, Any]) -> int:
 
 
 def largest_cluster(properties: Mapping[str, Any]) -> int:
-    """Blocks of the largest cluster worth a try, from CUDA's description of a device; 1 if it has no clusters."""
-    return (
-        LARGEST_BLOCKS
-        if int(properties["major"]) in (9, 10)
-        else PORTABLE_BLOCKS
-        if int(properties["major"]) > 10
-        else 1
-    )
+    """Blocks of the largest cluster worth a try, from CUDA's description of a device; 1 if it has none."""
+    major = int(properties["major"])
+    return {9: LARGEST_BLOCKS, 10: LARGEST_BLOCKS}.get(major, PORTABLE_BLOCKS if major > 10 else 1)
 
 
 def prepare_cluster(function: Any, shared: int, blocks: int) -> None:

@@ -62,7 +62,7 @@ class PersistentPlan(FastPlan):
     Raises
     ------
     ConfigurationError
-        If the network does not fit.
+        If the network does not fit, or the device cannot start the cluster that was asked for.
     """
 
     name = "persistent"
@@ -93,7 +93,12 @@ class PersistentPlan(FastPlan):
         blocks = f"{self.shape.blocks} blocks" if self.shape.blocks > 1 else "one block"
         self.why = f"parameters stay on chip: {blocks} of {self.shape.threads} threads"
         if self.shape.blocks > PORTABLE_BLOCKS and not self._starts():
-            self.shape = self._choose({**properties, "major": 9, "largest": PORTABLE_BLOCKS}, asked | {"blocks": None})
+            if cluster is not None:
+                raise ConfigurationError(
+                    f"this device starts no cluster of {cluster} blocks of {self.shape.nbytes // 1024} KiB; "
+                    f"leave cluster out, or ask for {PORTABLE_BLOCKS} blocks or fewer"
+                )
+            self.shape = self._choose({**properties, "largest": PORTABLE_BLOCKS}, asked)
             self._kernels.clear()
             self.why = f"parameters stay on chip: {self.shape.blocks} blocks, since this device starts no cluster of 16"
 

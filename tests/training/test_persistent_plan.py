@@ -13,7 +13,7 @@ from bpcore.backends.cupy_backend import CupyBackend
 from bpcore.errors import ConfigurationError
 from bpcore.kernels.cuda import resident
 from bpcore.kernels.cuda.host_runner import HostRunError
-from bpcore.training.persistent import PersistentPlan
+from bpcore.training.persistent import PersistentPlan, best_shape, step_cycles
 from bpcore.training.spec import Dropout
 from tests.helpers.compare import assert_same_bits
 from tests.training.test_graph_plan import ROWS, SHAPES, Case, compare
@@ -207,3 +207,42 @@ def test_a_mutated_kernel_is_caught(fake_backend: CupyBackend, monkeypatch: pyte
         except (AssertionError, HostRunError):
             return
     pytest.fail("no case noticed the mutation")
+
+
+def test_a_watched_run_shows_every_step_and_ends_the_same(cupy_backend: CupyBackend) -> None:
+    index = np.random.default_rng(5).integers(0, ROWS, (3, 9))
+    quiet, watched = (case(cupy_backend, "plain", "float64", 9, "two blocks") for _ in range(2))
+    seen: list[tuple[str, int]] = []
+    quiet.run("persistent", index)
+    watched.run("persistent", index, lambda quantity, layer, array: seen.append((quantity, layer)))
+    assert seen.count(("Delta", 2)) == 3
+    assert seen.count(("W", 1)) == 2 * 3  # by the reference, and as it is here
+    for name, array in quiet.results("persistent").items():
+        assert_same_bits(watched.results("persistent")[name], array)
+
+
+def test_a_device_that_starts_no_cluster_of_sixteen(fake_backend: CupyBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver refuses: the plan takes eight blocks and says so, unless sixteen were asked for."""
+    made = Case(fake_backend, "tiles", "float32", 100, ("reference",))
+    _, net, _ = made.runs["reference"]
+    best = best_shape(made.spec, fake_backend.gpu.properties())
+    assert best is not None
+    assert best.blocks == 16
+
+    def refuse(self: PersistentPlan, function: Any, arguments: Any) -> None:
+        raise RuntimeError("CUDA_ERROR_INVALID_CLUSTER_SIZE: invalid cluster size")
+
+    monkeypatch.setattr(PersistentPlan, "_launch", refuse)
+    plan = PersistentPlan(made.spec, net, fake_backend, 0)
+    assert plan.shape.blocks <= 8
+    assert "this device starts no cluster of 16" in plan.why
+    with pytest.raises(ConfigurationError, match=r"this device starts no cluster of 16 .* 8 blocks or fewer"):
+        PersistentPlan(made.spec, net, fake_backend, 0, cluster=16)
+
+
+def test_a_device_without_clusters_uses_one_block(fake_backend: CupyBackend) -> None:
+    made = Case(fake_backend, "masks", "float32", 9, ("reference",))
+    shape = best_shape(made.spec, {"major": 8, "sharedMemPerBlockOptin": 166912})
+    assert shape is not None
+    assert shape.blocks == 1
+    assert PersistentPlan.microseconds(made.spec, fake_backend) < step_cycles(shape) / 1000
