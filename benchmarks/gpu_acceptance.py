@@ -48,9 +48,9 @@ SHARES = {"tests": 0.35, "sanitizers": 0.2, "costs": 0.1, "race": 0.35}
 PROCESSES = 4
 """Of pytest: they share one GPU."""
 
-SANITIZED_FILES = ("tests/training", "tests/backends/test_cupy_backend.py")
+SANITIZED_FILES = ("tests/training", "tests/backends/test_cupy_backend.py", "tests/backends/test_cupy_inference.py")
 SANITIZED = (
-    "float32 and (test_equals_the_reference or test_rows or test_reductions or test_row_hits)"
+    "float32 and (test_equals_the_reference or test_rows or test_reductions or test_row_hits or test_by_a_graph)"
     " or test_random_bits or test_dropout_mask or test_elementwise_in_place"
 )
 """Where the tests are, and pytest's expression for those, that run under compute-sanitizer: each kernel a few times,

@@ -1,4 +1,4 @@
-"""What the machine charges: launches, graph nodes, barriers, copies, products: ``python -m benchmarks.gpu.costs``.
+"""What the machine charges, of launches to products, and what predictions take: ``python -m benchmarks.gpu.costs``.
 
 Times of the GPU are differences of events on a stream. What a barrier costs is the difference of two launches that
 differ in the number of barriers, over that number. Each measurement stands alone: one that fails says why and takes
@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.gpu.inference import inference
 from benchmarks.gpu.workloads import WORKLOADS
 
 REPEATS = 7
@@ -244,7 +245,7 @@ def steps(bench: Bench) -> dict[str, Any]:
 
 MEASUREMENTS = {
     "launches": launches, "graphs": graphs, "barriers": barriers, "copies": copies, "products": products,
-    "steps": steps,
+    "steps": steps, "inference": inference,
 }  # fmt: skip
 
 
