@@ -1,0 +1,74 @@
+"""The numbers of 16 bits that products by cuBLAS read: every rounding, and back; and what reads them compiles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bpcore.kernels.cuda import host_runner
+from bpcore.kernels.cuda.host_runner import HostModule
+from bpcore.kernels.cuda.source import translation_unit, wide_unit
+from tests.backends.fake_cublas import from_bfloat16, to_bfloat16
+from tests.kernels import cuda_products
+from tests.kernels.test_cuda_compile import compiler
+
+__all__ = ["compiler"]
+
+_CONVERT = """
+extern "C" __global__ void convert(const T* x, Bfloat16* b, Float16* h, T* from_b, T* from_h, long long p) {
+    for (long long i = grid_index(); i < p; i += grid_size()) {
+        round_to(b[i], x[i]);
+        round_to(h[i], x[i]);
+        from_b[i] = wide_of(b[i]);
+        from_h[i] = wide_of(h[i]);
+    }
+}
+"""
+
+
+def convert(x: Any, folder: Path) -> list[Any]:
+    """Round numbers to 16 bits, and take them back."""
+    module = HostModule(translation_unit("float32", ("scalar", "memory", "operand"), _CONVERT), folder)
+    out = [np.empty(x.size, np.uint16), np.empty(x.size, np.uint16), np.empty_like(x), np.empty_like(x)]
+    module.launch("convert", (3,), (64,), (x, *out, np.int64(x.size)))
+    return out
+
+
+@pytest.mark.skipif(bool(host_runner.unavailable()), reason=host_runner.unavailable() or "g++ is here")
+def test_numbers_of_16_bits(tmp_path: Path) -> None:
+    """Every number of 16 bits, what lies halfway between two, and the floats beside that."""
+    bits = np.arange(2**16, dtype=np.uint32)
+    floats = (bits << 16).view(np.float32), ((bits << 16) + 0x8000).view(np.float32)
+    small = bits.astype(np.uint16).view(np.float16)
+    small = small[np.isfinite(small)].astype(np.float32)
+    halves = small + np.abs(small) * np.float32(2.0**-11), np.arange(4096, dtype=np.float32) * np.float32(2.0**-26)
+    x = np.concatenate([*(values[~np.isnan(values)] for values in floats), small, *halves])
+    x = np.concatenate([x, np.array([65519.0, 65520.0, 1e30, -65520.0], np.float32)])
+    with np.errstate(over="ignore"):
+        x = np.concatenate([x, *(np.nextafter(x, np.float32(to)) for to in (-np.inf, np.inf))])
+    b, h, from_b, from_h = convert(x, tmp_path)
+    with np.errstate(over="ignore"):
+        wanted = x.astype(np.float16)
+    np.testing.assert_array_equal(b, to_bfloat16(x))
+    np.testing.assert_array_equal(h, wanted.view(np.uint16))
+    np.testing.assert_array_equal(from_b, from_bfloat16(b))
+    np.testing.assert_array_equal(from_h, wanted.astype(np.float32))
+    for found in convert(np.full(8, np.nan, np.float32), tmp_path)[2:]:
+        assert np.isnan(found).all()
+
+
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
+@pytest.mark.parametrize(
+    ("dtype", "operands"), [("float32", ""), ("float64", ""), ("float32", "bf16"), ("float32", "fp16")]
+)
+def test_kernels_around_products_compile(
+    compiler: Callable[[str, str], bytes], dtype: str, operands: str, arch: str
+) -> None:
+    code = compiler(wide_unit(cuda_products.pieces().text, dtype, operands), arch)
+    names = "gather_inputs finish_forward finish_output_narrow finish_output_wide add_errors finish_backward hand_back"
+    names += " prepare_update move_parameters copy_parameters adjust_scale"
+    assert [name for name in names.split() if name.encode() not in code] == []
