@@ -24,6 +24,7 @@ from bpcore.functions.activations import Activation
 from bpcore.functions.program import Program
 from bpcore.kernels.cuda.pieces import Layer, print_activations
 from bpcore.kernels.cuda.source import inference_unit
+from bpcore.kernels.cuda.tiling import choose_tiling
 from bpcore.layout import ParameterLayout
 from bpcore.typing import Array
 
@@ -81,11 +82,8 @@ class CudaInference:
         activations: Sequence[Activation],
         dtype: np.dtype[Any],
     ) -> None:
-        from bpcore.training.graph import choose_tiling
-
         self.be, self.layout, self.sizes, self.activations, self.dtype = be, layout, sizes, activations, dtype
         self._gpu: Any = be.gpu  # type: ignore[attr-defined]
-        self._tiling = choose_tiling
         layers = [Layer(None if f.rowwise else Program({"h": f.value_formula}), None, f.rowwise) for f in activations]
         self._printed = print_activations(layers)
         self._block = max(LEAST_ROWS, BLOCK_BYTES // (2 * max(sizes[1:]) * dtype.itemsize))
@@ -160,7 +158,7 @@ class CudaInference:
 
     def _tiles(self, m: int, n_in: int, n: int) -> tuple[int, int, int, int]:
         """Rows and columns of a tile, the number of tiles, and among how many blocks the sum of each is split."""
-        tiling = self._tiling(m, n, n_in, self._gpu.multiprocessors)
+        tiling = choose_tiling(m, n, n_in, self._gpu.multiprocessors)
         return tiling.size, min(tiling.size, MOST_COLUMNS if n > NARROW else NARROW), tiling.tiles, tiling.splits
 
     def _parts(self, m: int, n_in: int, n: int) -> int:

@@ -11,7 +11,6 @@ take nearly all of the time, there is :mod:`bpcore.training.wide`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -21,6 +20,7 @@ from bpcore.backends.contract import Backend
 from bpcore.backends.cupy_device import THREADS, power_of_two
 from bpcore.backprop import sample_scale
 from bpcore.kernels.cuda.source import around_unit, tile_unit, unit_source
+from bpcore.kernels.cuda.tiling import DEPTH, LARGEST_TILE, SMALLEST_TILE, choose_tiling
 from bpcore.network import MLP
 from bpcore.problem import Problem
 from bpcore.training.device_steps import device_pieces, penalty_prices, step_numbers
@@ -29,57 +29,16 @@ from bpcore.training.spec import StepSpec
 from bpcore.training.state import TrainingState
 from bpcore.typing import Array
 
-__all__ = ["GraphPlan", "choose_tiling"]
+__all__ = ["GraphPlan"]
 
 MOST_NODES = 256
 """Kernels in one graph: the launch of a graph costs the host some microseconds, each kernel in it a fraction."""
 MOST_STEPS = 32
-DEPTH = 32  # as in product.cuh
-SMALLEST_TILE, LARGEST_TILE = 32, 64
 WIDEST_FOR_LANES = 512
 
 _X, _Y, _LABELS, _WEIGHTS, _INDEX, _RECORDS, _NUMBERS, _STRIDE, _DONE, _FIRST, _THRESHOLD = range(11)
 _NO_DROPOUT, _PER_BATCH, _PER_SAMPLE = range(3)
 _SCOPES = {"element": 1, "all": 2, "layer": 3}
-
-
-@dataclass(frozen=True)
-class Tiling:
-    """How a product is cut: tiles of `size` x `size`, the sum over k of each split among `splits` blocks."""
-
-    size: int
-    tiles: int
-    splits: int
-
-
-def choose_tiling(m: int, n: int, k: int, multiprocessors: int, size: int | None = None) -> Tiling:
-    """Cut a product (m, n) = (m, k) @ (k, n) so that all multiprocessors have something to do.
-
-    Parameters
-    ----------
-    m, n, k : int
-        Sizes of the product.
-    multiprocessors : int
-        Of the device.
-    size : int, optional
-        Size of a tile; by default 64 where there are enough such tiles, else 32.
-
-    Examples
-    --------
-    >>> choose_tiling(64, 128, 784, 132)
-    Tiling(size=32, tiles=8, splits=12)
-    >>> choose_tiling(65536, 64, 64, 132)
-    Tiling(size=64, tiles=1024, splits=1)
-    """
-
-    def tiles(size: int) -> int:
-        return -(-m // size) * -(-n // size)
-
-    if size is None:
-        size = 64 if tiles(64) >= multiprocessors else 32
-    # two blocks to a multiprocessor, and at least two runs of k for each
-    splits = max(1, min(2 * multiprocessors // tiles(size), k // (2 * DEPTH)))
-    return Tiling(size, tiles(size), splits)
 
 
 class GraphPlan(FastPlan):
@@ -151,7 +110,7 @@ class GraphPlan(FastPlan):
 
     def _gradient_splits(self, m: int) -> int:
         """Among how many blocks the sum over the samples is split."""
-        processors, tiles = self._gpu.multiprocessors, int(self._first_tile[-1])
+        processors, tiles = int(self._gpu.multiprocessors), int(self._first_tile[-1])
         return max(1, min(2 * processors // tiles, m // (2 * DEPTH)))
 
     def _layer_table(self) -> Any:
@@ -176,7 +135,7 @@ class GraphPlan(FastPlan):
         return self._passed[l]
 
     def _update_blocks(self) -> int:
-        return min(self._gpu.max_blocks, -(-self.net.layout.size // THREADS))
+        return min(int(self._gpu.max_blocks), -(-self.net.layout.size // THREADS))
 
     def _around(self, name: str) -> Any:
         return self._gpu.load(around_unit(self._pieces.text, self.spec.dtype), name)

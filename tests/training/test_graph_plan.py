@@ -15,8 +15,8 @@ from bpcore.functions.clipping import ClipLayerNorm, ClipNorm, ClipValue
 from bpcore.functions.losses import get_loss
 from bpcore.functions.penalties import L1, L2, Penalty
 from bpcore.functions.update_rule import UpdateRule
+from bpcore.kernels.cuda.tiling import choose_tiling
 from bpcore.problem import Problem
-from bpcore.training.graph import choose_tiling
 from bpcore.training.plans import choose_plan
 from bpcore.training.spec import Dropout, StepSpec
 from bpcore.training.state import TrainingState
