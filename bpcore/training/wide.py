@@ -51,8 +51,9 @@ class WidePlan(GraphPlan):
 
     def __init__(self, spec: StepSpec, net: MLP, be: Backend, seed: int) -> None:
         workspace = be.empty(WORKSPACE, np.uint8)
-        self._cublas = Cublas(load_cublas(be.xp), workspace)
-        self._lt = CublasLt(load_cublas(be.xp, "cublasLt"), workspace)
+        here = be.gpu.here  # type: ignore[attr-defined]
+        self._cublas = here(lambda: Cublas(load_cublas(be.xp), workspace))
+        self._lt = here(lambda: CublasLt(load_cublas(be.xp, "cublasLt"), workspace))
         self._precision = spec.precision or str(spec.dtype)
         self._operands = self._precision if self._precision in OPERANDS else ""
         self._storage = np.dtype(np.uint16 if self._operands else spec.dtype)
@@ -83,7 +84,7 @@ class WidePlan(GraphPlan):
         self._signs = {
             l: be.empty((m, mask_bytes(sizes[l - 1])), np.uint8)
             for l in self._handed_on
-            if self.epilogues and self._precision != "float64" and self._passes_relu(l)
+            if self.epilogues and self._may_fuse(l)
         }
         self._relu_forward: dict[tuple[int, int], ReluProduct] = {}
         self._relu_backward: dict[tuple[int, int], ReluProduct] = {}
@@ -176,19 +177,24 @@ class WidePlan(GraphPlan):
     def _nodes(self) -> int:
         return 5 * len(self.spec.sizes)
 
-    def _passes_relu(self, l: int) -> bool:
-        """Whether layer l hands on ``max(z, 0)`` and nothing else."""
-        return is_relu(self.spec.activations[l - 2]) and l not in self.spec.rates
+    def _may_fuse(self, l: int) -> bool:
+        """Whether layer l hands on ``max(z, 0)`` and nothing else, in rows that cuBLASLt can read."""
+        spec, suits = self.spec, 16 // self._storage.itemsize
+        widths = spec.sizes[l - 2], spec.sizes[l - 1]
+        aligned = all(n % suits == 0 for n in widths) and self._precision != "float64"
+        return aligned and is_relu(spec.activations[l - 2]) and l not in spec.rates
 
     def _fuse(self, l: int, m: int) -> None:
         """Ask cuBLASLt for the products that end and begin with the ReLU of layer l."""
         A, H, signs = self._inputs_of[l - 1][:m], self._inputs_of[l][:m], self._signs[l][:m]
-        Delta_next, Delta = self._Delta[l + 1][:m], self._Delta[l][:m]
         forward = ReluProduct(self._lt, A, self._W[l - 1], H, signs, self._precision, self._b[l - 1])
-        backward = ReluProduct(self._lt, Delta_next, self._W[l], Delta, signs, self._precision)
-        if forward.supported:
-            self._relu_forward[l, m] = forward
-            if backward.supported:  # else a pass of its own reads H
+        if not forward.supported:
+            return
+        self._relu_forward[l, m] = forward
+        if self.spec.sizes[l] * self._storage.itemsize % 16 == 0:  # else a pass of its own reads H
+            Delta_next, Delta = self._Delta[l + 1][:m], self._Delta[l][:m]
+            backward = ReluProduct(self._lt, Delta_next, self._W[l], Delta, signs, self._precision)
+            if backward.supported:
                 self._relu_backward[l, m] = backward
 
     # ---------------------------------------------------------------- one step

@@ -39,7 +39,7 @@ PLAIN: tuple[str, str | None, dict[str, Any]] = "float64", None, {}
 SAMPLES = "float64", None, {"dropout": bp.Dropout(0.3, per="sample")}
 BATCH = "float64", None, {"dropout": bp.Dropout(0.3)}
 CLIPPED = "float64", None, {"clip": bp.ClipNorm(0.05)}
-BFLOAT = "float32", "bf16", {}
+BFLOAT: tuple[str, str | None, dict[str, Any]] = "float32", "bf16", {}
 BFLOAT_SAMPLES = "float32", "bf16", SAMPLES[2]  # eight neighbours at a time, four words of random bits
 
 MISTAKES = {
