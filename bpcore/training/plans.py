@@ -15,13 +15,10 @@ from bpcore.errors import ConfigurationError, unknown
 from bpcore.network import MLP
 from bpcore.problem import Problem
 from bpcore.training.compiled import CompiledPlan
-from bpcore.training.graph import GraphPlan
-from bpcore.training.persistent import PersistentPlan
 from bpcore.training.precision import refuse_precision
 from bpcore.training.reference import ReferencePlan, Watch
 from bpcore.training.spec import StepSpec
 from bpcore.training.state import TrainingState
-from bpcore.training.wide import WidePlan
 from bpcore.typing import Array
 
 __all__ = ["Plan", "choose_plan"]
@@ -125,6 +122,11 @@ def _choose_compiled(
 
 def _choose_on_gpu(plan: str, spec: StepSpec, net: MLP, be: Backend, seed: int) -> tuple[Plan, str]:
     _refuse(plan, {"auto", "persistent", "graph", "wide"}, be)
+    # imported here, because who has no GPU should not wait for what only a GPU needs
+    from bpcore.training.graph import GraphPlan
+    from bpcore.training.persistent import PersistentPlan
+    from bpcore.training.wide import WidePlan
+
     kinds = {"persistent": PersistentPlan, "graph": GraphPlan, "wide": WidePlan}
     if plan != "auto":
         made: Plan = kinds[plan](spec, net, be, seed)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import bpcore as bp
 from bpcore.kernels.cuda import build
 
 # by name, because the benchmarks are no part of what is type-checked
@@ -26,6 +27,7 @@ costs: Any = importlib.import_module("benchmarks.gpu.costs")
 cpu: Any = importlib.import_module("benchmarks.peers.workloads")
 gpu_race: Any = importlib.import_module("benchmarks.gpu.race")
 peers_worker: Any = importlib.import_module("benchmarks.peers.worker")
+profile: Any = importlib.import_module("benchmarks.gpu.profile")
 problems: Any = importlib.import_module("benchmarks.peers.problem")
 reference: Any = importlib.import_module("benchmarks.peers.reference")
 results: Any = importlib.import_module("benchmarks.peers.results")
@@ -323,3 +325,13 @@ def test_a_measurement_that_fails_takes_no_other_with_it(monkeypatch: pytest.Mon
     assert (found["status"], found["second_level_cache"]) == ("failed", 7)
     assert found["parts"]["bad"]["why"] == "RuntimeError: no cluster"
     assert (found["parts"]["good"]["status"], found["parts"]["good"]["us"]) == ("ok", 1.0)
+
+
+@pytest.mark.parametrize("plan", ["auto", "wide"])
+def test_a_profile_without_a_gpu_says_so(plan: str, capsys: pytest.CaptureFixture[str]) -> None:
+    if "cupy" in [status.name for status in bp.backends() if status.usable]:
+        pytest.skip("there is a GPU here")
+    assert profile.main(["nielsen", plan]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("nothing was measured: backend 'cupy' cannot run")
+    assert not captured.out
