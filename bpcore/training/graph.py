@@ -10,7 +10,7 @@ take nearly all of the time, there is :mod:`bpcore.training.wide`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -52,7 +52,6 @@ class GraphPlan(FastPlan):
 
     name = "graph"
     why = "whole steps are replayed by the device"
-    own_products = True
 
     def __init__(self, spec: StepSpec, net: MLP, be: Backend, seed: int) -> None:
         super().__init__(spec, net, be, seed)
@@ -60,14 +59,9 @@ class GraphPlan(FastPlan):
         self._pieces = device_pieces(spec)
         m, sizes, dtype = spec.batch_size, spec.sizes, spec.dtype
         self._T = dtype.type
-        hidden = range(2, len(sizes))
-        self._Z = {l: be.empty((m, sizes[l - 1]), dtype) for l in range(2, len(sizes) + 1)}
-        self._H = {l: be.empty((m, sizes[l - 1]), dtype) for l in range(2, len(sizes) + 1)}
-        self._Delta = {l: be.empty((m, sizes[l - 1]), dtype) for l in range(2, len(sizes) + 1)}
         per_sample = spec.dropout is not None and spec.dropout.per == "sample"
         self._dropout = _PER_SAMPLE if per_sample else _PER_BATCH
-        self._masks = {l: be.zeros(m * sizes[l - 1] if per_sample else sizes[l - 1], dtype) for l in spec.rates}
-        self._passed = {l: be.empty((m, sizes[l - 1]), dtype) if l in spec.rates else self._H[l] for l in hidden}
+        self._allocate_layers()
         self._scales = be.zeros(m, dtype)
         self._s = sample_scale(spec.loss, sizes[-1])
         self._batch = be.zeros(_THRESHOLD + 1, np.int64)
@@ -90,6 +84,20 @@ class GraphPlan(FastPlan):
 
     # ---------------------------------------------------------------- memory and kernels
 
+    def _allocate_layers(self) -> None:
+        """Z, H, Delta, masks, and what is handed on."""
+        spec, be, sizes = self.spec, self.be, self.spec.sizes
+        m, dtype = spec.batch_size, spec.dtype
+
+        def arrays(layers: Iterable[int]) -> dict[int, Array]:
+            return {l: be.empty((m, sizes[l - 1]), dtype) for l in layers}
+
+        all_but_inputs = range(2, len(sizes) + 1)
+        self._Z, self._H, self._Delta = arrays(all_but_inputs), arrays(all_but_inputs), arrays(all_but_inputs)
+        rows = m if self._dropout == _PER_SAMPLE else 1
+        self._masks = {l: be.zeros(rows * sizes[l - 1], dtype) for l in spec.rates}
+        self._passed = {l: self._H[l] for l in range(2, len(sizes))} | arrays(spec.rates)
+
     def _prepare_products(self) -> None:
         """Choose tiles, and make what all products share."""
         spec, be = self.spec, self.be
@@ -105,8 +113,7 @@ class GraphPlan(FastPlan):
         self._parts = be.empty(2 * processors * LARGEST_TILE**2, spec.dtype)
         self._arrived = be.zeros(2 * processors, np.uint32)
         self._layers = be.asarray(self._layer_table())
-        ends = self._first_tile[1:] if self.own_products else np.arange(1, len(pairs) + 1) * self._update_blocks()
-        self._ends = be.asarray(np.ascontiguousarray(ends, np.int64))
+        self._ends = be.asarray(np.ascontiguousarray(self._first_tile[1:], np.int64))
 
     def _gradient_splits(self, m: int) -> int:
         """Among how many blocks the sum over the samples is split."""
@@ -121,7 +128,7 @@ class GraphPlan(FastPlan):
             keep = [0, 0]
             if self.spec.dropout is not None and self._dropout == _PER_BATCH:
                 keep = [self._masks[k].data.ptr if k in self._masks else 0 for k in (l, l + 1)]
-            inputs = self._inputs(l).data.ptr if l > 1 or not self.own_products else 0
+            inputs = self._inputs(l).data.ptr if l > 1 else 0
             rows.append(
                 (
                     *(net.sizes[l - 1], net.sizes[l], offsets["W", l], offsets["b", l], inputs),

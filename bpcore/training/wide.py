@@ -45,7 +45,6 @@ class WidePlan(GraphPlan):
 
     name = "wide"
     why = "products by cuBLAS, whole steps are replayed by the device"
-    own_products = False
     epilogues = True
     """Whether ReLU is done inside the products, where cuBLASLt can; False is for measurements."""
 
@@ -61,38 +60,40 @@ class WidePlan(GraphPlan):
 
     # ---------------------------------------------------------------- memory
 
-    def _prepare_products(self) -> None:
-        """Allocate what is kept of the layers, and the table of the update (``U_...`` in wide_update.cuh)."""
+    def _allocate_layers(self) -> None:
+        """Allocate what is kept of the layers."""
         spec, be, sizes = self.spec, self.be, self.spec.sizes
         L, m, T = len(sizes), spec.batch_size, spec.dtype
-        hidden = range(2, L)
         codes = dict(enumerate(self._pieces.codes, start=2))
-        rowwise = [l for l in hidden if codes[l] < 0]
+        rowwise = [l for l in range(2, L) if codes[l] < 0]
         self._handed_on = {
-            l: derivative_of_output(spec.activations[l - 2], dropped=l in spec.rates) for l in hidden if codes[l] >= 0
+            l: derivative_of_output(spec.activations[l - 2], dropped=l in spec.rates)
+            for l in range(2, L)
+            if l not in rowwise
         }
 
         def arrays(layers: Sequence[int], dtype: Any) -> dict[int, Array]:
             return {l: be.empty((m, sizes[l - 1]), dtype) for l in layers}
 
         self._inputs_of = arrays(range(1, L), self._storage)  # by layer: what its product reads
-        self._product = {
-            l: self._inputs_of[l] if self._handed_on[l] else be.empty((m, sizes[l - 1]), self._storage)
-            for l in self._handed_on
-        }
-        # ReLU inside the products: by layer, a bit for each element; by layer and batch, what cuBLASLt has of them
-        self._signs = {
-            l: be.empty((m, mask_bytes(sizes[l - 1])), np.uint8)
-            for l in self._handed_on
-            if self.epilogues and self._may_fuse(l)
-        }
-        self._relu_forward: dict[tuple[int, int], ReluProduct] = {}
-        self._relu_backward: dict[tuple[int, int], ReluProduct] = {}
+        own = arrays([l for l, handed_on in self._handed_on.items() if not handed_on], self._storage)
+        self._product = {l: own[l] if l in own else self._inputs_of[l] for l in self._handed_on}
         # row-wise layers, and the output, compute in the type of the parameters
         self._Z, self._H = arrays([*rowwise, L], T), arrays(rowwise, T)
         self._errors = arrays(rowwise, T)
         self._Delta = arrays(range(2, L + 1), self._storage)
-        self._passed = {}
+        # what all samples lose is told to the update; what one sample loses is drawn again where it is needed
+        self._masks = {l: be.zeros(sizes[l - 1], T) for l in spec.rates}
+        # ReLU inside the products: by layer, a bit for each element; by layer and batch, what cuBLASLt has of them
+        relus = [l for l in self._handed_on if self.epilogues and self._may_fuse(l)]
+        self._signs = {l: be.empty((m, mask_bytes(sizes[l - 1])), np.uint8) for l in relus}
+        self._relu_forward: dict[tuple[int, int], ReluProduct] = {}
+        self._relu_backward: dict[tuple[int, int], ReluProduct] = {}
+
+    def _prepare_products(self) -> None:
+        """Allocate what the products and the update share, with its table (``U_...`` in wide_update.cuh)."""
+        spec, be, sizes = self.spec, self.be, self.spec.sizes
+        L, m, T = len(sizes), spec.batch_size, spec.dtype
         self._loss_scale = be.asarray(np.array([FIRST_SCALE, 1 / FIRST_SCALE, 0, 1, 0, 0], T))
         self._factors = self._loss_scale[1:3] if self._scaled else None
         # what the products read of theta
@@ -100,7 +101,7 @@ class WidePlan(GraphPlan):
         self._W = self.net.layout.views(self._copy, "W")
         self._b = self.net.layout.views(self._copy, "b")
         self._dW = self.net.layout.views(self._gradient, "W")
-        splits = {l: self._plane(sizes[l - 1])[0][1] for l in hidden}
+        splits = {l: self._plane(sizes[l - 1])[0][1] for l in range(2, L)}
         splits[L] = self._output_blocks(m) if sizes[-1] <= NARROW_OUTPUT else self._plane(sizes[-1])[0][1]
         self._partial = {l: be.empty((splits[l], sizes[l - 1]), np.float64) for l in range(2, L + 1)}
         self._layers = be.asarray(self._layer_table())
@@ -239,7 +240,7 @@ class WidePlan(GraphPlan):
         if fused is not None:
             fused.queue(self._gpu.current_stream())
             return
-        out = self._errors.get(l, self._Delta[l])
+        out = self._errors[l] if l in self._errors else self._Delta[l]
         self._multiply(self._Delta[l + 1][:m], self._W[l], out[:m], transpose_b=True)
 
     def _gradient_product(self, l: int, m: int) -> None:
