@@ -13,7 +13,7 @@ import numpy as np
 
 from bpcore.backends.contract import Backend
 from bpcore.backends.cublas import WORKSPACE, Cublas, load_cublas
-from bpcore.backends.cublas_lt import CublasLt, ReluProduct, mask_bytes
+from bpcore.backends.cublas_lt import CublasLt, ReluProduct
 from bpcore.backends.cupy_device import THREADS, power_of_two
 from bpcore.kernels.cuda.source import OPERANDS, wide_unit
 from bpcore.network import MLP
@@ -46,7 +46,7 @@ class WidePlan(GraphPlan):
     name = "wide"
     why = "products by cuBLAS, whole steps are replayed by the device"
     epilogues = True
-    """Whether ReLU is done inside the products, where cuBLASLt can; False is for measurements."""
+    """Whether products of 16 bits go on with bias and ReLU where cuBLASLt can; False is for measurements."""
 
     def __init__(self, spec: StepSpec, net: MLP, be: Backend, seed: int) -> None:
         workspace = be.empty(WORKSPACE, np.uint8)
@@ -84,11 +84,8 @@ class WidePlan(GraphPlan):
         self._Delta = arrays(range(2, L + 1), self._storage)
         # what all samples lose is told to the update; what one sample loses is drawn again where it is needed
         self._masks = {l: be.zeros(sizes[l - 1], T) for l in spec.rates}
-        # ReLU inside the products: by layer, a bit for each element; by layer and batch, what cuBLASLt has of them
-        relus = [l for l in self._handed_on if self.epilogues and self._may_fuse(l)]
-        self._signs = {l: be.empty((m, mask_bytes(sizes[l - 1])), np.uint8) for l in relus}
-        self._relu_forward: dict[tuple[int, int], ReluProduct] = {}
-        self._relu_backward: dict[tuple[int, int], ReluProduct] = {}
+        # by layer and batch: products that cuBLASLt takes as far as H
+        self._relu_products: dict[tuple[int, int], ReluProduct] = {}
 
     def _prepare_products(self) -> None:
         """Allocate what the products and the update share, with its table (``U_...`` in wide_update.cuh)."""
@@ -178,32 +175,27 @@ class WidePlan(GraphPlan):
     def _nodes(self) -> int:
         return 5 * len(self.spec.sizes)
 
-    def _may_fuse(self, l: int) -> bool:
-        """Whether layer l hands on ``max(z, 0)`` and nothing else, in rows that cuBLASLt can read."""
-        spec, suits = self.spec, 16 // self._storage.itemsize
-        widths = spec.sizes[l - 2], spec.sizes[l - 1]
-        aligned = all(n % suits == 0 for n in widths) and self._precision != "float64"
-        return aligned and is_relu(spec.activations[l - 2]) and l not in spec.rates
+    def _ends_in_relu(self, l: int) -> bool:
+        """Whether layer l hands on ``max(z, 0)`` and nothing else, in rows of 16 bits that cuBLASLt can read."""
+        spec = self.spec
+        aligned = all(n * self._storage.itemsize % 16 == 0 for n in spec.sizes[l - 2 : l])
+        may = self.epilogues and bool(self._operands) and aligned
+        return may and is_relu(spec.activations[l - 2]) and l not in spec.rates
 
-    def _fuse(self, l: int, m: int) -> None:
-        """Ask cuBLASLt for the products that end and begin with the ReLU of layer l."""
-        A, H, signs = self._inputs_of[l - 1][:m], self._inputs_of[l][:m], self._signs[l][:m]
-        forward = ReluProduct(self._lt, A, self._W[l - 1], H, signs, self._precision, self._b[l - 1])
-        if not forward.supported:
-            return
-        self._relu_forward[l, m] = forward
-        if self.spec.sizes[l] * self._storage.itemsize % 16 == 0:  # else a pass of its own reads H
-            Delta_next, Delta = self._Delta[l + 1][:m], self._Delta[l][:m]
-            backward = ReluProduct(self._lt, Delta_next, self._W[l], Delta, signs, self._precision)
-            if backward.supported:
-                self._relu_backward[l, m] = backward
+    def _ask(self, m: int) -> None:
+        """Ask cuBLASLt for the products that end in ReLU."""
+        for l in self._handed_on:
+            if self._ends_in_relu(l):
+                A, out = self._inputs_of[l - 1][:m], self._inputs_of[l][:m]
+                product = ReluProduct(self._lt, A, self._W[l - 1], self._b[l - 1], out, self._precision)
+                if product.supported:
+                    self._relu_products[l, m] = product
 
     # ---------------------------------------------------------------- one step
 
     def _warm_up(self, m: int) -> None:
         """Let cuBLAS choose and load its kernels; the results are overwritten before they are read."""
-        for l in self._signs:
-            self._fuse(l, m)
+        self._ask(m)
         for l in range(1, len(self.spec.sizes)):
             self._forward_product(l, m)
             self._gradient_product(l, m)
@@ -228,18 +220,13 @@ class WidePlan(GraphPlan):
         self._update_all(m, step)
 
     def _forward_product(self, l: int, m: int) -> None:
-        fused = self._relu_forward.get((l + 1, m))
-        if fused is not None:
-            fused.queue(self._gpu.current_stream())
+        if (l + 1, m) in self._relu_products:
+            self._relu_products[l + 1, m].queue(self._gpu.current_stream())
             return
         out = self._product[l + 1] if l + 1 in self._product else self._Z[l + 1]
         self._multiply(self._inputs_of[l][:m], self._W[l], out[:m])
 
     def _backward_product(self, l: int, m: int) -> None:
-        fused = self._relu_backward.get((l, m))
-        if fused is not None:
-            fused.queue(self._gpu.current_stream())
-            return
         out = self._errors[l] if l in self._errors else self._Delta[l]
         self._multiply(self._Delta[l + 1][:m], self._W[l], out[:m], transpose_b=True)
 
@@ -249,7 +236,7 @@ class WidePlan(GraphPlan):
 
     def _finish_forward(self, l: int, m: int, step: Any) -> None:
         """Bias, activation and dropout of a hidden layer."""
-        if (l, m) in self._relu_forward:
+        if (l, m) in self._relu_products:
             return
         n, code, drop, out = self.spec.sizes[l - 1], self._pieces.codes[l - 2], self._drop(l), self._inputs_of[l]
         b = self.net.b[l - 1]
@@ -280,9 +267,6 @@ class WidePlan(GraphPlan):
     def _finish_backward(self, l: int, m: int, step: Any) -> None:
         """BP2 after its product, and the first stage of BP3."""
         n, code, drop, Delta = self.spec.sizes[l - 1], self._pieces.codes[l - 2], self._drop(l), self._Delta[l]
-        if (l, m) in self._relu_backward:
-            self._pass("add_errors", n, Delta, self._partial[l], m, n)
-            return
         if code >= 0:
             holds = np.int32(_HANDED_ON if self._handed_on[l] else _PRODUCT)
             b = self.net.b[l - 1]

@@ -145,12 +145,10 @@ class FakeLibrary:
         self._cupy.not_while_capturing("a question to cuBLASLt")
         assert wanted == 1
         assert self._made[preference.value] == {1: 32 * 2**20}
-        kind, _, rows, _ = self._made[d.value]
+        kind = self._made[d.value][0]
         alignment = 8 if kind in (FLOAT16, BFLOAT16) else 4
         if any(self._made[layout.value][2] % alignment for layout in (a, b, d)):
             return 15  # CUBLAS_STATUS_NOT_SUPPORTED
-        assert self._made[description.value][12] % 128 == 0, "leading dimension of the mask"
-        assert self._made[description.value][12] >= rows
         found._obj.algorithm[0] = 42
         count._obj.value = 1
         return 0
@@ -169,6 +167,7 @@ class FakeLibrary:
         )
         assert c.value == d.value
         assert a_kind == b_kind == kind
+        assert how[7] == 6, "CUBLASLT_EPILOGUE_RELU_BIAS"
 
         def multiply() -> None:
             self._cupy.count["gemm"] += 1
@@ -176,31 +175,14 @@ class FakeLibrary:
             A = self._matrix(kind, a.value, *a_shape)
             B = self._matrix(kind, b.value, *b_shape)
             D = self._matrix(kind, d.value, *shape)
-            A, B = (self._values(X.T if how[op] else X, kind, how["compute"]) for X, op in ((A, 3), (B, 4)))
-            rows, columns = D.shape
-            signs = self._bits(how[11], how[12], rows, columns)
+            A, B = (self._values(X, kind, how["compute"]) for X in (A, B))
             with np.errstate(all="ignore"):
-                found = A @ B
-                if how[7] == 134:  # RELU_AUX_BIAS
-                    bias = self._matrix(kind, how[8], rows, rows, 1)
-                    found += from_bfloat16(bias) if kind == BFLOAT16 else bias
-                    for k, column in enumerate((found > 0).T):
-                        packed = np.packbits(column, bitorder="little")
-                        signs[k, : len(packed)] = packed
-                    found = np.maximum(found, 0)
-                else:
-                    assert how[7] == 136  # DRELU
-                    found *= np.unpackbits(signs, axis=1, bitorder="little")[:, :rows].T
+                bias = self._matrix(kind, how[8], len(D), len(D), 1)
+                found = np.maximum(A @ B + (from_bfloat16(bias) if kind == BFLOAT16 else bias), 0)
                 D[...] = to_bfloat16(found) if kind == BFLOAT16 else found
 
         self._cupy.do(multiply)
         return 0
-
-    def _bits(self, address: int, leading: int, rows: int, columns: int) -> Any:
-        """View a mask, a row for each column of the matrix."""
-        size = leading // 8 * columns
-        assert self._cupy.is_device_memory(address, size)
-        return np.frombuffer((ctypes.c_char * size).from_address(address), np.uint8).reshape(columns, leading // 8)
 
     def _number(self, address: int, dtype: Any, on_device: bool) -> Any:
         size = np.dtype(dtype).itemsize

@@ -187,41 +187,34 @@ def passes(fake_cupy: FakeCupy, be: Any, sizes: list[int], dtype: str, precision
     return [name for name, _, _ in fake_cupy.launches]
 
 
-@pytest.mark.parametrize("precision", [None, *LOWER])
-def test_relu_is_inside_the_products_where_it_can_be(
-    fake_backend: CupyBackend, fake_cupy: FakeCupy, precision: str | None
-) -> None:
-    names = passes(fake_cupy, fake_backend, [8, 16, 24, 8], "float32", precision)
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_relu_is_inside_the_products_of_16_bits(fake_backend: CupyBackend, fake_cupy: FakeCupy, precision: str) -> None:
+    names = passes(fake_cupy, fake_backend, [8, 16, 24, 3], "float32", precision)
     assert "finish_forward" not in names
-    assert "finish_backward" not in names
-    assert names.count("add_errors") == 2
+    assert names.count("finish_backward") == 2
 
 
-def test_relu_may_be_inside_of_one_product_only(fake_backend: CupyBackend, fake_cupy: FakeCupy) -> None:
-    names = passes(fake_cupy, fake_backend, [8, 16, 24, 3], "float32", None)
-    assert "finish_forward" not in names
-    assert (names.count("finish_backward"), names.count("add_errors")) == (1, 1)
-
-
-@pytest.mark.parametrize(("sizes", "dtype"), [([7, 9, 5, 3], "float32"), ([8, 16, 24, 3], "float64")])
+@pytest.mark.parametrize(
+    ("sizes", "precision"), [([8, 16, 24, 3], None), ([8, 16, 24, 3], "tf32"), ([8, 12, 20, 3], "bf16")]
+)
 def test_relu_is_a_pass_of_its_own_elsewhere(
-    fake_backend: CupyBackend, fake_cupy: FakeCupy, sizes: list[int], dtype: str
+    fake_backend: CupyBackend, fake_cupy: FakeCupy, sizes: list[int], precision: str | None
 ) -> None:
-    names = passes(fake_cupy, fake_backend, sizes, dtype, None)
+    names = passes(fake_cupy, fake_backend, sizes, "float32", precision)
     assert names.count("finish_forward") == names.count("finish_backward") == 2
-    assert "add_errors" not in names
 
 
-@pytest.mark.parametrize("precision", [None, *LOWER])
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_relu_inside_and_outside_agree(
-    cupy_backend: CupyBackend, monkeypatch: pytest.MonkeyPatch, precision: str | None
+    cupy_backend: CupyBackend, monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
     found = []
     for inside in (True, False):
         monkeypatch.setattr(WidePlan, "epilogues", inside)
-        found.append(train_a_little(cupy_backend, "relu", "float32", precision, "wide", steps=3)[2])
-    epsilon = EPSILON[precision] if precision else 2.0**-20
-    np.testing.assert_allclose(found[0], found[1], rtol=0, atol=16 * epsilon * np.abs(found[1]).max())
+        found.append(train_a_little(cupy_backend, "relu", "float32", precision, "wide")[2])
+    assert not np.array_equal(*found)  # the sums are rounded to 16 bits after the bias instead of before
+    # each is within four roundings of float64, as above
+    assert np.linalg.norm(found[0] - found[1]) < 8 * EPSILON[precision] * np.linalg.norm(found[1])
 
 
 # ------------------------------------------------------------------------------------------ refusals
