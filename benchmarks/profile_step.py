@@ -34,8 +34,8 @@ from bpcore.training.compiled import CompiledPlan
 SECONDS = 0.05
 """For each operation."""
 
-_SIZE, _W, _B, _Z, _H, _PASSED, _DELTA, _MASK = (
-    epoch.COLUMNS.index(name) for name in ("size", "weights", "bias", "z", "h", "passed", "delta", "mask")
+_SIZE, _W, _B, _Z, _H, _PASSED, _DELTA, _MASK, _BLAS = (
+    epoch.COLUMNS.index(name) for name in ("size", "weights", "bias", "z", "h", "passed", "delta", "mask", "blas")
 )
 _multiply = caller(*products.multiply.arguments)
 _forward, _backward, _output, _update = (
@@ -162,7 +162,7 @@ def profile(work: Workload) -> tuple[float, list[Row]]:
 
     def product(name: str, kind: str, A: Any, B: Any, C: Any, D: Any, m: int, k: int, n: int, blas: int) -> None:
         sizes = m, k, n, width, scratch, blas
-        add(name, kind, lambda times: multiply(times, functions, *A, *B, *C, *D, *sizes), 2 * m * k * n)
+        add(name, kind, lambda times: multiply(times, functions, *A, *B, *C, n, *D, *sizes), 2 * m * k * n)
 
     index = np.ascontiguousarray(order, np.int64)
     add("X", "gather", lambda times: gather(times, problem.X, index, work_memory, table[0, _H]))
@@ -170,7 +170,7 @@ def profile(work: Workload) -> tuple[float, list[Row]]:
         here, up, (n_in, n) = table[l], table[l + 1], S[l : l + 2]
         A, W = (work_memory, here[_PASSED], n_in, 1), (theta, here[_W], n, 1)
         bias = theta, here[_B]
-        product(f"Z[{l + 2}]", "forward", A, W, (work_memory, up[_Z]), bias, m, n_in, n, here[-1])
+        product(f"Z[{l + 2}]", "forward", A, W, (work_memory, up[_Z]), bias, m, n_in, n, here[_BLAS])
         at = epoch.LAYERS + 2 * l
         add(
             f"H[{l + 2}]",
@@ -189,7 +189,7 @@ def profile(work: Workload) -> tuple[float, list[Row]]:
         here, up, (n_in, n) = table[l], table[l + 1], S[l : l + 2]
         Delta, W = (work_memory, up[_DELTA], n, 1), (theta, here[_W], 1, n)
         product(
-            f"Delta[{l + 1}]", "BP2", Delta, W, (work_memory, here[_DELTA]), (work_memory, -1), m, n, n_in, here[-1]
+            f"Delta[{l + 1}]", "BP2", Delta, W, (work_memory, here[_DELTA]), (work_memory, -1), m, n, n_in, here[_BLAS]
         )
         places = here[_DELTA], here[_Z], here[_H]
         at = epoch.LAYERS + 2 * l - 1
@@ -212,8 +212,8 @@ def profile(work: Workload) -> tuple[float, list[Row]]:
             for i, end in parts:
                 A = work_memory, here[_PASSED] + i, 1, S[l]
                 C = grad, here[_W] + i * n
-                sizes = end - i, m, n, width, scratch, here[-1]
-                multiply(times, functions, *A, *Delta, *C, grad, -1, *sizes)
+                sizes = end - i, m, n, width, scratch, here[_BLAS]
+                multiply(times, functions, *A, *Delta, *C, n, grad, -1, *sizes)
 
         add(f"dW[{l + 1}]", "BP4", bp4, 2 * m * n_in * n)
         add(

@@ -59,7 +59,7 @@ def multiply_into(A: Any, B: Any, C: Any) -> Any:
     scratch = np.empty(products.scratch_size(A.dtype.itemsize), A.dtype)
     a, b, c = A.ravel("K"), B.ravel("K"), C.reshape(-1)
     a_strides, b_strides = ([stride // M.itemsize for stride in M.strides] for M in (A, B))
-    arguments = (a, 0, *a_strides, b, 0, *b_strides, c, 0, c, -1, *A.shape, B.shape[1], w, scratch, 0)
+    arguments = (a, 0, *a_strides, b, 0, *b_strides, c, 0, B.shape[1], c, -1, *A.shape, B.shape[1], w, scratch, 0)
     return lambda: kernel(*arguments)
 
 

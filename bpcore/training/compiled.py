@@ -24,7 +24,7 @@ from bpcore.problem import Problem
 from bpcore.training.fast_plan import FastPlan
 from bpcore.training.spec import StepSpec
 from bpcore.training.state import TrainingState
-from bpcore.training.teamwork import best_team, keeps_weights_apart, step_flops
+from bpcore.training.teamwork import best_team, keeps_weights_apart, shared_by_columns, step_flops
 from bpcore.typing import Array
 
 __all__ = ["CompiledPlan"]
@@ -77,11 +77,13 @@ class CompiledPlan(FastPlan):
         m, sizes, dtype, rule = spec.batch_size, spec.sizes, spec.dtype, spec.rule
         T, self.why = _choose_threads(spec, threads)
         self._team = self.threads = T
-        self._table, self._kept, length = _table(spec, net)
+        self._table, self._kept, length = _table(spec, net, T)
         self.uses_blas = bool(self._table[:, epoch.COLUMNS.index("blas")].any())
         self._width = vectors.width(dtype.itemsize)
         rows = -(-m // T)
-        blocks = max(1, round(rows / max(LEAST_BLOCK, BLOCK // (3 * sum(sizes) * dtype.itemsize))))
+        # members that share a product by columns go through the layers together, with all of their samples
+        together = self._table[:-1, epoch.COLUMNS.index("shared")].any()
+        blocks = 1 if together else max(1, round(rows / max(LEAST_BLOCK, BLOCK // (3 * sum(sizes) * dtype.itemsize))))
         self._block = -(-rows // blocks)
         self._partials = -1
         if T * self._block >= m and keeps_weights_apart(spec, T):
@@ -217,7 +219,7 @@ def _choose_threads(spec: StepSpec, threads: int | None) -> tuple[int, str]:
     return best_team(spec, machine(usable))
 
 
-def _table(spec: StepSpec, net: MLP) -> tuple[Array, Array, int]:
+def _table(spec: StepSpec, net: MLP, threads: int) -> tuple[Array, Array, int]:
     """Lay out the memory of the layers: the table, what the masks hold, and the length of ``work``."""
     from bpcore.kernels.numba.epoch import COLUMNS
     from bpcore.kernels.numba.machine import blas_addresses
@@ -233,7 +235,7 @@ def _table(spec: StepSpec, net: MLP) -> tuple[Array, Array, int]:
         return start
 
     for l, n in enumerate(spec.sizes):
-        row = dict.fromkeys(COLUMNS, -1) | {"size": n, "h": room(m * n), "blas": 0}
+        row = dict.fromkeys(COLUMNS, -1) | {"size": n, "h": room(m * n), "blas": 0, "shared": 0}
         if l > 0:
             row |= {"z": room(m * n), "delta": room(m * n)}
         row["passed"] = row["h"]
@@ -245,6 +247,7 @@ def _table(spec: StepSpec, net: MLP) -> tuple[Array, Array, int]:
             kept[l] = 1 / (1 - rate)
             row |= {"limit": int(rate * 2**32), "passed": room(m * n), "mask": room(m * n if per_sample else n)}
         table[l] = [row[column] for column in COLUMNS]
+    table[:-1, COLUMNS.index("shared")] = [shared_by_columns(spec, l, threads) for l in range(1, L)]
     table[:-1, COLUMNS.index("blas")] = blas_addresses(spec.sizes, spec.dtype, usable_threads())
     for block in net.layout.blocks:
         table[block.layer - 1, COLUMNS.index("weights" if block.name == "W" else "bias")] = block.offset

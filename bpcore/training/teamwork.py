@@ -22,7 +22,7 @@ from bpcore.training.spec import StepSpec
 if TYPE_CHECKING:
     from bpcore.kernels.numba.machine import Machine
 
-__all__ = ["best_team", "step_flops", "step_seconds"]
+__all__ = ["best_team", "keeps_weights_apart", "shared_by_columns", "step_flops", "step_seconds"]
 
 SECONDS_PER_NEURON = 0.3e-9
 """Activation, its derivative and gathering, for one neuron and one sample."""
@@ -32,6 +32,10 @@ LEAST_MEETING_SECONDS = 0.5e-6
 """The least that a meeting is taken for; 0.15e-6 between neighbours, 0.4e-6 otherwise."""
 LEAST_ROWS = 16
 """Rows of W[1] that a thread must have to multiply by them alone."""
+SHARED_BYTES = 2**22
+"""Size of W from which on it is shared by columns."""
+LEAST_COLUMNS = 64
+"""Columns that a thread must have then: two tiles of the widest vectors."""
 SECONDS_PER_PARAMETER = 0.05e-9
 """Update of one parameter, for each array that it reads or writes."""
 
@@ -67,6 +71,15 @@ def keeps_weights_apart(spec: StepSpec, threads: int) -> bool:
     """
     (n_1, n_2), m = spec.sizes[:2], spec.batch_size
     return threads > 1 and n_1 >= LEAST_ROWS * threads and n_1 * (n_2 + m) > 2 * m * n_2
+
+
+def shared_by_columns(spec: StepSpec, l: int, threads: int) -> bool:
+    """Whether the members of a team should share the products with W[l] by columns instead of by samples.
+
+    Then each reads a part of W[l] only. It pays where W[l] does not stay in a cache, and costs two meetings a product.
+    """
+    n_in, n = spec.sizes[l - 1], spec.sizes[l]
+    return threads > 1 and n_in * n * spec.dtype.itemsize >= SHARED_BYTES and min(n_in, n) >= LEAST_COLUMNS * threads
 
 
 def _parameters(spec: StepSpec) -> int:

@@ -15,6 +15,10 @@ Of the first layer, often the widest, a member may keep its rows of W for itself
 inputs that meet these rows, of all samples, and multiplies them; what the members have found for Z[2] is added up.
 Then neither W[1] nor X ever moves from one core to another.
 
+W of a wide layer is larger than a cache and would be read by every member. Where the table says so, the members share
+its products by columns instead (``shared``): each reads its part of W only, for all samples, and they meet before and
+after.
+
 What belongs to the layers lies in one flat vector ``work``, at the places that the table gives.
 """
 
@@ -52,11 +56,10 @@ __all__ = [
     "run",
 ]
 
-COLUMNS = ("size", "weights", "bias", "z", "h", "passed", "delta", "mask", "limit", "blas")
+COLUMNS = ("size", "weights", "bias", "z", "h", "passed", "delta", "mask", "limit", "blas", "shared")
 """Columns of the table of layers, one row a layer: the width; where W and b that lead to the next layer lie in theta;
 where Z, H, what is handed on, Delta and the dropout mask (-1 for none) lie in ``work``; below which random word a
-neuron is dropped; where BLAS
-multiplies by W (0: nowhere)."""
+neuron is dropped; where BLAS multiplies by W (0: nowhere); whether the members share the products with W by columns."""
 
 CLIP_NOT, CLIP_ELEMENT, CLIP_ALL, CLIP_LAYER = range(4)
 
@@ -65,7 +68,7 @@ PER_BATCH, PER_SAMPLE = 1, 2
 BIAS = -1
 """Row of a share that stands for the bias."""
 
-_SIZE, _W, _B, _Z, _H, _PASSED, _DELTA, _MASK, _LIMIT, _BLAS = range(len(COLUMNS))
+_SIZE, _W, _B, _Z, _H, _PASSED, _DELTA, _MASK, _LIMIT, _BLAS, _SHARED = range(len(COLUMNS))
 _DROPOUT = np.uint64(Purpose.DROPOUT)
 
 
@@ -125,6 +128,15 @@ def _add_partials(work, partials, T, size, begin, count, z):
         else:
             for i in range(count):
                 target[i] += part[i]
+
+
+@inner
+def _columns(n, t, T, w):
+    """Return the first of the columns of member t, and how many there are: whole tiles but for the last member."""
+    first, end = t * n // T // (2 * w) * 2 * w, n
+    if t < T - 1:
+        end = (t + 1) * n // T // (2 * w) * 2 * w
+    return first, end - first
 
 
 def run(
@@ -193,7 +205,7 @@ def run(
         Running numbers of the rule, hyper parameters and what the update reads.
     prices : array of float64
         Constants of the penalty and one number more (nothing: no penalty).
-    table : array of int64 (L, 10)
+    table : array of int64 (L, 11)
         See :data:`COLUMNS`.
     work : array
         Memory of the layers.
@@ -237,6 +249,9 @@ def run(
     running, numbers, one, cells, scratch = all_running[t], all_numbers[t], all_ones[t], all_cells[t], all_scratch[t]
     mine, end = t * m // T, (t + 1) * m // T  # the samples of this member
     per_sample, masked = dropout == PER_SAMPLE, dropout == PER_BATCH
+    together = 0
+    for l in range(L - 1):
+        together = max(together, table[l, _SHARED])
     for k in range(steps):
         step = first + k
         _scalars(functions, SCALARS, np.float64(step + 1), etas[k], hyper, running, numbers, one)
@@ -257,12 +272,13 @@ def run(
             _gather_columns(X, index, k, first_in, end_in, work, a)
             factors = work, a, n_in, 1, theta, table[0, _W] + first_in * n_up, n_up, 1
             z, blas = partials + t * m * n_up, table[0, _BLAS]
-            _multiply(functions, MULTIPLY, *factors, work, z, theta, b, m, n_in, n_up, w, scratch, blas)
+            _multiply(functions, MULTIPLY, *factors, work, z, n_up, theta, b, m, n_in, n_up, w, scratch, blas)
             if not meet(place, T, functions[YIELD]):
                 return k
 
         loss, right = 0.0, 0.0
-        for top in range(mine, end, block):
+        # where products are shared by columns, a member without samples takes part all the same
+        for top in range(mine, max(end, mine + together), block):
             count = min(block, end - top)
             if partials < 0:
                 _gather(X, index, k, top, count, work, table[0, _H] + top * n_1)
@@ -278,9 +294,20 @@ def run(
                 # Z = A @ W + b
                 if l == 0 and partials >= 0:
                     _add_partials(work, partials, T, m * n, top * n, count * n, z)
+                elif table[l, _SHARED]:
+                    # of all samples, some columns
+                    j, columns = _columns(n, t, T, w)
+                    if not meet(place, T, functions[YIELD]):
+                        return k
+                    factors = work, table[l, _PASSED], n_in, 1, theta, W + j, n, 1, work, table[l + 1, _Z] + j, n
+                    if columns > 0:
+                        _multiply(functions, MULTIPLY, *factors, theta, b + j, m, n_in, columns, w, scratch, blas)
+                    if not meet(place, T, functions[YIELD]):
+                        return k
                 else:
-                    factors = work, a, n_in, 1, theta, W, n, 1
-                    _multiply(functions, MULTIPLY, *factors, work, z, theta, b, count, n_in, n, w, scratch, blas)
+                    factors = work, a, n_in, 1, theta, W, n, 1, work, z, n
+                    if count > 0:
+                        _multiply(functions, MULTIPLY, *factors, theta, b, count, n_in, n, w, scratch, blas)
                 _forward(functions, LAYERS + 2 * l, work, z, h, count, n)
                 if dropout and kept[l + 1] > 0:
                     # four random words come at once, so a mask begins at a multiple of four; what is then written of
@@ -318,8 +345,19 @@ def run(
                 e, z, h = table[l, _DELTA] + top * n_in, table[l, _Z] + top * n_in, table[l, _H] + top * n_in
                 blas, W = table[l, _BLAS], table[l, _W]
                 # E = Delta @ W.T
-                factors = work, delta, n, 1, theta, W, 1, n
-                _multiply(functions, MULTIPLY, *factors, work, e, work, -1, count, n, n_in, w, scratch, blas)
+                if table[l, _SHARED]:
+                    j, columns = _columns(n_in, t, T, w)
+                    if not meet(place, T, functions[YIELD]):
+                        return k
+                    factors = work, table[l + 1, _DELTA], n, 1, theta, W + j * n, 1, n, work, table[l, _DELTA] + j, n_in
+                    if columns > 0:
+                        _multiply(functions, MULTIPLY, *factors, work, -1, m, n, columns, w, scratch, blas)
+                    if not meet(place, T, functions[YIELD]):
+                        return k
+                else:
+                    factors = work, delta, n, 1, theta, W, 1, n, work, e, n_in
+                    if count > 0:
+                        _multiply(functions, MULTIPLY, *factors, work, -1, count, n, n_in, w, scratch, blas)
                 if dropout and kept[l] > 0:
                     mask, size = table[l, _MASK] + (top * n_in if per_sample else 0), count * n_in
                     _drop(functions, DROP, work, e, e, size, mask, size if per_sample else n_in)
@@ -353,7 +391,7 @@ def run(
                     elif l == 0 and partials >= 0:
                         a, a_term = table[0, _H] + m * first_in + i - first_in, end_in - first_in
                     factors = work, a, 1, a_term, work, table[l + 1, _DELTA], n, 1
-                    _multiply(functions, MULTIPLY, *factors, grad, begin, grad, -1, rows, m, n, w, scratch, blas)
+                    _multiply(functions, MULTIPLY, *factors, grad, begin, n, grad, -1, rows, m, n, w, scratch, blas)
                     if i != BIAS and prices.size > 0:
                         _penalty(functions, PENALTY, grad, theta, begin, size, prices)
                     if scope == CLIP_ELEMENT:

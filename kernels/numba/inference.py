@@ -91,7 +91,7 @@ def answer(X, out, theta, table, work, z, scratch, w, block, begin, end, functio
             blas, W, b = table[l, _BLAS], table[l, _W], table[l, _B]
             # Z = H @ W + b
             factors = work, 0, n_in, 1, theta, W, n, 1
-            _multiply(functions, MULTIPLY, *factors, work, z, theta, b, count, n_in, n, w, scratch, blas)
+            _multiply(functions, MULTIPLY, *factors, work, z, n, theta, b, count, n_in, n, w, scratch, blas)
             _forward(functions, LAYERS + l, work, z, 0, count, n)
         for i in range(count):
             for j in range(n_out):

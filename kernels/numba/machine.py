@@ -141,9 +141,9 @@ class _Products:
     def run(self, blas: int = 0) -> None:
         m, n_in, n = self.sizes
         A, W, Delta, dW, E = self.A, self.W, self.Delta, self.dW, self.E
-        self.multiply(A, 0, n_in, 1, W, 0, n, 1, Delta, 0, W, -1, m, n_in, n, *self.rest, blas)
-        self.multiply(A, 0, 1, n_in, Delta, 0, n, 1, dW, 0, W, -1, n_in, m, n, *self.rest, blas)
-        self.multiply(Delta, 0, n, 1, W, 0, 1, n, E, 0, W, -1, m, n, n_in, *self.rest, blas)
+        self.multiply(A, 0, n_in, 1, W, 0, n, 1, Delta, 0, n, W, -1, m, n_in, n, *self.rest, blas)
+        self.multiply(A, 0, 1, n_in, Delta, 0, n, 1, dW, 0, n, W, -1, n_in, m, n, *self.rest, blas)
+        self.multiply(Delta, 0, n, 1, W, 0, 1, n, E, 0, n_in, W, -1, m, n, n_in, *self.rest, blas)
 
 
 def _best(run: Callable[[], object], seconds: float = 0.02) -> float:

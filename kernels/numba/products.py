@@ -95,11 +95,11 @@ def _pack(B, b, b_term, b_column, k, columns, panel, w):
 
 
 @intrinsic
-def _gemm(typingctx, address, A, a, a_row, a_term, B, b, b_term, b_column, C, c, m, k, n):
+def _gemm(typingctx, address, A, a, a_row, a_term, B, b, b_term, b_column, C, c, c_row, m, k, n):
     """Call BLAS."""
 
     def codegen(context, builder, signature, args):
-        address, A, a, a_row, a_term, B, b, b_term, b_column, C, c, m, k, n = args
+        address, A, a, a_row, a_term, B, b, b_term, b_column, C, c, c_row, m, k, n = args
         one = ir.Constant(ir.IntType(64), 1)
 
         def matrix(place, array, begin):
@@ -122,13 +122,14 @@ def _gemm(typingctx, address, A, a, a_row, a_term, B, b, b_term, b_column, C, c,
         factors = (reference(ir.Constant(context.get_value_type(signature.args[1].dtype), x)) for x in (1.0, 0.0))
         alpha, beta = factors
         # BLAS counts columns first, so it sees every matrix transposed: C.T = B.T @ A.T
-        arguments = [turned_b, turned_a, whole(n), whole(m), whole(k), alpha, b, apart_b, a, apart_a, beta, c, whole(n)]
+        arguments = [turned_b, turned_a, whole(n), whole(m), whole(k), alpha, b, apart_b, a, apart_a, beta, c]
+        arguments.append(whole(c_row))
         function = ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments])
         builder.call(builder.inttoptr(address, function.as_pointer()), arguments)
         return context.get_dummy_value()
 
     n_ = types.int64
-    return types.none(n_, A, n_, n_, n_, B, n_, n_, n_, C, n_, n_, n_, n_), codegen
+    return types.none(n_, A, n_, n_, n_, B, n_, n_, n_, C, n_, n_, n_, n_, n_), codegen
 
 
 def gemm_address(dtype: np.dtype[Any]) -> int:
@@ -139,30 +140,32 @@ def gemm_address(dtype: np.dtype[Any]) -> int:
     return int(get_cython_function_address("scipy.linalg.cython_blas", name))
 
 
-def reference(A, a, a_row, a_term, B, b, b_term, b_column, C, c, D, d, m, k, n, w, scratch, blas):
+def reference(A, a, a_row, a_term, B, b, b_term, b_column, C, c, c_row, D, d, m, k, n, w, scratch, blas):
     """:func:`multiply` by NumPy."""
     left = as_strided(A[a:], (m, k), (a_row * A.itemsize, a_term * A.itemsize))
     right = as_strided(B[b:], (k, n), (b_term * B.itemsize, b_column * B.itemsize))
-    C[c : c + m * n].reshape(m, n)[...] = left @ right + (D[d : d + n] if d >= 0 else 0)
+    result = as_strided(C[c:], (m, n), (c_row * C.itemsize, C.itemsize))
+    result[...] = left @ right + (D[d : d + n] if d >= 0 else 0)
 
 
 _MATRIX = ("T1!", "int64", "int64", "int64")
 
 
-@Kernel(*_MATRIX, *_MATRIX, "T1!", "int64", "T1!", *("int64",) * 5, "T1!", "int64", reassociate=True)
-def multiply(A, a, a_row, a_term, B, b, b_term, b_column, C, c, D, d, m, k, n, w, scratch, blas):
-    """``C[c + i n + j] = D[d + j] + sum_p A[a + i a_row + p a_term] B[b + p b_term + j b_column]``.
+@Kernel(*_MATRIX, *_MATRIX, "T1!", "int64", "int64", "T1!", *("int64",) * 5, "T1!", "int64", reassociate=True)
+def multiply(A, a, a_row, a_term, B, b, b_term, b_column, C, c, c_row, D, d, m, k, n, w, scratch, blas):
+    """``C[c + i c_row + j] = D[d + j] + sum_p A[a + i a_row + p a_term] B[b + p b_term + j b_column]``.
 
-    ``C`` is (m, n) in C order, and of each pair of strides of A and of B at least one is 1. With d = -1 nothing is
-    added. ``w`` is the width of a vector and ``scratch`` has :func:`scratch_size` numbers. With ``blas``, from
+    Of each pair of strides of A and of B at least one is 1. ``c_row`` is n, unless C has a vector's width of columns or
+    more: these may be some of a wider matrix. With d = -1 nothing is added. ``w`` is the width of a vector and
+    ``scratch`` has :func:`scratch_size` numbers. With ``blas``, from
     :func:`gemm_address`, other than 0 BLAS multiplies, if no size is 1.
     """
     if blas != 0 and min(m, k, n) > 1:
-        _gemm(blas, A, a, a_row, a_term, B, b, b_term, b_column, C, c, m, k, n)
+        _gemm(blas, A, a, a_row, a_term, B, b, b_term, b_column, C, c, c_row, m, k, n)
         if d >= 0:
             for i in range(m):
                 for j in range(n):
-                    C[c + i * n + j] += D[d + j]
+                    C[c + i * c_row + j] += D[d + j]
     elif n == 1 and a_term == 1:
         # the last layer of a regression or of a classifier with two classes
         _one_column(A, a, a_row, B, b, C, c, D, d, m, k, w)
@@ -180,7 +183,7 @@ def multiply(A, a, a_row, a_term, B, b, b_term, b_column, C, c, D, d, m, k, n, w
     elif n < w:
         _narrow(A, a, a_row, a_term, B, b, b_term, b_column, C, c, D, d, m, k, n, w, scratch)
     else:
-        _tiles(A, a, a_row, a_term, B, b, b_term, b_column, C, c, D, d, m, k, n, w, scratch)
+        _tiles(A, a, a_row, a_term, B, b, b_term, b_column, C, c, c_row, D, d, m, k, n, w, scratch)
 
 
 def kernel(dtype: np.dtype[Any]) -> Callable[..., Any]:
@@ -290,7 +293,7 @@ def _pack_rows(A, a, a_term, height, terms, block, at):
 
 
 @inner
-def _tiles(A, a, a_row, a_term, B, b, b_term, b_column, C, c, D, d, m, k, n, w, scratch):
+def _tiles(A, a, a_row, a_term, B, b, b_term, b_column, C, c, c_row, D, d, m, k, n, w, scratch):
     direct = b_column == 1 and (m <= 2 * ROWS or k == 1 or (b_term < WIDE_ROW and k <= FEW_TERMS))
     copied = a_term != 1 and n >= WIDE
     most = TERMS if a_term == 1 or copied else TERMS // 2
@@ -314,12 +317,12 @@ def _tiles(A, a, a_row, a_term, B, b, b_term, b_column, C, c, D, d, m, k, n, w, 
                 if not direct:
                     _pack(B, begin, b_term, b_column, terms, columns, scratch, w)
                     panel, begin, step, b_second = scratch, 0, 2 * w, w
-                place = c + top * n + j
-                old, at, d_row, add = C, place, n, first
+                place = c + top * c_row + j
+                old, at, d_row, add = C, place, c_row, first
                 if first == 0 and d >= 0:
                     old, at, d_row, add = D, d + j, 0, 1
                 # fmt: off
-                _rows(X, origin, x_six, x_row, x_term, panel, begin, step, b_second, C, place, n, second, old, at,
+                _rows(X, origin, x_six, x_row, x_term, panel, begin, step, b_second, C, place, c_row, second, old, at,
                       d_row, height, terms, add)
                 # fmt: on
                 j += columns

@@ -41,7 +41,7 @@ def product(orientation: str, A: Any, B: Any, bias: Any = None, blas: int = 0) -
     D = a.flat if bias is None else np.concatenate([np.full(GAP, np.nan, A.dtype), bias])
     scratch = np.full(products.scratch_size(A.dtype.itemsize), np.nan, A.dtype)
     products.multiply[A.dtype](
-        *(a.flat, GAP, *a.strides, b.flat, GAP, *b.strides, C, GAP),
+        *(a.flat, GAP, *a.strides, b.flat, GAP, *b.strides, C, GAP, n),
         *(D, -1 if bias is None else GAP, m, k, n, vectors.width(A.dtype.itemsize), scratch, blas),
     )
     assert np.isnan(C[:GAP]).all()
@@ -95,8 +95,32 @@ def test_the_reference_of_the_kernel(orientation: str, dtype: Any, rng: np.rando
     a, b = Operand(A, orientation == "H.T @ Delta"), Operand(B, orientation == "Delta @ W.T")
     C = np.zeros(77, dtype)
     reference: Any = products.reference
-    reference(a.flat, GAP, *a.strides, b.flat, GAP, *b.strides, C, 0, bias, 0, 7, 9, 11, 0, C, 0)
+    reference(a.flat, GAP, *a.strides, b.flat, GAP, *b.strides, C, 0, 11, bias, 0, 7, 9, 11, 0, C, 0)
     assert_close(C.reshape(7, 11), A.astype(np.float64) @ B + bias, dtype=dtype, length=9, scale=3.0)
+
+
+@pytest.mark.parametrize("blas", [False, True])
+@pytest.mark.parametrize("orientation", ["H @ W", "Delta @ W.T"])
+@pytest.mark.parametrize("m", [1, 2, 13, 250])
+def test_some_columns_of_a_wider_result(
+    m: int, orientation: str, blas: bool, dtype: Any, rng: np.random.Generator
+) -> None:
+    """Members of a team share a product by columns: what lies beside theirs is not touched."""
+    w = vectors.width(dtype.itemsize)
+    k, first, n, row = 300, 5, 3 * w + 2, 3 * w + 20
+    A, B, bias = factors(m, k, n, dtype, rng)
+    a, b = Operand(A), Operand(B, orientation == "Delta @ W.T")
+    C, scratch = np.full((m, row), np.nan, dtype), np.empty(products.scratch_size(dtype.itemsize), dtype)
+    address = products.gemm_address(dtype) if blas else 0
+    products.kernel(dtype)(
+        *(a.flat, GAP, *a.strides, b.flat, GAP, *b.strides, C.reshape(-1), first, row),
+        *(bias, 0, m, k, n, w, scratch, address),
+    )
+    exact = A.astype(np.float64) @ B.astype(np.float64) + bias
+    scale = np.abs(A.astype(np.float64)) @ np.abs(B) + np.abs(bias)
+    assert_close(np.ascontiguousarray(C[:, first : first + n]), exact, dtype=dtype, length=k, scale=scale)
+    assert np.isnan(C[:, :first]).all()
+    assert np.isnan(C[:, first + n :]).all()
 
 
 @pytest.mark.parametrize("n", [16, 17, 40, 100])
@@ -151,7 +175,7 @@ for dtype in (np.dtype(np.float32), np.dtype(np.float64)):
                 A, B, C = (Guarded(size, dtype) for size in (m * k, k * n, m * n))
                 for a, b in (((k, 1), (n, 1)), ((k, 1), (1, k)), ((1, m), (n, 1))):
                     C.flat[:] = 0
-                    places = (A.flat, 0, *a, B.flat, 0, *b, C.flat, 0, bias[n].flat, 0)
+                    places = (A.flat, 0, *a, B.flat, 0, *b, C.flat, 0, n, bias[n].flat, 0)
                     products.multiply[dtype](*places, m, k, n, w, scratch.flat, 0)
                     assert (C.flat == k + 1).all(), (m, k, n)
 print("done")

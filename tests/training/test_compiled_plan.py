@@ -23,6 +23,7 @@ from bpcore.functions.penalties import L1, L2, Penalty
 from bpcore.functions.update_rule import UpdateRule
 from bpcore.problem import Problem
 from bpcore.random import Purpose, random_bits
+from bpcore.training import teamwork
 from bpcore.training.plans import choose_plan
 from bpcore.training.spec import Dropout, StepSpec
 from bpcore.training.state import TrainingState
@@ -220,7 +221,7 @@ def test_layers_that_blas_multiplies(monkeypatch, dtype, threads):
     case = Case(POOL[1], dtype, threads=threads)
     plan = case.runs["compiled"][0]
     assert plan.uses_blas
-    assert [bool(address) for address in plan._table[:, -1]] == [True, True, False, False]
+    assert [bool(address) for address in plan._table[:, -2]] == [True, True, False, False]
     compare(case, 0)
 
 
@@ -488,3 +489,18 @@ def test_a_call_by_address_with_other_types_does_not_compile():
     assert out[0] == 6
     with pytest.raises(TypingError, match=r"takes T1, float64 1! was called with array\(int64"):
         run(functions, np.arange(4.0), np.zeros(1, np.int64))
+
+
+@pytest.mark.parametrize("shape", [POOL[1], POOL[2], POOL[3]], ids=["weights", "masks", "clipping"])
+@pytest.mark.parametrize("threads", [2, 3])
+def test_products_shared_by_columns(monkeypatch, shape, threads):
+    """Wide layers, whose members meet before and after their products; the last batch has one sample."""
+    sizes, hidden, output, loss, rule, others = shape
+    monkeypatch.setattr(teamwork, "SHARED_BYTES", 0)
+    monkeypatch.setattr(teamwork, "LEAST_COLUMNS", 20)
+    wide = [90 if 0 < l < len(sizes) - 1 else n for l, n in enumerate(sizes)]
+    case = Case((wide, hidden, output, loss, rule, others), "float64", batch_size=50, threads=threads, rows=60)
+    table = case.runs["compiled"][0]._table
+    assert table[1:-2, -1].tolist() == [1] * (len(sizes) - 3)
+    rng = np.random.default_rng(0)
+    compare(case, 0, [rng.integers(0, 60, (n, m)) for n, m in ((4, 50), (2, 7), (2, 1))])

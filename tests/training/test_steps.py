@@ -497,7 +497,7 @@ def test_no_steps_are_no_steps(cpu_backend, rng):
         ({"batch_size": 2.5}, ConfigurationError, "batch_size is 2.5"),
         ({"batch_size": True}, ConfigurationError, "batch_size is True"),
         ({"optimizer": "adm"}, UnknownNameError, r"unknown update rule 'adm'.*Did you mean 'adam'\?"),
-        ({"plan": "persistent"}, UnknownNameError, "unknown plan 'persistent'; known: auto, reference"),
+        ({"plan": "swift"}, UnknownNameError, "unknown plan 'swift'; known: auto, reference"),
         ({"threads": 0}, ConfigurationError, "threads is 0; it must be a whole number of at least 1"),
         ({"seed": -1}, ConfigurationError, "seed is -1"),
         ({"dropout": 1.0}, ConfigurationError, r"dropout rate is 1.0; it must be in \[0, 1\)"),
