@@ -123,7 +123,7 @@ def peak() -> float:
     from bpcore.kernels.numba.vectors import width
 
     scratch, kernel = np.empty(products.scratch_size(4), dtype), products.kernel(dtype)
-    arguments = (A, 0, n, 1, B, 0, n, 1, C, 0, C, -1, n, n, n, width(4), scratch, 0)
+    arguments = (A, 0, n, 1, B, 0, n, 1, C, 0, n, C, -1, n, n, n, width(4), scratch, 0)
     return 2 * n**3 / seconds_of(lambda times: [kernel(*arguments) for _ in range(times)])
 
 

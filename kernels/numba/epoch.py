@@ -270,7 +270,7 @@ def run(
         if partials >= 0:
             a, n_in, b = table[0, _H] + m * first_in, end_in - first_in, table[0, _B] if t == 0 else -1
             _gather_columns(X, index, k, first_in, end_in, work, a)
-            factors = work, a, n_in, 1, theta, table[0, _W] + first_in * n_up, n_up, 1
+            factors: tuple[Any, ...] = (work, a, n_in, 1, theta, table[0, _W] + first_in * n_up, n_up, 1)
             z, blas = partials + t * m * n_up, table[0, _BLAS]
             _multiply(functions, MULTIPLY, *factors, work, z, n_up, theta, b, m, n_in, n_up, w, scratch, blas)
             if not meet(place, T, functions[YIELD]):
