@@ -14,7 +14,7 @@ import numpy as np
 
 from bpcore.backends.contract import Backend, Probe
 from bpcore.backends.cupy_arrays import ArrayChecks, is_contiguous, leading_dimension
-from bpcore.backends.cupy_device import THREADS, CudaDevice, power_of_two
+from bpcore.backends.cupy_device import THREADS, WIDEST_FOR_LANES, CudaDevice, power_of_two
 from bpcore.errors import BackendError, ShapeError
 from bpcore.functions.program import Program
 from bpcore.random import Purpose, random_bits
@@ -22,9 +22,6 @@ from bpcore.settings import FLOAT_DTYPES
 from bpcore.typing import Array, NDArray
 
 __all__ = ["CupyBackend"]
-
-WIDEST_FOR_LANES = 512
-"""Widest row that a warp works on; wider ones get a block. A choice by reasoning (16 columns a lane), not measured."""
 
 _FLOAT32, _FLOAT64 = FLOAT_DTYPES
 _INT64 = np.dtype(np.int64)

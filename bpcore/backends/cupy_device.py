@@ -29,6 +29,8 @@ THREADS = 256
 BLOCKS_PER_MULTIPROCESSOR = 8
 GRID_Y_LIMIT = 65535
 LEAST_PARTIALS = 4096
+WIDEST_FOR_LANES = 512
+"""Widest row that a warp works on; wider ones get a block. A choice by reasoning (16 columns a lane), not measured."""
 
 
 class Formula:

@@ -4,8 +4,8 @@ A replay needs nothing from the host: where the data lies, how many steps are do
 each step is in device memory (the table ``batch`` of ``kernels/cuda/step.cuh``).
 
 The products are kernels of our own, which do what follows a product while its tile is on chip: bias and activation,
-BP2's derivative, the update of theta. A step of L layers is 2 L kernels or less. For wide layers, where the products
-take nearly all of the time, there is :mod:`bpcore.training.wide`.
+BP2's derivative, the update of theta. A step of L layers is 2 L - 2 kernels where nothing but the output is row-wise
+or long. For wide layers, where the products take nearly all of the time, there is :mod:`bpcore.training.wide`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from bpcore.backends.contract import Backend
-from bpcore.backends.cupy_device import THREADS, power_of_two
+from bpcore.backends.cupy_device import THREADS, WIDEST_FOR_LANES, power_of_two
 from bpcore.backprop import sample_scale
 from bpcore.kernels.cuda.source import around_unit, tile_unit, unit_source
 from bpcore.kernels.cuda.tiling import DEPTH, LARGEST_TILE, SMALLEST_TILE, choose_tiling
@@ -34,8 +34,8 @@ __all__ = ["GraphPlan"]
 MOST_NODES = 256
 """Kernels in one graph: the launch of a graph costs the host some microseconds, each kernel in it a fraction."""
 MOST_STEPS = 32
-WIDEST_FOR_LANES = 512
 
+# as in step.cuh
 _X, _Y, _LABELS, _WEIGHTS, _INDEX, _RECORDS, _NUMBERS, _STRIDE, _DONE, _FIRST, _THRESHOLD = range(11)
 _NO_DROPOUT, _PER_BATCH, _PER_SAMPLE = range(3)
 _SCOPES = {"element": 1, "all": 2, "layer": 3}
@@ -75,13 +75,6 @@ class GraphPlan(FastPlan):
         self._graphs: dict[tuple[int, int], Any] = {}
         self._alive: tuple[Any, ...] = ()
 
-    @staticmethod
-    def supports(be: Backend) -> str | None:
-        """Say why steps cannot be captured on a backend; None if they can."""
-        if be.name != "cupy":
-            return f"CUDA graphs need backend cupy; the network is on {be.name}"
-        return None
-
     # ---------------------------------------------------------------- memory and kernels
 
     def _allocate_layers(self) -> None:
@@ -108,7 +101,7 @@ class GraphPlan(FastPlan):
         self._gradient_size = size = max(tiling.size for tiling in tilings)
         tiles = [choose_tiling(n_in + 1, n, m, processors, size).tiles for n_in, n in pairs]
         self._first_tile = np.concatenate([[0], np.cumsum(tiles)])
-        self._squares = be.zeros(max(sum(tiles), len(pairs) * self._gpu.max_blocks), np.float64)
+        self._squares = be.zeros(sum(tiles), np.float64)
         # where a sum is split, there are at most two blocks to a multiprocessor
         self._parts = be.empty(2 * processors * LARGEST_TILE**2, spec.dtype)
         self._arrived = be.zeros(2 * processors, np.uint32)
@@ -160,8 +153,7 @@ class GraphPlan(FastPlan):
             return
         be, spec = self.be, self.spec
         table, running = step_numbers(spec.rule, self._pieces.update, state.step, etas, state.running)
-        # no kernel takes an empty array
-        numbers = be.asarray((table if table.size else np.zeros((1, 1))).astype(spec.dtype))
+        numbers = be.asarray(table.astype(spec.dtype))
         states = [state.arrays[name].data.ptr for name in spec.rule.state]
         be.copy(be.asarray(np.array(states or [0], np.int64)), out=self._states)
         batch = np.zeros(_THRESHOLD + 1, np.int64)
@@ -178,7 +170,7 @@ class GraphPlan(FastPlan):
         done = 0
         while done < steps:
             count = self.at_once if steps - done >= self.at_once else 1
-            self._graph(m, count).launch()
+            self._gpu.here(self._graph(m, count).launch)
             done += count
         state.step += steps
         state.running = running

@@ -120,8 +120,10 @@ class FakeGraph:
     def __init__(self, cupy: FakeCupy, calls: list[Callable[[], None]]) -> None:
         self._cupy = cupy
         self._calls = calls
+        self._device = cupy.current_device
 
     def launch(self, stream: Any = None) -> None:
+        assert self._cupy.current_device == self._device, "a graph of another device"
         self._cupy.count["graph"] += 1
         for call in self._calls:
             call()

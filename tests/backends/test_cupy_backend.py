@@ -14,7 +14,8 @@ import pytest
 import bpcore as bp
 from bpcore import random as reference
 from bpcore.backends.contract import native_operations
-from bpcore.backends.cupy_backend import WIDEST_FOR_LANES, CupyBackend
+from bpcore.backends.cupy_backend import CupyBackend
+from bpcore.backends.cupy_device import WIDEST_FOR_LANES
 from bpcore.backends.numpy_backend import NumpyBackend
 from bpcore.backends.ops import OPS
 from bpcore.errors import ShapeError

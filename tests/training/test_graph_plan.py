@@ -203,6 +203,13 @@ def test_nothing_crosses_and_nothing_is_allocated_inside_a_run(
     }
 
 
+@pytest.mark.parametrize("plan", PLANS)
+def test_a_device_that_is_not_the_current_one(fake_cupy: FakeCupy, plan: str) -> None:
+    fake_cupy.devices = 2
+    compare(Case(CupyBackend(1), "plain", "float64", 9, (plan, "reference")), plan, 9)
+    assert fake_cupy.current_device == 0
+
+
 def test_kernels_in_a_step(fake_backend: CupyBackend, fake_cupy: FakeCupy) -> None:
     case = Case(fake_backend, "masks", "float32", 9, ("graph",))
     case.run("graph", np.zeros((1, 9)))
