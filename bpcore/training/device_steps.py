@@ -140,7 +140,7 @@ def step_numbers(
     Returns
     -------
     numbers : ndarray of float64, shape (steps, number of ``point.numbers``)
-        The values of each step.
+        The values of each step; one column of zeros if there are none.
     running : dict of str to float
         For the step after the last.
 
@@ -160,7 +160,7 @@ def step_numbers(
     rates = np.array(etas, np.float64)
     known, after = _scalars(rule, first, rates, dict(running))
     constants: dict[str, FloatArray | float] = {**rule.hyper, "eta": rates, **known}
-    table = np.empty((len(rates), len(point.numbers)))
+    table = np.zeros((len(rates), max(1, len(point.numbers))))  # no kernel takes an empty array
     for k, value in enumerate(_values(point, constants)):
         table[:, k] = value
     return table, after

@@ -23,6 +23,10 @@ from bpcore.typing import Array
 
 __all__ = ["Plan", "choose_plan"]
 
+PLANS = ("auto", "reference", "compiled", "persistent", "graph", "wide")
+
+_BACKENDS = {"compiled": "numba", "persistent": "cupy", "graph": "cupy", "wide": "cupy"}
+
 ON_CHIP_FLOPS = 60_000_000
 """Operations of a step up to which one cluster of blocks is faster than all multiprocessors, which must wait for one
 another after each product."""
@@ -93,11 +97,6 @@ def choose_plan(
         return _choose_on_gpu(plan, spec, net, be, seed)
     _refuse(plan, {"auto"}, be)
     return ReferencePlan(spec, net, be, seed), f"the only plan for backend {be.name}"
-
-
-PLANS = ("auto", "reference", "compiled", "persistent", "graph", "wide")
-
-_BACKENDS = {"compiled": "numba", "persistent": "cupy", "graph": "cupy", "wide": "cupy"}
 
 
 def _refuse(plan: str, possible: set[str], be: Backend) -> None:

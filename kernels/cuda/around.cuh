@@ -29,21 +29,19 @@ DEVICE double sum_of(const double* squares, long long begin, long long end) {
     return team.reduce(sum, 0.0, Sum());
 }
 
-// Move parameters that lie side by side. All blocks begin at multiples of 64 bytes.
+// Clip and move parameters that lie side by side. All blocks begin at multiples of 64 bytes.
 DEVICE void move_all(const Parameters& p, long long begin, long long size, T factor) {
     for (long long e = grid_index() * LANES; e < size; e += grid_size() * LANES) {
         const int count = size - e < LANES ? static_cast<int>(size - e) : LANES;
         Pack g = load_pack(p.grad + begin + e, count);
-        if (p.clip >= CLIP_ALL) {
 #pragma unroll
-            for (int k = 0; k < LANES; ++k) g.v[k] *= factor;
-            store_pack(p.grad + begin + e, g, count);
-        }
+        for (int k = 0; k < LANES; ++k) g.v[k] *= factor;
+        store_pack(p.grad + begin + e, g, count);
         move_pack(p, begin + e, g, count);
     }
 }
 
-// Clip by the norm, if that is wanted, and move. `ends` (count,): how many partial sums belong to the layers up to each.
+// Clip by the norm and move. `ends` (count,): how many partial sums belong to the layers up to each.
 extern "C" __global__ void update_parameters(
     const long long* batch, int j, const long long* layers, int count, T* theta, T* grad, const long long* states,
     const double* squares, const long long* ends, double norm_limit, int clip) {
@@ -51,11 +49,8 @@ extern "C" __global__ void update_parameters(
     const Parameters p = {theta, grad, states, nullptr, step.numbers(), T(0), clip};
     double sum = clip == CLIP_ALL ? sum_of(squares, 0, ends[count - 1]) : 0.0;
     for (int l = 0; l < count; ++l) {
-        T factor = T(1);
-        if (clip >= CLIP_ALL) {
-            if (clip == CLIP_LAYER) sum = sum_of(squares, l > 0 ? ends[l - 1] : 0, ends[l]);
-            factor = static_cast<T>(min_(1.0, norm_limit / max_(sqrt(sum), 1e-37)));
-        }
+        if (clip == CLIP_LAYER) sum = sum_of(squares, l > 0 ? ends[l - 1] : 0, ends[l]);
+        const T factor = static_cast<T>(min_(1.0, norm_limit / max_(sqrt(sum), 1e-37)));
         const long long* layer = layers + l * G_COLUMNS;
         long long done = 0;  // rows of W
         if (layer[G_KEEP_IN] == 0 && layer[G_KEEP_OUT] == 0) {
@@ -64,12 +59,8 @@ extern "C" __global__ void update_parameters(
         }
         for_parameters(layer, done, [&](long long i, long long j) {
             const long long at = parameter(layer, i, j);
-            T g = grad[at];
-            if (clip >= CLIP_ALL) grad[at] = g = g * factor;
+            const T g = grad[at] = grad[at] * factor;
             move(p, layer, i, j, at, g);
         });
     }
 }
-
-// One thread: so many steps of the run are done.
-extern "C" __global__ void advance_run(long long* batch, long long steps) { batch[DONE] += steps; }

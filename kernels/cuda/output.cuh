@@ -1,6 +1,6 @@
 // The output layer: a row-wise output, the loss, BP1 and the hits, a row to a team of threads.
 //
-// Requires: step.cuh and what it requires, rowwise.cuh, product.cuh (is_last).
+// Requires: step.cuh and what it requires, rowwise.cuh, records.cuh.
 
 // One row: H of a row-wise output, the terms of the loss, BP1, hits. Returns loss and hits to the first of the team.
 template <class Team>
@@ -56,52 +56,6 @@ DEVICE void output_sample(Team team, Step step, long long row, long long columns
                WEIGHTED && columns ? scales[row] : scale, label, weight, step.threshold(), loss, right, columns);
 }
 
-// Write loss and hits of the step; all threads of the block call.
-DEVICE void record(Step step, double loss, double right, double weight) {
-    const BlockTeam team = {static_cast<int>(threadIdx.x), static_cast<int>(blockDim.x)};
-    loss = team.reduce(loss, 0.0, Sum());
-    right = team.reduce(right, 0.0, Sum());
-    if (threadIdx.x == 0) {
-        *step.record(0) = loss;
-        if (CLASSES) *step.record(1) = right;
-        if (!WEIGHTED) *step.record(2) = weight;
-    }
-}
-
-// Loss and hits of the samples of one of `count` blocks. Of several, what each has found waits in of_block (2 * count,)
-// for record_blocks, in a kernel that comes later anyway: to wait for one another here would take longer.
-DEVICE void record_block(Step step, double loss, double right, double weight, double* of_block, long long number,
-                         long long count) {
-    if (count == 1) {
-        record(step, loss, right, weight);
-        return;
-    }
-    const BlockTeam team = {static_cast<int>(threadIdx.x), static_cast<int>(blockDim.x)};
-    loss = team.reduce(loss, 0.0, Sum());
-    right = team.reduce(right, 0.0, Sum());
-    if (threadIdx.x == 0) {
-        of_block[2 * number] = loss;
-        of_block[2 * number + 1] = right;
-    }
-}
-
-// One block: add up, in order, what record_block has left.
-DEVICE void record_blocks(Step step, double weight, const double* of_block, long long count) {
-    double loss = 0.0, right = 0.0;
-    for (long long b = threadIdx.x; b < count; b += blockDim.x) {
-        loss += from_elsewhere(of_block + 2 * b);
-        right += from_elsewhere(of_block + 2 * b + 1);
-    }
-    record(step, loss, right, weight);
-}
-
-// The same in one kernel: the last of the blocks to arrive adds up.
-DEVICE void record(Step step, double loss, double right, double weight, double* of_block, unsigned* arrived,
-                   long long number, long long count) {
-    record_block(step, loss, right, weight, of_block, number, count);
-    if (count > 1 && is_last(arrived, count)) record_blocks(step, weight, of_block, count);
-}
-
 // Z, H, Delta (m, n); scales (m,) if samples have weights, else `scale`; of_block (2 * gridDim.x,)
 extern "C" __global__ void output_narrow(
     const long long* batch, int j, const T* Z, T* H, T* Delta, const T* scales, T scale, double* of_block,
@@ -111,7 +65,7 @@ extern "C" __global__ void output_narrow(
     for_rows_narrow(m, n, width, [&](LaneTeam team, long long row, long long columns) {
         output_sample(team, step, row, columns, Z, H, Delta, scales, scale, loss, right, n);
     });
-    record_block(step, loss, right, static_cast<double>(m), of_block, blockIdx.x, gridDim.x);
+    record_block(step, loss, right, of_block, blockIdx.x, gridDim.x);
 }
 extern "C" __global__ void output_wide(
     const long long* batch, int j, const T* Z, T* H, T* Delta, const T* scales, T scale, double* of_block,
@@ -121,21 +75,5 @@ extern "C" __global__ void output_wide(
     for_rows_wide(m, n, [&](BlockTeam team, long long row, long long columns) {
         output_sample(team, step, row, columns, Z, H, Delta, scales, scale, loss, right, n);
     });
-    record_block(step, loss, right, static_cast<double>(m), of_block, blockIdx.x, gridDim.x);
-}
-
-// One block: scales (m,) = s * w / sum w of the samples of this step
-extern "C" __global__ void weigh(const long long* batch, int j, T* scales, T s, long long m) {
-    const Step step = step_of(batch, j, m);
-    const T* weights = step.data(WEIGHTS_AT);
-    const long long* index = step.index();
-    double total = 0.0;
-    for (long long i = threadIdx.x; i < m; i += blockDim.x) total += static_cast<double>(weights[index[i]]);
-    const BlockTeam team = {static_cast<int>(threadIdx.x), static_cast<int>(blockDim.x)};
-    total = team.reduce(total, 0.0, Sum());
-    const T sum = static_cast<T>(total);
-    for (long long i = threadIdx.x; i < m; i += blockDim.x) {
-        scales[i] = sum > T(0) ? s * weights[index[i]] / sum : T(0);
-    }
-    if (threadIdx.x == 0) *step.record(2) = total;
+    record_block(step, loss, right, of_block, blockIdx.x, gridDim.x);
 }

@@ -114,12 +114,14 @@ def tile_unit(pieces: str, dtype: Any, rows: int, columns: int) -> str:
         32 or 64.
     """
     size = f"constexpr int BM = {rows}, BN = {columns};"
-    return translation_unit(dtype, _STEP, pieces, *map(_text, ("step", "product", "output")), size, _text("tiles"))
+    return translation_unit(
+        dtype, _STEP, pieces, *map(_text, ("step", "product", "records", "output")), size, _text("tiles")
+    )
 
 
 def around_unit(pieces: str, dtype: Any) -> str:
     """Text of the other kernels of a step (``output.cuh``, ``around.cuh``); `pieces` as for :func:`tile_unit`."""
-    return translation_unit(dtype, _STEP, pieces, *map(_text, ("step", "product", "output", "around")))
+    return translation_unit(dtype, _STEP, pieces, *map(_text, ("step", "records", "output", "around")))
 
 
 def inference_unit(activations: str, dtype: Any, rows: int, columns: int) -> str:
@@ -156,9 +158,10 @@ def wide_unit(pieces: str, dtype: Any, operands: str = "") -> str:
         A name of :data:`OPERANDS`.
     """
     choice = f"typedef {OPERANDS[operands]} Operand;\nconstexpr bool SCALED = {str(operands == 'fp16').lower()};"
-    before = ("step", "product", "output", "around", "operand")
     after = ("plane", "wide", "wide_output", "wide_update")
-    return translation_unit(dtype, _STEP, pieces, *map(_text, before), choice, *map(_text, after))
+    return translation_unit(
+        dtype, _STEP, pieces, *map(_text, ("step", "records", "operand")), choice, *map(_text, after)
+    )
 
 
 @dataclass(frozen=True)

@@ -133,13 +133,6 @@ DEVICE long long parameter(const long long* layer, long long i, long long j) {
     return i < layer[G_IN] ? layer[G_W] + i * layer[G_OUT] + j : layer[G_B] + j;
 }
 
-// Add the penalty and clip the component.
-DEVICE T prepared(const Parameters& p, const long long* layer, long long i, long long at, T g) {
-    if (PENALISED && i < layer[G_IN]) g = penalise(g, p.theta[at], p.prices);
-    if (p.clip == CLIP_ELEMENT) g = min_(max_(g, -p.limit), p.limit);
-    return g;
-}
-
 // The update rule, unless dropout has taken one of the neurons that the parameter joins.
 DEVICE void move(const Parameters& p, const long long* layer, long long i, long long j, long long at, T g) {
     const T* keep_in = reinterpret_cast<const T*>(layer[G_KEEP_IN]);

@@ -58,7 +58,7 @@ extern "C" __global__ void __launch_bounds__(PRODUCT_THREADS) forward_output(
     const long long row = tile * BM + threadIdx.x / WIDTH;
     double loss = 0.0, right = 0.0;
     output_sample(team, step, row, row < m ? n : 0, Z, H, Delta, scales, scale, loss, right, n);
-    record_block(step, loss, right, static_cast<double>(m), of_block, tile, gridDim.x / splits);
+    record_block(step, loss, right, of_block, tile, gridDim.x / splits);
 }
 
 // Delta_next (m, n_next), W (n, n_next); Z, H, Delta (m, n)
@@ -96,7 +96,7 @@ extern "C" __global__ void __launch_bounds__(PRODUCT_THREADS) gradient(
     } else {
         finished = multiply<BM, BN>(memory, p, AcrossWithOnes{{A, n_in}}, Delta, tile - first, split, finish);
     }
-    if (blockIdx.x == 0 && recorded > 1) record_blocks(step, static_cast<double>(m), of_block, recorded);
+    if (blockIdx.x == 0) add_records(step, of_block, recorded);
     if (clip < CLIP_ALL || !finished) return;
     const BlockTeam team = {static_cast<int>(threadIdx.x), PRODUCT_THREADS};
     sum = team.reduce(sum, 0.0, Sum());

@@ -1,6 +1,6 @@
 // The output layer after its product: bias, activation, loss, BP1 and hits, and the sums of BP3.
 //
-// Requires: step.cuh and what it requires, plane.cuh. Neither Z nor H of the output layer is written:
+// Requires: step.cuh and what it requires, plane.cuh, records.cuh. Neither Z nor H of the output layer is written:
 // bytes for each output are those of the product (read up to four times, at first from memory and then from the cache),
 // of Y, and of Delta. Logits, loss and BP1 are of type T whatever operands are; Delta is multiplied by the loss scale.
 
@@ -103,32 +103,6 @@ struct Outputs {
     }
 };
 
-// Loss and hits of the samples of this block: of_block (2 * gridDim.x,) keeps them for add_records.
-DEVICE void leave_sums(double loss, double right, double* of_block) {
-    const BlockTeam team = {static_cast<int>(threadIdx.x), static_cast<int>(blockDim.x)};
-    loss = team.reduce(loss, 0.0, Sum());
-    right = team.reduce(right, 0.0, Sum());
-    if (threadIdx.x != 0) return;
-    of_block[2 * blockIdx.x] = loss;
-    of_block[2 * blockIdx.x + 1] = right;
-}
-
-// One block of a kernel that comes later anyway: the record of the step, from the sums of `count` blocks in order.
-DEVICE void add_records(Step step, const double* of_block, long long count) {
-    const BlockTeam team = {static_cast<int>(threadIdx.x), static_cast<int>(blockDim.x)};
-    double loss = 0.0, right = 0.0;
-    for (long long b = threadIdx.x; b < count; b += blockDim.x) {
-        loss += of_block[2 * b];
-        right += of_block[2 * b + 1];
-    }
-    loss = team.reduce(loss, 0.0, Sum());
-    right = team.reduce(right, 0.0, Sum());
-    if (threadIdx.x != 0) return;
-    *step.record(0) = loss;
-    if (CLASSES) *step.record(1) = right;
-    if (!WEIGHTED) *step.record(2) = static_cast<double>(step.m);
-}
-
 // Up to 32 outputs: a lane has one column, so its errors can be added up on the way; partial (gridDim.x, n).
 extern "C" __global__ void finish_output_narrow(
     const long long* batch, int j, const T* product, const T* b, Operand* Delta, const T* scales, T scale, int code,
@@ -148,7 +122,7 @@ extern "C" __global__ void finish_output_narrow(
         for (unsigned warp = 0; warp < blockDim.x / 32; ++warp) sum += of_warp[warp * 32 + threadIdx.x];
         partial[blockIdx.x * n + threadIdx.x] = sum;
     }
-    leave_sums(loss, right, of_block);
+    record_block(step, loss, right, of_block, blockIdx.x, gridDim.x);
 }
 
 // More outputs: a row to a block. The columns of Delta are added up by add_errors.
@@ -161,7 +135,7 @@ extern "C" __global__ void finish_output_wide(
     for_rows_wide(m, n, [&](BlockTeam team, long long row, long long columns) {
         outputs.row<false>(team, step, row, columns, loss, right, none);
     });
-    leave_sums(loss, right, of_block);
+    record_block(step, loss, right, of_block, blockIdx.x, gridDim.x);
 }
 
 // The sums of the columns of Delta (m, n): one more pass over it, of s bytes for each output

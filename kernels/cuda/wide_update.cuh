@@ -1,9 +1,9 @@
 // The update of parameters whose gradient cuBLAS and the partial sums of BP3 have left.
 //
-// Requires: step.cuh and what it requires, operand.cuh, wide_output.cuh (add_records). Bytes for each weight, of type T with k arrays of state: read
-// the gradient, theta and the state, write theta and the state, (3 + 2 k) sizeof(T); with operands of 16 bits 2 more,
-// for the copy of theta that the next products read. A penalty or clipping writes the gradient as well, clipping by a
-// norm is a pass before this one.
+// Requires: step.cuh and what it requires, operand.cuh, records.cuh. Bytes for each weight, of type T with k arrays of
+// state: read the gradient, theta and the state, write theta and the state, (3 + 2 k) sizeof(T); with operands of 16
+// bits 2 more, for the copy of theta that the next products read. A penalty or clipping writes the gradient as well,
+// clipping by a norm is a pass before this one.
 
 // Rows of the table of layers.
 enum { U_IN, U_OUT, U_W, U_B, U_PARTIAL, U_SPLITS, U_KEEP_IN, U_KEEP_OUT, U_COLUMNS };
@@ -193,7 +193,8 @@ DEVICE double squares_of(const double* squares, long long count) {
     return team.reduce(sum, 0.0, Sum());
 }
 
-// Move all parameters, and record the step. `prepared`: how many partial sums of squares each layer has; 0 if nothing was prepared.
+// Move all parameters, and record the step. `prepared`: how many partial sums of squares each layer has; 0 if nothing
+// was prepared.
 extern "C" __global__ void move_parameters(
     const long long* batch, int j, const long long* layers, int count, T* theta, T* grad, const long long* states,
     Operand* copy, const T* prices, T limit, int clip, double norm_limit, const double* squares, long long prepared,
