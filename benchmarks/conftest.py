@@ -5,6 +5,7 @@ Plain ``pytest`` does not come here. One thread computes, unless ``BPCORE_NUM_TH
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import os
 import shlex
@@ -14,15 +15,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.gpu import smi
 from benchmarks.kernels.measuring import threads
-from benchmarks.peers.machine import REMOVED, describe
+from bpcore.bench.machine import REMOVED, describe, load
 
 DEFAULTS = {"benchmark_max_time": 0.1, "benchmark_min_rounds": 3}
 """In place of pytest-benchmark's own, which are made for few benchmarks: all of ours take a few minutes."""
 
-PASSING = ("load", "commit", "dirty", "cpu", "removed_variables")
-"""Facts that may differ between two runs that are compared: what is compared is often two commits. ``cpu`` is
-pytest-benchmark's, with the clock of the moment; the processor is ``cpu_model``."""
+PASSING = ("load", "clock_mhz", "available_memory", "gpu_state", "commit", "dirty", "cpu", "removed_variables")
+"""Facts that may differ between two runs that are compared: those of the moment, and what is compared is often two
+commits. ``cpu`` is pytest-benchmark's, with the clock of the moment; the processor is ``cpu_model``."""
 
 PACKAGES = ("bpcore", "numpy", "scipy", "numba", "llvmlite", "cupy-cuda12x", "cupy-cuda13x", "pytest-benchmark")
 
@@ -60,13 +62,18 @@ def _versions() -> dict[str, str]:
     return found
 
 
+@functools.cache
+def at_first() -> dict[str, Any]:
+    """Facts of the moment when this was called first, which is before anything is measured."""
+    return {"load": load(), "gpu_state": smi.ask(smi.MOMENT)}
+
+
 def facts() -> dict[str, Any]:
     """Describe machine, libraries and checkout."""
     import scipy.linalg.cython_blas  # noqa: F401  (compiled loops call it: it is to be among the libraries below)
 
-    from bpcore.backends.diagnosis import blas_libraries, gpus
+    from bpcore.backends.diagnosis import blas_libraries
     from bpcore.blas_limit import blas_limit
-    from bpcore.cores import usable_cores
 
     described = describe()
     kept = ("library", "version", "core_type", "threads")
@@ -75,11 +82,12 @@ def facts() -> dict[str, Any]:
     return {
         "cpu_model": described.pop("cpu"),
         **described,
-        "usable_cores": usable_cores(),
         "threads": threads(),
         "blas": [{name: library[name] for name in kept} for library in libraries],
-        "gpus": gpus(),
+        "nvidia_smi": smi.ask(smi.WHAT),
         "versions": _versions(),
+        "load": at_first()["load"],
+        "gpu_state": {"before": at_first()["gpu_state"], "after": smi.ask(smi.MOMENT)},
     }
 
 
@@ -116,11 +124,12 @@ def _plain(value: Any) -> Any:
 
 @pytest.fixture(scope="session", autouse=True)
 def limited_threads() -> Iterator[None]:
-    """Hold BLAS and the teams of bpcore to the number of threads."""
+    """Hold BLAS and the teams of bpcore to the number of threads; look at the machine before anything is measured."""
     import scipy.linalg.cython_blas  # noqa: F401  (a limit reaches only what is loaded)
 
     from bpcore.blas_limit import blas_limit
 
+    at_first()
     with pytest.MonkeyPatch.context() as patch, blas_limit(threads()):
         patch.setenv("BPCORE_NUM_THREADS", str(threads()))
         yield

@@ -35,7 +35,7 @@ sys.path.insert(0, str(ROOT))  # started as a file, Python would look beside it
 
 from benchmarks.gpu import report  # noqa: E402
 from benchmarks.gpu.parts import run, tail  # noqa: E402
-from benchmarks.peers.machine import cpu_model  # noqa: E402
+from bpcore.backends.diagnosis import cpu  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
 PACKAGES = (
@@ -96,7 +96,7 @@ def machine(commit: str | None = None) -> dict[str, Any]:
     return {
         "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "gpu": gpu["output"].strip().splitlines()[0] if gpu["status"] == "ok" and gpu["output"].strip() else None,
-        "processor": cpu_model(),
+        "processor": cpu()["model"],
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "system": platform.platform(),

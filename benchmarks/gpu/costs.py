@@ -18,6 +18,7 @@ from typing import Any
 
 from benchmarks.gpu.inference import inference
 from benchmarks.gpu.workloads import WORKLOADS
+from benchmarks.peers.workloads import products as products_of
 
 REPEATS = 7
 LAUNCHES = 500
@@ -221,8 +222,8 @@ def steps(bench: Bench) -> dict[str, Any]:
         torch = torch_for(work.precision)
         dtype = torch.bfloat16 if work.precision == "bf16" else torch.float32
         operands = [
-            tuple(torch.randn(*shape, device="cuda").to(dtype) for shape in ((m, k), (k, n), (m, n)))
-            for m, k, n in work.products()
+            tuple(torch.randn(sizes[a], sizes[b], device="cuda").to(dtype) for a, b in ("mk", "kn", "mn"))
+            for sizes in (product.sizes for product in products_of(work))
         ]
 
         def run(operands: Any = operands, torch: Any = torch) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks.gpu import with_bpcore
 from benchmarks.gpu.workloads import WORKLOADS, get_workload
 from benchmarks.peers.adapters import Skip
-from benchmarks.peers.problem import Problem
+from bpcore.bench.problem import Problem
 
 LEAST_US = 0.3
 """Kernels that take less of a step are left out."""

@@ -21,9 +21,11 @@ from typing import Any
 
 from benchmarks.gpu.contestants import CONTESTANTS, DRY_RUN, STARTS_SLOWLY, on_gpu
 from benchmarks.gpu.workloads import PARITY, WORKLOADS, get_workload
-from benchmarks.peers import machine, race, reference, results
-from benchmarks.peers.problem import Problem
-from benchmarks.peers.workloads import Workload
+from benchmarks.peers import machine, results
+from benchmarks.peers.workloads import RacedWorkload
+from bpcore.bench.problem import Problem
+from bpcore.bench.process import FAILED, OK, Worker
+from bpcore.bench.witness import losses
 
 ROUNDS = 3
 SECONDS = 0.1
@@ -39,21 +41,16 @@ LEAST = 10.0
 NOT_DONE = "not done"
 
 
-class Worker(race.Worker):
-    """A process that sees the GPU, and all cores."""
-
-    module = "benchmarks.gpu.worker"
-
-    def environment(self, threads: int, caches: Path | None) -> dict[str, str]:
-        found = super().environment(threads, caches)
-        dry = bool(os.environ.get(DRY_RUN))
-        found["JAX_PLATFORMS"] = "cpu" if dry else "cuda"
-        found["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # there are others
-        if not on_gpu(self.name):
-            # bpcore chooses its own number of threads, and is the only one that computes on the processor
-            for name in machine.THREAD_VARIABLES:
-                found.pop(name, None)
-        return found
+def start_worker(name: str, threads: int) -> Worker:
+    """Start a process that sees the GPU, and all cores."""
+    environment = machine.surroundings(threads)
+    environment["JAX_PLATFORMS"] = "cpu" if os.environ.get(DRY_RUN) else "cuda"
+    environment["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # there are others
+    if not on_gpu(name):
+        # bpcore chooses its own number of threads, and is the only one that computes on the processor
+        for variable in machine.ALL_THREAD_VARIABLES:
+            environment.pop(variable, None)
+    return Worker("benchmarks.gpu.worker", [name, str(threads)], environment, machine.ROOT)
 
 
 class Race:
@@ -76,7 +73,7 @@ class Race:
         self.workers: dict[tuple[str, str], Worker] = {}
         self.prepared: dict[tuple[str, str], dict[str, Any]] = {}
         self.versions: dict[str, Any] = {}
-        self.expected: dict[Workload, Any] = {}
+        self.expected: dict[RacedWorkload, Any] = {}
         self.pool = ThreadPoolExecutor(1 + len(self.keys))  # all workers at once, and the reference
 
     @property
@@ -104,11 +101,11 @@ class Race:
 
     def start(self, key: tuple[str, str]) -> None:
         """Start a process and import the library."""
-        worker = Worker(key[0], self.threads, None)
+        worker = start_worker(key[0], self.threads)
         self.workers[key] = worker
         hello = worker.ask("load", self.limit(LOAD_LIMIT))
         self.versions[key[0]] = hello.get("versions", {})
-        if hello["status"] != results.OK:
+        if hello["status"] != OK:
             worker.close()
             del self.workers[key]
             # of a shared worker it is said for every workload
@@ -128,7 +125,7 @@ class Race:
             if key not in self.workers:
                 return
         reply = self.workers[key].ask("prepare", self.limit(PREPARE_LIMIT), workload=row)
-        if reply["status"] == results.FAILED:
+        if reply["status"] == FAILED:
             self.drop(key)
             reply = self.excused(reply)
         self.prepared[name, row] = reply
@@ -150,9 +147,9 @@ class Race:
         rows: dict[str, dict[str, Any]] = {}
         for name in self.names:
             reply = self.prepared[name, row]
-            if reply["status"] == results.OK:
+            if reply["status"] == OK:
                 off = results.difference(reply["evidence"][: work.chunk], expected)
-                rows[name] = {"status": results.OK, "prepared_in_s": reply["seconds_to_prepare"], "off": [off]}
+                rows[name] = {"status": OK, "prepared_in_s": reply["seconds_to_prepare"], "off": [off]}
             else:
                 rows[name] = {word: reply[word] for word in ("status", "why", "traceback") if word in reply}
         self.rounds(row, work, rows, expected)
@@ -164,28 +161,28 @@ class Race:
                     self.drop(self.key(name, row))  # it has no further workload
         return judge(work, rows)
 
-    def losses(self, work: Workload) -> Any:
+    def losses(self, work: RacedWorkload) -> Any:
         """Losses of the first chunk in float64: the same ones for each precision."""
         key = replace(work, precision="float32", at_most_us=0.0)
         if key not in self.expected:
-            self.expected[key] = reference.losses(key, Problem.make(key), chunks=1)
+            self.expected[key] = losses(key, Problem.make(key), chunks=1)
         return self.expected[key]
 
-    def rounds(self, row: str, work: Workload, rows: dict[str, dict[str, Any]], expected: Any) -> None:
-        running = [name for name in self.names if rows[name]["status"] == results.OK]
+    def rounds(self, row: str, work: RacedWorkload, rows: dict[str, dict[str, Any]], expected: Any) -> None:
+        running = [name for name in self.names if rows[name]["status"] == OK]
         chunk_seconds = {name: max(self.prepared[name, row]["chunk_seconds"], 1e-6) for name in running}
         self.tell(f"{row}: {len(running)} contestants")
         for number in range(ROUNDS):
             first = number % len(running) if running else 0
             for name in running[first:] + running[:first]:
                 slow = chunk_seconds[name] > SLOW_CHUNK
-                if rows[name]["status"] != results.OK or (number and (slow or self.left() < 0)):
+                if rows[name]["status"] != OK or (number and (slow or self.left() < 0)):
                     continue
                 chunks, warm = plan(chunk_seconds[name], SECONDS * work.share)
                 reply = self.workers[self.key(name, row)].ask(
                     "round", self.limit(ROUND_LIMIT), chunks=chunks, warm=warm
                 )
-                if reply["status"] != results.OK:
+                if reply["status"] != OK:
                     reply = self.excused(reply)
                     rows[name] |= {word: reply[word] for word in ("status", "why", "traceback") if word in reply}
                     self.drop(self.key(name, row))
@@ -213,12 +210,12 @@ def plan(chunk_seconds: float, seconds: float) -> tuple[int, int]:
     return chunks, 0 if chunk_seconds > SLOW_CHUNK else max(1, chunks // 3)
 
 
-def judge(work: Workload, rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def judge(work: RacedWorkload, rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Decide who computes the right thing; take medians, and compare with the best form of PyTorch.
 
     Parameters
     ----------
-    work : Workload
+    work : RacedWorkload
         Gives the tolerance.
     rows : dict
         A row for each contestant, with ``off`` (distances from float64) and ``rounds`` (microseconds a step) if it ran.
@@ -230,7 +227,7 @@ def judge(work: Workload, rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
         times as long as PyTorch it takes.
     """
     for row in rows.values():
-        if row["status"] != results.OK:
+        if row["status"] != OK:
             row.pop("off", None)
             row.pop("rounds", None)
             continue
@@ -244,7 +241,7 @@ def judge(work: Workload, rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
         if not worst <= PARITY[work.precision]:
             row["status"] = results.DIFFERS
             row["why"] = f"losses are {worst:.1e} away from float64, more than {PARITY[work.precision]:.0e}"
-    time_of = {name: row["us_per_step"]["median"] for name, row in rows.items() if row["status"] == results.OK}
+    time_of = {name: row["us_per_step"]["median"] for name, row in rows.items() if row["status"] == OK}
     torch = [name for name in time_of if name.startswith("torch-")]
     best = min(torch, key=lambda name: time_of[name], default=None)
     for row in rows.values():

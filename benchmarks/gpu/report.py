@@ -8,6 +8,7 @@ from benchmarks.gpu.contestants import on_gpu
 from benchmarks.gpu.workloads import floor, get_workload
 from benchmarks.peers import results
 from benchmarks.peers.report import number
+from bpcore.bench.process import OK
 
 __all__ = ["markdown"]
 
@@ -95,7 +96,7 @@ def about_the_step(name: str, found: dict[str, Any], measured: dict[str, Any]) -
         )
     ours = [
         row["us_per_step"]["median"] for contestant, row in found["contestants"].items()
-        if contestant.startswith("bpcore") and on_gpu(contestant) and row["status"] == results.OK
+        if contestant.startswith("bpcore") and on_gpu(contestant) and row["status"] == OK
     ]  # fmt: skip
     if found["at_most_us"]:
         reached = "not measured" if not ours else "reached" if min(ours) <= found["at_most_us"] else "missed"

@@ -9,8 +9,8 @@ from benchmarks.peers.adapters import Skip
 from benchmarks.peers.adapters.runner import Runner
 from benchmarks.peers.adapters.with_bpcore import BpcoreRunner
 from benchmarks.peers.adapters.with_bpcore import prepare as prepare_on_cpu
-from benchmarks.peers.problem import Problem
-from benchmarks.peers.workloads import Workload
+from bpcore.bench.problem import Problem
+from bpcore.bench.workload import Workload
 from bpcore.errors import BackendError, ConfigurationError, UnknownNameError
 
 

@@ -10,8 +10,8 @@ from benchmarks.gpu.contestants import DRY_RUN
 from benchmarks.peers.adapters import Skip
 from benchmarks.peers.adapters.runner import Runner
 from benchmarks.peers.adapters.with_jax import JaxRunner
-from benchmarks.peers.problem import Problem
-from benchmarks.peers.workloads import Workload
+from bpcore.bench.problem import Problem
+from bpcore.bench.workload import Workload
 
 # JAX's own default for float32 on a GPU is tf32
 PRODUCTS = {"float32": "highest", "tf32": "tensorfloat32", "bf16": "default"}

@@ -15,8 +15,8 @@ from benchmarks.gpu.contestants import DRY_RUN
 from benchmarks.peers.adapters import Skip
 from benchmarks.peers.adapters.runner import Runner
 from benchmarks.peers.adapters.with_torch import EagerRunner, make_criterion, make_net, place, targets
-from benchmarks.peers.problem import Problem
-from benchmarks.peers.workloads import Workload
+from bpcore.bench.problem import Problem
+from bpcore.bench.workload import Workload
 
 PRODUCTS = {"float32": "highest", "tf32": "high", "bf16": "highest"}
 WARM_UP = 3

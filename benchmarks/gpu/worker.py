@@ -1,4 +1,4 @@
-"""A process that holds one contestant of the race on a GPU: ``python -m benchmarks.gpu.worker NAME THREADS CPUS``."""
+"""A process that holds one contestant of the race on a GPU: ``python -m benchmarks.gpu.worker NAME THREADS``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import numpy as np
 
 from benchmarks.gpu.contestants import CONTESTANTS
 from benchmarks.gpu.workloads import get_workload
-from benchmarks.peers.worker import Holder, main
+from benchmarks.peers.holder import Holder
+from bpcore.bench.process import OK, answer_commands
 
 
 class GpuHolder(Holder):
@@ -43,7 +44,7 @@ class GpuHolder(Holder):
             raise ValueError(f"{len(order)} steps were asked for, {len(timed)} losses came back")
         last = float(np.mean(timed[-(len(order) // chunks) :]))
         return {
-            "status": "ok",
+            "status": OK,
             "us_per_step": 1e6 * elapsed / len(order),
             "evidence": np.concatenate([*losses, timed])[: len(order) // chunks].tolist(),
             "finite": bool(np.isfinite(timed).all()),
@@ -62,4 +63,4 @@ class GpuHolder(Holder):
 
 
 if __name__ == "__main__":
-    main(GpuHolder)
+    answer_commands(GpuHolder(sys.argv[1], int(sys.argv[2])))

@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from benchmarks.peers import workloads as cpu
-from benchmarks.peers.workloads import FLOAT, STATE_VECTORS, Workload
+from benchmarks.peers.workloads import RacedWorkload
+from bpcore.bench.workload import STATE_VECTORS, Workload
 
 __all__ = ["PARITY", "WORKLOADS", "floor", "get_workload", "least_bytes"]
 
@@ -21,7 +22,7 @@ than the tolerance; a test holds the workloads to that.
 PEAK_OF = {"float32": "float32", "tf32": "tf32", "bf16": "bfloat16"}
 """Which of the measured rates of products is the ceiling of a precision."""
 
-_wide = Workload(
+_wide = RacedWorkload(
     "train", (1024, 4096, 4096, 1000), "relu", "softmax", "cross_entropy", "adam", 1024, 8192, 8, 3e-4, share=2.0
 )
 _narrow = replace(cpu.WORKLOADS["deep-narrow"], batch=65536, rows=262144, chunk=8, eta=0.3, share=2.0)
@@ -41,7 +42,7 @@ WORKLOADS = {
 }
 
 
-def get_workload(name: str) -> Workload:
+def get_workload(name: str) -> RacedWorkload:
     """Look a workload up; ``smoke`` is known too but not part of a full run."""
     return cpu.SMOKE if name == "smoke" else WORKLOADS[name]
 
@@ -59,10 +60,11 @@ def least_bytes(work: Workload, on_chip: int) -> int:
     on_chip : int
         Bytes of the second-level cache.
     """
-    inputs = work.batch * work.sizes[0] * FLOAT
+    size = work.dtype.itemsize
+    inputs = work.batch * work.sizes[0] * size
     # the number of a class is enough where targets are classes
-    targets = work.batch * (1 if work.loss == "cross_entropy" else work.sizes[-1]) * FLOAT
-    kept = (1 + STATE_VECTORS[work.optimizer]) * work.n_parameters * FLOAT
+    targets = work.batch * (1 if work.loss == "cross_entropy" else work.sizes[-1]) * size
+    kept = (1 + STATE_VECTORS[work.optimizer]) * work.n_parameters * size
     return inputs + targets + (2 * kept if kept > on_chip else 0)
 
 

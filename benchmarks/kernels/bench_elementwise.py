@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.kernels.costs import program
-from benchmarks.kernels.measuring import FLOAT32, finished, measure, unwritten
+from benchmarks.kernels.measuring import FLOAT32, finished, measure, measures, unwritten
 from bpcore.backends.contract import Backend
 from bpcore.backprop import bp2_program
 from bpcore.functions.activations import ACTIVATIONS
@@ -32,6 +32,7 @@ def exact_value(name: str, z: Any) -> Any:
     return ELEMENTWISE[name][0](z) if name in ELEMENTWISE else np.where(z >= 0, 1.0, 0.0)  # step
 
 
+@measures("elementwise")
 @pytest.mark.parametrize("name", NAMES)
 def test_activation(benchmark: Any, backend: Any, rng: np.random.Generator, name: str) -> None:
     z = rng.normal(size=SHAPE, scale=2).astype(np.float32)

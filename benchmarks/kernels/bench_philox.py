@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.kernels.costs import Cost, operation
-from benchmarks.kernels.measuring import FLOAT32, finished, measure, unwritten
+from benchmarks.kernels.measuring import FLOAT32, finished, measure, measures, unwritten
 from bpcore.random import Purpose, permutation
 from tests.helpers.compare import assert_close
 
@@ -41,6 +41,7 @@ def ends(purpose: int, layer: int) -> tuple[Any, Any]:
     return words(CHECKED, purpose, STEP, layer), words(CHECKED, purpose, STEP, layer, WORDS - CHECKED)
 
 
+@measures("random_bits")
 def test_random_bits(benchmark: Any, backend: Any) -> None:
     out = backend.zeros(WORDS, np.uint32)
     begin, end = ends(Purpose.USER, LAYER)
@@ -55,6 +56,7 @@ def test_random_bits(benchmark: Any, backend: Any) -> None:
     measure(benchmark, run, judge, group="random bits", cost=cost, per=("word", WORDS))
 
 
+@measures("dropout_mask")
 def test_dropout_mask(benchmark: Any, backend: Any) -> None:
     out = unwritten(backend, *SHAPE)
     expected = [np.where(part < int(RATE * 2**32), 0, 1 / (1 - RATE)) for part in ends(Purpose.DROPOUT, LAYER)]

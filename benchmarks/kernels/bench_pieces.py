@@ -11,9 +11,9 @@ from scipy.special import expit, softmax
 
 from benchmarks.kernels.costs import Cost, loop, program
 from benchmarks.kernels.measuring import FLOAT32, measure
-from benchmarks.peers.reference import output_and_loss
 from benchmarks.peers.workloads import WORKLOADS
 from bpcore.backprop import bp1_program, bp2_program, loss_program, sample_scale
+from bpcore.bench.witness import output_and_loss
 from bpcore.functions.activations import get_activation
 from bpcore.functions.losses import get_loss
 from bpcore.functions.penalties import L2

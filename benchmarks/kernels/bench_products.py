@@ -1,15 +1,16 @@
-"""The matrix products of a step in their three orientations, beside NumPy's BLAS on as many threads."""
+"""The matrix products of a step in their three orientations, beside NumPy's BLAS and those of the backends."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
 from benchmarks.kernels.costs import operation
-from benchmarks.kernels.measuring import FLOAT32, measure
+from benchmarks.kernels.measuring import FLOAT32, finished, measure, measures, unwritten
 from benchmarks.peers.workloads import WORKLOADS
 from bpcore.kernels.numba import products
 from bpcore.kernels.numba.vectors import width
@@ -30,10 +31,10 @@ class Case(NamedTuple):
         return f"{self.equation}-{self.m}x{self.k}x{self.n}"
 
 
-def cases() -> list[Case]:
-    """Return the products of all workloads, each shape once."""
+def cases(names: Iterable[str]) -> list[Case]:
+    """Return the products of some workloads, each shape once."""
     found: dict[Case, None] = {}
-    for work in WORKLOADS.values():
+    for work in (WORKLOADS[name] for name in names):
         for l, (n_in, n) in enumerate(work.pairs):
             found[Case("forward", work.batch, n_in, n)] = None
             if work.kind == "train":
@@ -64,17 +65,34 @@ def multiply_into(A: Any, B: Any, C: Any) -> Any:
 
 
 @pytest.mark.parametrize("contestant", ["bpcore", "numpy"])
-@pytest.mark.parametrize("case", cases(), ids=str)
+@pytest.mark.parametrize("case", cases(WORKLOADS), ids=str)
 def test_product(benchmark: Any, case: Case, contestant: str) -> None:
-    (A, B, expected), (equation, m, k, n) = operands(case), case
-    C = np.full((m, n), np.nan, np.float32)
+    A, B, expected = operands(case)
+    C = np.full((case.m, case.n), np.nan, np.float32)
     run = multiply_into(A, B, C) if contestant == "bpcore" else lambda: np.dot(A, B, out=C)
+    measure_product(benchmark, case, run, lambda: C, expected)
 
-    def judge(_: Any) -> None:
-        # a sum that happens to cancel keeps the rounding errors of its terms
-        assert_close(C, expected, dtype=FLOAT32, length=k, scale=np.maximum(np.abs(expected), np.sqrt(k)))
 
+def measure_product(benchmark: Any, case: Case, run: Callable[[], Any], result: Callable[[], Any], exact: Any) -> None:
+    """Measure what leaves a product in float32 where ``result`` finds it."""
+    equation, m, k, n = case
+    # a sum that happens to cancel keeps the rounding errors of its terms
+    scale = np.maximum(np.abs(exact), np.sqrt(k))
     measure(
-        benchmark, run, judge, group=f"{NAMES[equation]} ({m}, {k}) x ({k}, {n})",
+        benchmark, run, lambda _: assert_close(result(), exact, dtype=FLOAT32, length=k, scale=scale),
+        group=f"{NAMES[equation]} ({m}, {k}) x ({k}, {n})",
         cost=operation("matmul", FLOAT32.itemsize, m=m, k=k, n=n),
     )  # fmt: skip
+
+
+@measures("matmul")
+@pytest.mark.parametrize("case", cases(("digits-small", "mnist-mid")), ids=str)
+def test_matmul(benchmark: Any, backend: Any, case: Case) -> None:
+    """The operation of a backend, in the same tables; on numba it is BLAS."""
+    A, B, exact = operands(case)
+    C = unwritten(backend, case.m, case.n)
+    how = {"transpose_a": case.equation == "bp4", "transpose_b": case.equation == "bp2"}
+    left = backend.asarray(A.T if how["transpose_a"] else A)
+    right = backend.asarray(B.T if how["transpose_b"] else B)
+    run = finished(backend, lambda: backend.matmul(left, right, out=C, **how))
+    measure_product(benchmark, case, run, lambda: backend.to_numpy(C), exact)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks.kernels.costs import Cost, loop, operation
-from benchmarks.kernels.measuring import FLOAT32, finished, measure, unwritten
+from benchmarks.kernels.measuring import FLOAT32, finished, measure, measures, unwritten
 from bpcore.backends.ops import OPS
 from tests.helpers.compare import assert_close
 
@@ -58,6 +58,7 @@ ROWWISE = {
 }
 
 
+@measures(*ROWWISE)
 @shapes
 @pytest.mark.parametrize("name", ROWWISE)
 def test_rows(benchmark: Any, backend: Any, rng: np.random.Generator, name: str, shape: str) -> None:
@@ -94,8 +95,12 @@ def test_log_of_softmax(benchmark: Any, rng: np.random.Generator, shape: str) ->
     measure(benchmark, lambda: kernel(Z, H, out), judge, group=group("log_softmax", shape), cost=price)
 
 
+SUMS = ("column_sums", "total", "sum_squares")
+
+
+@measures(*SUMS)
 @shapes
-@pytest.mark.parametrize("name", ["column_sums", "total", "sum_squares"])
+@pytest.mark.parametrize("name", SUMS)
 def test_sums(benchmark: Any, backend: Any, rng: np.random.Generator, name: str, shape: str) -> None:
     A = logits(rng, SHAPES[shape])
     expected = OPS[name].reference(A.astype(np.float64))
@@ -127,6 +132,7 @@ def test_all_finite(benchmark: Any, backend: Any, rng: np.random.Generator, shap
     measure(benchmark, lambda: backend.all_finite(array), judge, group=group("all_finite", shape), cost=price)
 
 
+@measures("take_rows")
 @shapes
 def test_take_rows(benchmark: Any, backend: Any, rng: np.random.Generator, shape: str) -> None:
     m, n = SHAPES[shape]
@@ -140,6 +146,7 @@ def test_take_rows(benchmark: Any, backend: Any, rng: np.random.Generator, shape
     measure(benchmark, run, judge, group=group("take_rows", shape), cost=cost("take_rows", shape))
 
 
+@measures("row_hits")
 @shapes
 def test_row_hits(benchmark: Any, backend: Any, rng: np.random.Generator, shape: str) -> None:
     m, n = SHAPES[shape]

@@ -1,6 +1,7 @@
-"""Training: a stretch of steps of each workload by the compiled plan and by the reference, and whole epochs.
+"""Training: a stretch of steps of each workload by every plan of every backend, and whole epochs.
 
-A stretch is one call of ``Trainer.run``, with its checks of the data and its snapshots.
+A stretch is one call of ``Trainer.run`` with its checks of the data and its snapshots; on a GPU one of
+``Trainer.run_loaded``, with the data on the device.
 """
 
 from __future__ import annotations
@@ -13,19 +14,34 @@ import numpy as np
 import pytest
 
 import bpcore as bp
+from benchmarks.gpu.with_bpcore import prepare as prepare_on_gpu
 from benchmarks.kernels.costs import steps
-from benchmarks.kernels.measuring import measure, threads
-from benchmarks.peers import reference
+from benchmarks.kernels.measuring import finished, measure, threads
+from benchmarks.peers.adapters import Skip
 from benchmarks.peers.adapters.with_bpcore import prepare
-from benchmarks.peers.problem import Problem
-from benchmarks.peers.workloads import WORKLOADS, Workload
+from benchmarks.peers.workloads import WORKLOADS
+from bpcore.bench.problem import Problem
+from bpcore.bench.runner import make_rule
+from bpcore.bench.witness import losses
+from bpcore.bench.workload import Workload
 from bpcore.random import permutation
+from bpcore.training.plans import _BACKENDS, PLANS
 
 TOLERANCE = 1e-4
 """Largest difference of a loss, as a share of the largest of them: that of the race against other libraries."""
 
 TRAININGS = [name for name, work in WORKLOADS.items() if work.kind == "train"]
-plans = pytest.mark.parametrize("plan", ["compiled", "reference"])
+
+plans = pytest.mark.parametrize(
+    ("backend", "plan"),
+    [
+        pytest.param(backend, plan, marks=pytest.mark.gpu if backend == "cupy" else ())
+        for backend in ("numpy", "numba", "cupy")
+        for plan in PLANS
+        if plan != "auto" and _BACKENDS.get(plan, backend) == backend
+    ],
+    indirect=["backend"],
+)
 
 
 def check_losses(found: Any, expected: Any) -> None:
@@ -39,40 +55,51 @@ def check_losses(found: Any, expected: Any) -> None:
 
 @functools.lru_cache(maxsize=1)
 def prepared(name: str) -> tuple[Problem, Any]:
-    """Return the problem of a workload and the losses of its first chunk, for both plans."""
+    """Return the problem of a workload and the losses of its first chunk, for all plans."""
     work = WORKLOADS[name]
     problem = Problem.make(work)
-    return problem, reference.losses(work, problem)[: work.chunk]
+    return problem, losses(work, problem, chunks=1)
 
 
-@plans
+def make_runner(work: Workload, problem: Problem, backend: Any, plan: str) -> Any:
+    """Return a runner, or skip what a plan of the GPU says that it cannot do; on a processor all plans can do all."""
+    if backend.device == "cpu":
+        return prepare(work, problem, threads(), plan, backend.name)
+    try:
+        return prepare_on_gpu(work, problem, threads(), plan)
+    except Skip as why:
+        pytest.skip(str(why))
+
+
 @pytest.mark.parametrize("name", TRAININGS)
-def test_stretch(benchmark: Any, name: str, plan: str) -> None:
+@plans
+def test_stretch(benchmark: Any, backend: Any, plan: str, name: str) -> None:
     work, (problem, expected) = WORKLOADS[name], prepared(name)
-    runner: Any = prepare(work, problem, threads(), plan)
+    runner = make_runner(work, problem, backend, plan)
     order = np.ascontiguousarray(problem.order(0, 1))
 
     measure(
-        benchmark, lambda: runner.run(order), lambda losses: check_losses(losses, expected), group=f"step {name}",
-        cost=steps(work, work.chunk), reset=runner.reset, per=("sample", work.chunk * work.batch), steps=work.chunk,
+        benchmark, finished(backend, lambda: runner.run(order)), lambda found: check_losses(found, expected),
+        group=f"step {name}", cost=steps(work, work.chunk), reset=runner.reset,
+        per=("sample", work.chunk * work.batch), steps=work.chunk,
     )  # fmt: skip
 
 
-@plans
 @pytest.mark.parametrize("name", ["nielsen", "digits-small"])
-def test_epoch(benchmark: Any, name: str, plan: str) -> None:
-    """``bp.train`` for one epoch, with shuffling, history and record."""
+@plans
+def test_epoch(benchmark: Any, backend: Any, plan: str, name: str) -> None:
+    """``bp.train`` for one epoch, with shuffling, history and record; on a GPU, with the data brought there."""
     work = WORKLOADS[name]
     in_epoch = work.rows // work.batch
     assert in_epoch * work.batch == work.rows
     problem, expected = first_epoch(name)
-    net = bp.MLP(work.sizes, work.activation, work.output, seed=0, dtype="float32", backend="numba")
+    make_runner(work, problem, backend, plan)  # skips what cannot be done
+    net = bp.MLP(work.sizes, work.activation, work.output, seed=0, dtype="float32", backend=backend)
     targets = problem.labels if work.output == "softmax" else problem.Y
-    rule = bp.SGD(work.eta, momentum=0.9 if work.optimizer == "momentum" else 0.0)
 
     def run() -> Any:
         return bp.train(
-            net, problem.X, targets, epochs=1, loss=work.loss, optimizer=rule, batch_size=work.batch, seed=0,
+            net, problem.X, targets, epochs=1, loss=work.loss, optimizer=make_rule(work), batch_size=work.batch, seed=0,
             threads=threads(), plan=plan, verbose=False,
         )  # fmt: skip
 
@@ -81,7 +108,7 @@ def test_epoch(benchmark: Any, name: str, plan: str) -> None:
         check_losses([result.history[-1]["loss"]], expected)
 
     measure(
-        benchmark, run, judge, group=f"epoch {name}", cost=steps(work, in_epoch),
+        benchmark, finished(backend, run), judge, group=f"epoch {name}", cost=steps(work, in_epoch),
         reset=lambda: net.set_weights(problem.weights), per=("sample", work.rows), steps=in_epoch,
     )  # fmt: skip
 
@@ -92,6 +119,5 @@ def first_epoch(name: str) -> tuple[Problem, Any]:
     work = WORKLOADS[name]
     problem = Problem.make(work)
     order = permutation(work.rows, seed=0, epoch=0).reshape(1, -1, work.batch)
-    whole: Workload = replace(work, chunk=order.shape[1])
-    losses = reference.losses(whole, replace(problem, orders=np.repeat(order, 8, axis=0)))[: whole.chunk]
-    return problem, np.array([losses.mean()])
+    whole = replace(work, chunk=order.shape[1])
+    return problem, np.array([losses(whole, replace(problem, orders=order), chunks=1).mean()])

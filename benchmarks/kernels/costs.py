@@ -1,7 +1,7 @@
 """What a benchmark computes and moves: the one place from which operations and bytes come.
 
 Operations of a backend are declared in :data:`bpcore.backends.ops.OPS`, whole steps in
-:mod:`benchmarks.peers.workloads`. What is in neither is counted here, by the same rules: an addition, a comparison or a
+:mod:`bpcore.bench.workload`. What is in neither is counted here, by the same rules: an addition, a comparison or a
 function call is one operation, and bytes are those that must be read and written at least once.
 """
 
@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from benchmarks.peers.workloads import Workload
 from bpcore.backends.ops import OPS
+from bpcore.bench.workload import Workload
 from bpcore.functions.expression import Call, Expr, Var
 from bpcore.functions.program import Program
 

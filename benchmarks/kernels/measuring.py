@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.kernels.costs import NOTHING, Cost
 
-__all__ = ["FLOAT32", "finished", "measure", "threads", "unwritten"]
+__all__ = ["FLOAT32", "finished", "measure", "measures", "threads", "unwritten"]
 
 FLOAT32 = np.dtype(np.float32)
 """What networks compute in unless told otherwise."""
@@ -19,6 +19,16 @@ FLOAT32 = np.dtype(np.float32)
 def threads() -> int:
     """Return how many threads compute."""
     return int(os.environ.get("BPCORE_NUM_THREADS", 1))
+
+
+def measures(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Say which operations of :data:`bpcore.backends.ops.OPS` a benchmark measures: a test looks for one of each."""
+
+    def mark(function: Callable[..., None]) -> Callable[..., None]:
+        function.operations = names  # type: ignore[attr-defined]
+        return function
+
+    return mark
 
 
 def unwritten(be: Any, *shape: int, dtype: Any = FLOAT32) -> Any:

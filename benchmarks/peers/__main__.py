@@ -10,8 +10,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks.peers import race, report, results
 from benchmarks.peers.adapters import CONTESTANTS
-from benchmarks.peers.machine import REMOVED, choose_cpus, load
+from benchmarks.peers.machine import choose_cpus
 from benchmarks.peers.workloads import WORKLOADS
+from bpcore.bench.machine import REMOVED, load
+from bpcore.bench.process import FAILED
 
 BUSY = 0.5
 """Load from which a warning is given."""
@@ -117,7 +119,7 @@ def main(arguments: list[str] | None = None) -> int:
         results.save(result, options.json)
         console.print(f"written: {options.json}", highlight=False)
     parts = [found for run in result["runs"] for found in run["workloads"].values()]
-    bad = {results.FAILED, results.DIFFERS}
+    bad = {FAILED, results.DIFFERS}
     return 1 if any(row["status"] in bad for found in parts for row in found["contestants"].values()) else 0
 
 

@@ -1,46 +1,21 @@
-"""Where and with what is measured: processor, cores, load, commit; and the environment of the workers."""
+"""What the race adds to :mod:`bpcore.bench.machine`: the cores of the workers, and their environment."""
 
 from __future__ import annotations
 
 import os
-import platform
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
+
+from bpcore.bench.machine import THREAD_VARIABLES, environment
+
+__all__ = ["ALL_THREAD_VARIABLES", "ROOT", "choose_cpus", "siblings", "surroundings"]
 
 ROOT = Path(__file__).resolve().parents[2]
 
-REMOVED = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
-"""Variables that make one BLAS look slow or fast; no worker sees them."""
-
-THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "NUMBA_NUM_THREADS",
-    "BPCORE_NUM_THREADS",
+ALL_THREAD_VARIABLES = (
+    *THREAD_VARIABLES,
     "NPROC",  # XLA's pools
     "NUM_CPU_THREADS",  # tinygrad
 )
-
-
-def cpu_model() -> str:
-    """Return the name of the processor."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text("utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def simd() -> list[str]:
-    """The wider vector instructions of the processor, which the name does not tell."""
-    info = Path("/proc/cpuinfo")
-    flags = set(info.read_text("utf-8").split()) if info.exists() else set()
-    return [name for name in ("sse4_2", "avx", "avx2", "fma", "avx512f", "avx512bw", "amx_tile") if name in flags]
 
 
 def siblings(cpu: int) -> frozenset[int]:
@@ -88,41 +63,10 @@ def surroundings(threads: int, caches: Path | None = None) -> dict[str, str]:
     caches : Path, optional
         An empty folder for what is compiled; by default the caches are where the user has them.
     """
-    found = {name: value for name, value in os.environ.items() if name not in REMOVED}
-    found |= {name: str(threads) for name in THREAD_VARIABLES}
+    found = environment(threads, ALL_THREAD_VARIABLES)
     found["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # no second pool of processes
     found["JAX_PLATFORMS"] = "cpu"
     if caches is not None:
         for name in ("BPCORE_CACHE_DIR", "NUMBA_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "XDG_CACHE_HOME"):
             found[name] = str(caches / name.lower())
     return found
-
-
-def git(*words: str) -> str | None:
-    """Return what git says about this checkout, or None without one."""
-    try:
-        done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
-    except OSError:
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
-
-
-def load() -> list[float] | None:
-    """Mean number of busy threads over 1, 5 and 15 minutes."""
-    return [round(number, 2) for number in os.getloadavg()] if hasattr(os, "getloadavg") else None
-
-
-def describe() -> dict[str, Any]:
-    """Describe machine and checkout, as they are before the first measurement."""
-    changed = git("status", "--porcelain")
-    return {
-        "cpu": cpu_model(),
-        "simd": simd(),
-        "cores": os.cpu_count(),
-        "system": f"{platform.system()} {platform.release()}",
-        "python": sys.version.split()[0],
-        "load": load(),
-        "commit": git("rev-parse", "HEAD"),
-        "dirty": None if changed is None else bool(changed),
-        "removed_variables": [name for name in REMOVED if name in os.environ],
-    }

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import json
 import math
-import queue
-import subprocess
-import sys
 import tempfile
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers import machine, reference, results
+from benchmarks.peers import machine, results
 from benchmarks.peers.adapters import CONTESTANTS
-from benchmarks.peers.problem import Problem
-from benchmarks.peers.workloads import Workload, get_workload
+from benchmarks.peers.workloads import RacedWorkload, get_workload
+from bpcore.bench.machine import describe, load
+from bpcore.bench.problem import Problem
+from bpcore.bench.process import FAILED, OK, SKIPPED, Worker
+from bpcore.bench.witness import expected as expected_of
 
 FLOOR = "products"
 LONG_CHUNK = 2.0
@@ -31,8 +29,8 @@ AT_LEAST = 3
 Tell = Callable[[str], None]
 
 
-class Worker:
-    """A process with one contestant, and the pipe to it.
+def start_worker(name: str, threads: int, cpus: list[int] | None, caches: Path | None = None) -> Worker:
+    """Start the process of a contestant.
 
     Parameters
     ----------
@@ -45,75 +43,8 @@ class Worker:
     caches : Path, optional
         As for :func:`benchmarks.peers.machine.surroundings`.
     """
-
-    module = "benchmarks.peers.worker"
-    """What the process runs."""
-
-    def __init__(self, name: str, threads: int, cpus: list[int] | None, caches: Path | None = None) -> None:
-        self.name = name
-        words = [name, str(threads), "all" if cpus is None else ",".join(map(str, cpus))]
-        self.errors = tempfile.TemporaryFile()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", self.module, *words],
-            cwd=machine.ROOT,
-            env=self.environment(threads, caches),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.errors,
-            text=True,
-            encoding="utf-8",
-        )
-        self.replies: queue.Queue[str] = queue.Queue()
-        self.reader = threading.Thread(target=self._read, daemon=True)
-        self.reader.start()
-
-    def environment(self, threads: int, caches: Path | None) -> dict[str, str]:
-        """Return the variables of the process."""
-        return machine.surroundings(threads, caches)
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.replies.put(line)
-        self.replies.put("")
-
-    def ask(self, do: str, limit: float, **arguments: Any) -> dict[str, Any]:
-        """Send a command and wait for its reply; a worker that is too slow or dies is ended and said to have failed."""
-        assert self.process.stdin is not None
-        try:
-            self.process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
-            self.process.stdin.flush()
-            line = self.replies.get(timeout=limit)
-        except queue.Empty:
-            self.process.kill()
-            self.process.wait()
-            return {"status": results.FAILED, "why": f"{do} took more than {limit:.0f} s"}
-        except OSError:
-            line = ""
-        if line:
-            return dict(json.loads(line))
-        code = self.process.wait()
-        self.errors.seek(0)
-        last = self.errors.read().decode("utf-8", "replace").strip().splitlines()[-1:]
-        return {"status": results.FAILED, "why": f"the process ended with {code}: {' '.join(last)}"}
-
-    @property
-    def alive(self) -> bool:
-        """Whether the process is there."""
-        return self.process.poll() is None
-
-    def close(self) -> None:
-        """End the process."""
-        with contextlib.suppress(OSError):
-            self.process.stdin.close()  # type: ignore[union-attr]
-        try:
-            self.process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self.reader.join(timeout=5)
-        self.process.stdout.close()  # type: ignore[union-attr]
-        self.errors.close()
+    words = [name, str(threads), "all" if cpus is None else ",".join(map(str, cpus))]
+    return Worker("benchmarks.peers.worker", words, machine.surroundings(threads, caches), machine.ROOT)
 
 
 class Race:
@@ -161,7 +92,7 @@ class Race:
             self._start(name)
         # the peak is needed without the floor too
         with contextlib.ExitStack() as stack:
-            numpy = self.workers.get(FLOOR) or Worker(FLOOR, self.threads, self.cpus)
+            numpy = self.workers.get(FLOOR) or start_worker(FLOOR, self.threads, self.cpus)
             if FLOOR not in self.workers:
                 stack.callback(numpy.close)
                 numpy.ask("load", self.limit)
@@ -179,12 +110,12 @@ class Race:
     def _start(self, name: str) -> None:
         if self.cpus is None and name.startswith("jax"):
             why = "its number of threads can only be held by holding the process to cores, which this system cannot"
-            self.hello[name] = {"status": results.SKIPPED, "why": why}
+            self.hello[name] = {"status": SKIPPED, "why": why}
             return
         caches = Path(self._folder.name) if self._folder else None
-        worker = Worker(name, self.threads, self.cpus, caches)
+        worker = start_worker(name, self.threads, self.cpus, caches)
         self.hello[name] = worker.ask("load", self.limit)
-        if self.hello[name]["status"] == results.OK:
+        if self.hello[name]["status"] == OK:
             self.workers[name] = worker
         else:
             worker.close()
@@ -195,12 +126,12 @@ class Race:
         rows: dict[str, dict[str, Any]] = {
             name: {"status": hello["status"], "why": hello["why"]}
             for name, hello in self.hello.items()
-            if hello["status"] != results.OK
+            if hello["status"] != OK
         }
         self.tell(f"{workload}: float64 reference")
-        expected = reference.expected(work, Problem.make(work))
+        expected = expected_of(work, Problem.make(work))
         for name in self.names:
-            if self.hello[name]["status"] == results.OK:
+            if self.hello[name]["status"] == OK:
                 if not self.workers[name].alive:
                     self.workers[name].close()
                     self._start(name)
@@ -217,7 +148,7 @@ class Race:
 
     def _prepare(self, name: str, workload: str, expected: Any) -> dict[str, Any]:
         reply = self.workers[name].ask("prepare", self.limit, workload=workload)
-        if reply["status"] != results.OK:
+        if reply["status"] != OK:
             return {key: reply[key] for key in ("status", "why", "traceback") if key in reply}
         row = {key: reply[key] for key in ("status", "seconds_to_prepare", "chunk_seconds", "facts")}
         if CONTESTANTS[name].ranked:
@@ -225,7 +156,7 @@ class Race:
         return row
 
     def _rounds(
-        self, workload: str, work: Workload, running: list[str], rows: dict[str, dict[str, Any]], expected: Any
+        self, workload: str, work: RacedWorkload, running: list[str], rows: dict[str, dict[str, Any]], expected: Any
     ) -> None:
         if not running:
             return
@@ -238,11 +169,11 @@ class Race:
             first = number % len(running)  # nobody always comes after the same one
             for name in running[first:] + running[:first]:
                 count, chunks, warm = plan[name]
-                if number >= count or rows[name]["status"] == results.FAILED:
+                if number >= count or rows[name]["status"] == FAILED:
                     continue
                 limit = 30 + 10 * (chunks + 1) * rows[name]["chunk_seconds"]
                 reply = self.workers[name].ask("round", limit, chunks=chunks, warm=warm)
-                if reply["status"] != results.OK:
+                if reply["status"] != OK:
                     rows[name] = {key: reply[key] for key in ("status", "why", "traceback") if key in reply}
                     continue
                 times[name].append(reply["us_per_step"])
@@ -251,7 +182,7 @@ class Race:
         peak = max(self.peak.values(), default=None)
         for name in running:
             row = rows[name]
-            if row["status"] != results.FAILED:
+            if row["status"] != FAILED:
                 count, chunks, warm = plan[name]
                 row |= results.rates(work, times[name], peak)
                 row |= {"steps_per_round": chunks * work.chunk, "idle_load": results.median_load(loads[name])}
@@ -259,7 +190,7 @@ class Race:
             row.pop("chunk_seconds", None)
             row.pop("after", None)
 
-    def _check_parity(self, name: str, row: dict[str, Any], expected: Any, work: Workload, warm: bool) -> None:
+    def _check_parity(self, name: str, row: dict[str, Any], expected: Any, work: RacedWorkload, warm: bool) -> None:
         if not CONTESTANTS[name].ranked:
             return
         after = row["after"]
@@ -336,7 +267,7 @@ def run(
     result = {
         "format": results.FORMAT,
         "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": machine.describe(),
+        "machine": describe(),
         "settings": how,
         "runs": [],
     }
@@ -347,5 +278,5 @@ def run(
                 found[workload] = race.run(workload)
                 on_workload(number, workload, found[workload])
             result["runs"].append(race.report(found))
-    result["machine"]["load_afterwards"] = machine.load()
+    result["machine"]["load_afterwards"] = load()
     return result

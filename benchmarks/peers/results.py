@@ -11,14 +11,17 @@ from typing import Any
 import numpy as np
 
 from benchmarks.peers.adapters import CONTESTANTS
-from benchmarks.peers.workloads import Workload
+from benchmarks.peers.workloads import RacedWorkload
+from bpcore.bench.process import OK
+from bpcore.bench.workload import Workload
 
 FORMAT = 1
 
 TOLERANCE = 1e-4
 """Largest difference of losses or outputs from float64, as a share of the largest of them."""
 
-OK, DIFFERS, SKIPPED, FAILED = "ok", "differs", "skipped", "failed"
+DIFFERS = "differs"
+"""The status, beside those of :mod:`bpcore.bench.process`, of who computes something else."""
 
 
 def difference(evidence: Any, expected: Any) -> float:
@@ -61,12 +64,12 @@ def rates(work: Workload, times: list[float], peak: float | None) -> dict[str, A
     }
 
 
-def judge(work: Workload, contestants: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def judge(work: RacedWorkload, contestants: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Rank those that compute the right thing, and compare all with bpcore and the best peer.
 
     Parameters
     ----------
-    work : Workload
+    work : RacedWorkload
         Gives the goals.
     contestants : dict
         Rows with ``status``; those with status ``ok`` or ``differs`` have times. ``over_bpcore`` and ``over_best_peer``

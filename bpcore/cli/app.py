@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from bpcore._version import __version__
+from bpcore.cli.bench import bench
 from bpcore.cli.doctor import doctor
 from bpcore.cli.evaluate import evaluate
 from bpcore.cli.gradcheck import gradcheck
@@ -47,3 +48,4 @@ def options(
 
 for command in (train, predict, evaluate, gradcheck, doctor, warmup):
     app.command()(reports_errors(command))
+app.add_typer(bench, name="bench")

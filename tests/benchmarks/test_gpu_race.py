@@ -18,6 +18,9 @@ import numpy as np
 import pytest
 
 import bpcore as bp
+from bpcore.bench.problem import Problem
+from bpcore.bench.process import serve
+from bpcore.bench.witness import losses
 from bpcore.kernels.cuda import build
 
 # by name, because the benchmarks are no part of what is type-checked
@@ -26,10 +29,7 @@ contestants: Any = importlib.import_module("benchmarks.gpu.contestants")
 costs: Any = importlib.import_module("benchmarks.gpu.costs")
 cpu: Any = importlib.import_module("benchmarks.peers.workloads")
 gpu_race: Any = importlib.import_module("benchmarks.gpu.race")
-peers_worker: Any = importlib.import_module("benchmarks.peers.worker")
 profile: Any = importlib.import_module("benchmarks.gpu.profile")
-problems: Any = importlib.import_module("benchmarks.peers.problem")
-reference: Any = importlib.import_module("benchmarks.peers.reference")
 results: Any = importlib.import_module("benchmarks.peers.results")
 with_numpy: Any = importlib.import_module("benchmarks.peers.adapters.with_numpy")
 worker: Any = importlib.import_module("benchmarks.gpu.worker")
@@ -84,7 +84,7 @@ def test_operations_are_those_of_the_four_equations(name: str) -> None:
 
 
 def test_the_floor_by_hand() -> None:
-    work = cpu.Workload("train", (3, 4, 2), "tanh", "softmax", "cross_entropy", "adam", 5, 50, 6, 0.1)
+    work = cpu.RacedWorkload("train", (3, 4, 2), "tanh", "softmax", "cross_entropy", "adam", 5, 50, 6, 0.1)
     # inputs 15 and the number of each class 5; theta has 26 numbers, Adam two more vectors, all read and written
     assert workloads.least_bytes(work, on_chip=0) == 4 * (15 + 5 + 2 * 3 * 26)
     assert workloads.least_bytes(work, on_chip=4 * 3 * 26) == 4 * (15 + 5)
@@ -114,9 +114,9 @@ def test_who_does_not_learn_has_no_parity(name: str) -> None:
     work = workloads.WORKLOADS[name]
     if work.flops() > 1e9:
         work = replace(work, sizes=tuple(min(n, 256) for n in work.sizes), batch=64, rows=512)
-    problem = problems.Problem.make(work)
-    frozen = reference.losses(replace(work, eta=0.0), problem, chunks=1)
-    expected = reference.losses(work, problem, chunks=1)
+    problem = Problem.make(work)
+    frozen = losses(replace(work, eta=0.0), problem, chunks=1)
+    expected = losses(work, problem, chunks=1)
     assert results.difference(frozen, expected) > 1.3 * workloads.PARITY[work.precision]
 
 
@@ -151,13 +151,13 @@ class InThisProcess:
 
     started: list[str] = []  # noqa: RUF012  (emptied by the fixture)
 
-    def __init__(self, name: str, threads: int, cpus: list[int] | None) -> None:
+    def __init__(self, name: str, threads: int) -> None:
         self.holder, self.alive = worker.GpuHolder(name, threads), True
         self.started.append(name)
 
     def ask(self, do: str, limit: float, **arguments: Any) -> dict[str, Any]:
         replies: list[str] = []
-        peers_worker.serve(self.holder, [json.dumps({"do": do, **arguments})], replies.append)
+        serve(self.holder, [json.dumps({"do": do, **arguments})], replies.append)
         return dict(json.loads(replies[0]))
 
     def close(self) -> None:
@@ -212,7 +212,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> Any:
     plant("right", lambda runner: None)
     plant("jax-scan", lambda runner: None)  # one of those that have a process for each workload
     monkeypatch.setitem(contestants.CONTESTANTS, "absent", adapters.Contestant("no_such_adapter", "x", ("numpy",)))
-    monkeypatch.setattr(gpu_race, "Worker", InThisProcess)
+    monkeypatch.setattr(gpu_race, "start_worker", InThisProcess)
     monkeypatch.setattr(InThisProcess, "started", [])
     monkeypatch.setattr(gpu_race, "SECONDS", 0.01)
 
@@ -249,6 +249,20 @@ def test_who_failed_gets_a_new_process_and_who_did_not_keeps_its_own() -> None:
     }  # fmt: skip
 
 
+def test_who_computes_on_the_processor_chooses_its_own_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_race, "Worker", lambda *arguments: arguments)
+    monkeypatch.delenv(contestants.DRY_RUN, raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "64")
+    module, words, environment, folder = gpu_race.start_worker("torch-eager", 4)
+    assert (module, words) == ("benchmarks.gpu.worker", ["torch-eager", "4"])
+    assert (folder / "benchmarks" / "gpu" / "worker.py").is_file()
+    assert (environment["JAX_PLATFORMS"], environment["OMP_NUM_THREADS"], environment["NPROC"]) == ("cuda", "4", "4")
+    environment = gpu_race.start_worker("bpcore-numba", 4)[2]
+    assert not {"OMP_NUM_THREADS", "BPCORE_NUM_THREADS", "NPROC"} & set(environment)
+    monkeypatch.setenv(contestants.DRY_RUN, "1")
+    assert gpu_race.start_worker("jax-scan", 4)[2]["JAX_PLATFORMS"] == "cpu"
+
+
 @pytest.mark.usefixtures("in_process")
 def test_without_time_nothing_is_run() -> None:
     found = raced(["smoke"], ["right"], seconds=0.0)
@@ -262,15 +276,15 @@ def test_a_plan_that_is_not_there_is_not_supported_and_no_failure(monkeypatch: p
 
     numpy_backend = bp.get_backend("numpy")
     monkeypatch.setattr(bp, "get_backend", lambda name: numpy_backend)
-    problem = problems.Problem.make(cpu.SMOKE)
+    problem = Problem.make(cpu.SMOKE)
     with pytest.raises(adapters.Skip, match="not supported: unknown plan 'no-such-plan'"):
         with_bpcore.prepare(cpu.SMOKE, problem, 1, plan="no-such-plan")
     with pytest.raises(adapters.Skip, match="not supported"):
         with_bpcore.prepare(replace(cpu.SMOKE, precision="bf16"), problem, 1, plan="reference")
     runner = with_bpcore.prepare(cpu.SMOKE, problem, 1, plan="reference")
     runner.reset()
-    losses = runner.evidence(runner.run(problem.order(0, 1)))
-    assert results.difference(losses, reference.losses(cpu.SMOKE, problem, chunks=1)) < workloads.PARITY["float32"]
+    found = runner.evidence(runner.run(problem.order(0, 1)))
+    assert results.difference(found, losses(cpu.SMOKE, problem, chunks=1)) < workloads.PARITY["float32"]
     assert (runner.facts["ran"], runner.facts["why"]) == ("reference", "asked for")
     with pytest.raises(adapters.Skip, match="numpy computes in float32"):
         with_bpcore.prepare_cpu(replace(cpu.SMOKE, precision="tf32"), problem, 1, backend="numpy")
@@ -285,13 +299,13 @@ def test_pytorch_takes_the_same_steps(monkeypatch: pytest.MonkeyPatch, name: str
     monkeypatch.setenv(contestants.DRY_RUN, "1")
     monkeypatch.setattr(with_torch.torch.cuda, "is_available", lambda: False)
     work = replace(workloads.get_workload(name), chunk=16)
-    problem = problems.Problem.make(work)
-    expected = reference.losses(work, problem, chunks=2)
+    problem = Problem.make(work)
+    expected = losses(work, problem, chunks=2)
     runner = getattr(with_torch, function)(work, problem, 1)
     for _ in range(2):  # the second time shows whether reset forgets everything
         runner.reset()
-        losses = runner.evidence(runner.run(problem.order(0, 2)))
-        assert results.difference(losses, expected) < workloads.PARITY["float32"]
+        found = runner.evidence(runner.run(problem.order(0, 2)))
+        assert results.difference(found, expected) < workloads.PARITY["float32"]
 
 
 # ------------------------------------------------------------------------------------------ costs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import json
 import os
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from bpcore.backends.ops import OPS
 from bpcore.functions.program import Program
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,6 +25,7 @@ FOLDER = ROOT / "benchmarks" / "kernels"
 # by name, because the benchmarks are no part of what is type-checked
 costs: Any = importlib.import_module("benchmarks.kernels.costs")
 measuring: Any = importlib.import_module("benchmarks.kernels.measuring")
+smi: Any = importlib.import_module("benchmarks.gpu.smi")
 
 MEASURED_WITH = {
     "bits": "scalar",  # polynomials and exponents, of which the functions are made
@@ -83,6 +86,49 @@ def test_every_benchmark_is_of_a_module() -> None:
     assert benchmarks() - modules() <= {*MEASURED_WITH.values()}
 
 
+def of_all_backends() -> list[Any]:
+    """Return the benchmarks that take every backend in turn."""
+    found = []
+    for name in sorted(benchmarks()):
+        module = importlib.import_module(f"benchmarks.kernels.bench_{name}")
+        functions = [value for key, value in vars(module).items() if key.startswith("test_")]
+        found += [function for function in functions if "backend" in inspect.signature(function).parameters]
+    return found
+
+
+def test_every_operation_is_measured_on_every_backend() -> None:
+    named = [name for function in of_all_backends() for name in getattr(function, "operations", ())]
+    assert len(named) == len(set(named)), "each in one place"
+    assert set(named) == set(OPS)
+    for function in of_all_backends():
+        for name in getattr(function, "operations", ()):
+            code = inspect.getsource(function)
+            assert f"backend.{name}(" in code or "getattr(backend, name)(" in code, f"{function} does not call {name}"
+
+
+def test_training_and_prediction_are_measured_on_every_backend() -> None:
+    names = {function.__name__ for function in of_all_backends()}
+    assert {"test_stretch", "test_epoch", "test_predict"} <= names
+
+
+@needs_plugin
+def test_every_plan_trains_every_workload(cache_dir: Path) -> None:
+    """Plans as ``Trainer`` documents them."""
+    done = run(cache_dir, "benchmarks/kernels/bench_step.py", "--collect-only", "-q", "-k", "test_stretch")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = {line.partition("[")[2].rstrip("]") for line in done.stdout.splitlines() if "::" in line}
+    runs = ["numpy-reference", "numba-compiled", "numba-reference"]
+    runs += [f"cupy-{plan}" for plan in ("reference", "persistent", "graph", "wide")]
+    workloads: Any = importlib.import_module("benchmarks.peers.workloads").WORKLOADS
+    names = [name for name, work in workloads.items() if work.kind == "train"]
+    assert len(names) == 8
+    assert found == {f"{run}-{name}" for run in runs for name in names}
+    done = run(cache_dir, "benchmarks", "--collect-only", "-q", "-m", "gpu")
+    lines = [line for line in done.stdout.splitlines() if "::" in line]
+    assert len(lines) > 100
+    assert all("cupy" in line for line in lines)
+
+
 def test_plain_pytest_runs_none() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["pytest"]["ini_options"]
     assert settings["testpaths"] == ["tests"]
@@ -118,13 +164,18 @@ def test_all_files_are_collected(cache_dir: Path) -> None:
 @needs_plugin
 def test_one_runs_and_is_compared(cache_dir: Path, tmp_path: Path) -> None:
     pytest.importorskip("numba")
+    storage = f"file://{tmp_path / 'saved'}"
     command = ["benchmarks/kernels/bench_parts.py", "--benchmark-only", "-k", "test_limit"]
-    command += ["--benchmark-max-time=0.01", f"--benchmark-storage=file://{tmp_path}"]
-    done = run(cache_dir, *command, "--benchmark-save=first", f"--benchmark-json={tmp_path / 'first.json'}")
+    command += ["--benchmark-max-time=0.01", f"--benchmark-storage={storage}"]
+    path = fake_smi(tmp_path)
+    done = run(cache_dir, *command, "--benchmark-save=first", f"--benchmark-json={tmp_path / 'first.json'}", PATH=path)
     assert done.returncode == 0, done.stdout + done.stderr
     written = json.loads((tmp_path / "first.json").read_text("utf-8"))
     facts = written["machine_info"]
     assert {"cpu_model", "simd", "cores", "usable_cores", "blas", "gpus", "commit", "load"} <= facts.keys()
+    told = {"name": "GPU 0", "driver_version": "580.1", "clocks.max.sm": "1980 MHz", "power.limit": "700.00 W"}
+    assert [told.items() <= gpu.items() for gpu in facts["nvidia_smi"]] == [True]
+    assert [facts["gpu_state"][when][0]["clocks.sm"] for when in ("before", "after")] == ["345 MHz", "345 MHz"]
     assert facts["threads"] == 1
     assert [library["threads"] for library in facts["blas"]] == [1] * len(facts["blas"])
     assert facts["versions"].keys() >= {"numpy", "numba", "scipy"}
@@ -137,12 +188,49 @@ def test_one_runs_and_is_compared(cache_dir: Path, tmp_path: Path) -> None:
         assert one["options"]["min_rounds"] == 3, "what is not asked for on the command line"
         assert one["options"]["max_time"] == 0.01, "what is asked for"
 
-    done = run(cache_dir, *command, "--benchmark-compare", BPCORE_NUM_THREADS="2")
+    (tmp_path / "clock").write_text("1755 MHz")  # of the moment
+    again = {"PATH": path, "BPCORE_NUM_THREADS": "2"}
+    done = run(cache_dir, *command, "--benchmark-compare", "--benchmark-save=second", **again)
     assert done.returncode == 0, done.stdout + done.stderr
     said = [line for line in done.stderr.splitlines() if "not comparable?" in line]
     assert "not comparable? threads was 1, it is 2" in said
-    assert {line.split()[2] for line in said} <= {"threads", "blas"}
+    assert {line.split()[2] for line in said} <= {"threads", "blas", "environment"}
     assert "test_limit[bpcore] (NOW)" in done.stdout
+
+    saved = ["*first", "*second", "--columns=min,median", "--group-by=fullname"]
+    compare = [sys.executable, "-m", "pytest_benchmark", f"--storage={storage}", "compare", *saved]
+    done = subprocess.run(compare, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for contestant in ("bpcore", "numpy"):
+        for number, name in ((1, "first"), (2, "second")):
+            assert f"test_limit[{contestant}] (000{number}_{name})" in done.stdout
+
+
+def fake_smi(folder: Path) -> str:
+    """Write an nvidia-smi with one GPU, and return a PATH on which it is found first."""
+    program = folder / "nvidia-smi"
+    program.write_text(
+        f"""#!{sys.executable}
+import pathlib, sys
+clock = pathlib.Path(__file__).with_name("clock")
+known = {{"name": "GPU 0", "driver_version": "580.1", "clocks.max.sm": "1980 MHz", "power.limit": "700.00 W",
+    "clocks.sm": clock.read_text() if clock.exists() else "345 MHz", "memory.total": "81559"}}
+fields = sys.argv[1].removeprefix("--query-gpu=").split(",")
+print(", ".join(known.get(field, "[N/A]") for field in fields))
+"""
+    )
+    program.chmod(0o755)
+    return os.pathsep.join([str(folder), os.environ["PATH"]])
+
+
+def test_without_nvidia_smi_there_are_no_facts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert smi.ask(smi.WHAT) == []
+    program = tmp_path / "nvidia-smi"
+    for text in ("exit 9", "echo NVIDIA-SMI has failed"):
+        program.write_text(f"#!/bin/sh\n{text}\n")
+        program.chmod(0o755)
+        assert smi.ask(smi.WHAT) == []
 
 
 # ------------------------------------------------------------------------------------------ measuring

@@ -16,24 +16,26 @@ from typing import Any
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from bpcore.bench.machine import REMOVED, describe
+from bpcore.bench.problem import Problem
+from bpcore.bench.process import serve
+from bpcore.bench.witness import CHUNKS, expected, losses
+from bpcore.bench.workload import Workload
 
 # by name, because the benchmarks are no part of what is type-checked
 adapters: Any = importlib.import_module("benchmarks.peers.adapters")
 command: Any = importlib.import_module("benchmarks.peers.__main__")
+holder: Any = importlib.import_module("benchmarks.peers.holder")
 machine: Any = importlib.import_module("benchmarks.peers.machine")
-problems: Any = importlib.import_module("benchmarks.peers.problem")
 race: Any = importlib.import_module("benchmarks.peers.race")
-reference: Any = importlib.import_module("benchmarks.peers.reference")
 report: Any = importlib.import_module("benchmarks.peers.report")
 results: Any = importlib.import_module("benchmarks.peers.results")
 table: Any = importlib.import_module("benchmarks.peers.table")
 with_bpcore: Any = importlib.import_module("benchmarks.peers.adapters.with_bpcore")
 with_numpy: Any = importlib.import_module("benchmarks.peers.adapters.with_numpy")
-worker: Any = importlib.import_module("benchmarks.peers.worker")
 workloads: Any = importlib.import_module("benchmarks.peers.workloads")
 
-SMALL = workloads.Workload("train", (3, 4, 2), "tanh", "softmax", "cross_entropy", "momentum", 5, 50, 6, 0.1)
+SMALL = workloads.RacedWorkload("train", (3, 4, 2), "tanh", "softmax", "cross_entropy", "momentum", 5, 50, 6, 0.1)
 KINDS = [
     ("softmax", "cross_entropy", 3), ("sigmoid", "binary_cross_entropy", 1), ("identity", "mse", 2),
     ("sigmoid", "quadratic", 3),
@@ -47,63 +49,56 @@ def test_the_examples(name: str) -> None:
     assert found.failed == 0
 
 
-# ------------------------------------------------------------------------------------------ what a step costs
+# ------------------------------------------------------------------------------------------ workloads
 
 
-def test_operations_counted_by_hand() -> None:
-    # forward 2*5*(3*4 + 4*2) = 200, BP4 the same, BP2 through W of the second layer 2*5*2*4 = 80
-    assert SMALL.flops() == 480
-    assert replace(SMALL, kind="predict").flops() == 200
-    assert sorted(SMALL.products()) == [(3, 5, 4), (4, 5, 2), (5, 2, 4), (5, 3, 4), (5, 4, 2)]
+def test_goals_follow_what_every_workload_has() -> None:
+    """The table gives them by position."""
+    small = workloads.RacedWorkload("train", (3, 2), "tanh", "identity", "mse", "sgd", 5, 50, 6, 0.1, 1.5, 18.0)
+    assert issubclass(workloads.RacedWorkload, Workload)
+    assert (small.eta, small.over_best, small.over_torch, small.at_most_us, small.share) == (0.1, 1.5, 18.0, 0.0, 1.0)
+    assert small.precision == "float32"
+    times = {name: work.at_most_us for name, work in workloads.WORKLOADS.items() if work.at_most_us}
+    assert times == {"predict-small-1": 6.0, "predict-mid-1": 35.0}
 
 
-def test_bytes_counted_by_hand() -> None:
-    # inputs 15, theta 3*4+4 + 4*2+2 = 26, outputs of both layers written 30, the hidden one read 20
-    forward = 15 + 26 + 30 + 20
-    assert replace(SMALL, kind="predict").bytes() == 4 * forward
-    # inputs again 15, gathered 30; hidden for BP2 and BP4 40; output and target 20; Deltas written 30, read 30, and by
-    # BP2 10; W of the second layer 8; gradient 52, theta 52, the velocity 52
-    backward = 15 + 30 + 40 + 20 + 30 + 30 + 10 + 8 + 52 + 52 + 52
-    assert SMALL.bytes() == 4 * (forward + backward)
-    assert replace(SMALL, batch=50).bytes() - replace(SMALL, batch=50, rows=51).bytes() == -4 * 2 * 150
-    assert replace(SMALL, optimizer="adam").bytes() - SMALL.bytes() == 4 * 52
-
-
-def test_the_orders_are_epochs_of_all_rows() -> None:
-    problem = problems.Problem.make(SMALL)
-    assert problem.orders.shape == (problems.ORDERS, 6, 5)
-    assert sorted(problem.orders.reshape(-1)[:50]) == list(range(50))
-    np.testing.assert_array_equal(problem.order(7, 2)[:6], problem.orders[7])
-    np.testing.assert_array_equal(problem.order(7, 2)[6:], problem.orders[0])
-    again = problems.Problem.make(SMALL)
-    np.testing.assert_array_equal(problem.X, again.X)
-    np.testing.assert_array_equal(problem.orders, again.orders)
-    assert all(np.abs(b).min() > 0 for _, b in problem.weights), "a bias that is not 0 shows who forgets it"
+def test_products_are_those_of_the_equations() -> None:
+    found = [(product.part, *(product.sizes[letter] for letter in "mkn")) for product in workloads.products(SMALL)]
+    assert sorted(found) == [
+        ("BP2", 5, 2, 4), ("BP4", 3, 5, 4), ("BP4", 4, 5, 2), ("forward", 5, 3, 4), ("forward", 5, 4, 2),
+    ]  # fmt: skip
+    floor = with_numpy.prepare_products(SMALL, Problem.make(SMALL), 1)
+    assert sorted((*A.shape, B.shape[1], *C.shape) for A, B, C in floor.calls) == [
+        (m, k, n, m, n) for _, m, k, n in sorted(found, key=lambda product: product[1:])
+    ]
+    assert {A.shape for A, _, _ in floor.calls if not A.flags.c_contiguous} == {(3, 5), (4, 5)}, "H.T"
+    assert {B.shape for _, B, _ in floor.calls if not B.flags.c_contiguous} == {(2, 4)}, "W.T"
 
 
 # ------------------------------------------------------------------------------------------ parity
 
 
-def evidence_of(runner: Any, problem: Any, chunks: int = reference.CHUNKS) -> Any:
+def evidence_of(runner: Any, problem: Any, chunks: int = CHUNKS) -> Any:
     runner.reset()
     return runner.evidence(runner.run(problem.order(0, chunks)))
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
 @pytest.mark.parametrize(("output", "loss", "n_out"), KINDS)
-def test_reference_numpy_and_bpcore_take_the_same_steps(output: str, loss: str, n_out: int, optimizer: str) -> None:
+def test_witness_numpy_and_bpcore_take_the_same_steps(output: str, loss: str, n_out: int, optimizer: str) -> None:
     """Three ways that share no code; the hidden activation changes with the loss, so that each is met."""
     activation = {"mse": "relu", "quadratic": "sigmoid"}.get(loss, "tanh")
-    work = workloads.Workload("train", (3, 5, 4, n_out), activation, output, loss, optimizer, 5, 50, 6, 0.1)
-    problem = problems.Problem.make(work)
-    expected = reference.expected(work, problem)
-    assert expected[-4:].mean() < expected[:4].mean()
+    work = Workload("train", (3, 5, 4, n_out), activation, output, loss, optimizer, 5, 50, 6, 0.1)
+    problem = Problem.make(work)
+    wanted = expected(work, problem)
+    untrained = losses(replace(work, eta=0.0), problem)
+    assert wanted[-4:].mean() < untrained[-4:].mean(), "of the same mini-batches"
     for runner in (
         with_numpy.prepare(work, problem, 1),
         with_bpcore.prepare(work, problem, 1, plan="reference", backend="numpy"),
     ):
         for _ in range(2):  # the second time shows whether reset forgets everything
-            assert results.difference(evidence_of(runner, problem), expected) < results.TOLERANCE
+            assert results.difference(evidence_of(runner, problem), wanted) < results.TOLERANCE
 
 
 OTHERS = [
@@ -117,11 +112,11 @@ OTHERS = [
 def test_scikit_learn_takes_the_same_steps(output: str, loss: str, n_out: int, optimizer: str) -> None:
     pytest.importorskip("sklearn")
     with_sklearn: Any = importlib.import_module("benchmarks.peers.adapters.with_sklearn")
-    work = workloads.Workload("train", (3, 5, 4, n_out), "tanh", output, loss, optimizer, 5, 50, 6, 0.1)
-    problem = problems.Problem.make(work)
+    work = Workload("train", (3, 5, 4, n_out), "tanh", output, loss, optimizer, 5, 50, 6, 0.1)
+    problem = Problem.make(work)
     runner = with_sklearn.prepare(work, problem, 1)
     for _ in range(2):
-        assert results.difference(evidence_of(runner, problem), reference.expected(work, problem)) < results.TOLERANCE
+        assert results.difference(evidence_of(runner, problem), expected(work, problem)) < results.TOLERANCE
 
 
 @pytest.mark.witness
@@ -129,12 +124,12 @@ def test_scikit_learn_takes_the_same_steps(output: str, loss: str, n_out: int, o
 def test_pytorch_takes_the_same_steps(output: str, loss: str, n_out: int, optimizer: str) -> None:
     torch = pytest.importorskip("torch")
     with_torch: Any = importlib.import_module("benchmarks.peers.adapters.with_torch")
-    work = workloads.Workload("train", (3, 5, 4, n_out), "tanh", output, loss, optimizer, 5, 50, 6, 0.1)
-    problem = problems.Problem.make(work)
+    work = Workload("train", (3, 5, 4, n_out), "tanh", output, loss, optimizer, 5, 50, 6, 0.1)
+    problem = Problem.make(work)
     runner = with_torch.prepare(work, problem, torch.get_num_threads())
     assert runner.facts["optimizer"] in {"plain", "foreach", "fused"}
     for _ in range(2):
-        assert results.difference(evidence_of(runner, problem), reference.expected(work, problem)) < results.TOLERANCE
+        assert results.difference(evidence_of(runner, problem), expected(work, problem)) < results.TOLERANCE
 
 
 @pytest.mark.parametrize("kind", ["full-batch", "predict", "predict-many"])
@@ -144,13 +139,13 @@ def test_the_other_kinds_of_work(kind: str) -> None:
         "predict": replace(SMALL, kind="predict", activation="relu"),
         "predict-many": replace(SMALL, kind="predict", batch=100, rows=100),
     }[kind]
-    problem = problems.Problem.make(work)
-    expected = reference.expected(work, problem)
+    problem = Problem.make(work)
+    wanted = expected(work, problem)
     for runner in (
         with_numpy.prepare(work, problem, 1),
         with_bpcore.prepare(work, problem, 1, plan="reference", backend="numpy"),
     ):
-        assert results.difference(evidence_of(runner, problem), expected) < results.TOLERANCE
+        assert results.difference(evidence_of(runner, problem), wanted) < results.TOLERANCE
 
 
 def test_difference_takes_means_of_chunks_and_refuses_what_does_not_fit() -> None:
@@ -171,12 +166,12 @@ class InThisProcess:
     alive = True
 
     def __init__(self, name: str, threads: int, cpus: list[int] | None, caches: Path | None = None) -> None:
-        self.holder = worker.Holder(name, threads)
+        self.holder = holder.Holder(name, threads)
 
     def ask(self, do: str, limit: float, **arguments: Any) -> dict[str, Any]:
         self.asked.append((self.holder.name, do))
         replies: list[str] = []
-        worker.serve(self.holder, [json.dumps({"do": do, **arguments})], replies.append)
+        serve(self.holder, [json.dumps({"do": do, **arguments})], replies.append)
         return dict(json.loads(replies[0]))
 
     def close(self) -> None:
@@ -238,8 +233,8 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setitem(sys.modules, "benchmarks.peers.adapters.planted", planted)
     for name, entry in entries.items():
         monkeypatch.setitem(adapters.CONTESTANTS, name, entry)
-    monkeypatch.setattr(race, "Worker", InThisProcess)
-    monkeypatch.setattr(worker.Holder, "peak", lambda self: {"status": "ok", "gflops": {"1024": 100.0}})
+    monkeypatch.setattr(race, "start_worker", InThisProcess)
+    monkeypatch.setattr(holder.Holder, "peak", lambda self: {"status": "ok", "gflops": {"1024": 100.0}})
     monkeypatch.setattr(InThisProcess, "asked", [])
 
     def run(*names: str, rounds: int = 2) -> dict[str, Any]:
@@ -288,7 +283,7 @@ def test_rounds_are_interleaved_and_nobody_is_always_first(in_process: Any, monk
 def test_a_library_that_is_missing_is_skipped_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     monkeypatch.delitem(sys.modules, "benchmarks.peers.adapters.with_torch", raising=False)
-    reply = worker.Holder("torch", 1).load()
+    reply = holder.Holder("torch", 1).load()
     assert reply == {"status": "skipped", "why": "not installed: torch"}
 
 
@@ -297,7 +292,7 @@ def test_what_cannot_be_expressed_is_skipped_with_the_reason() -> None:
     with_sklearn: Any = importlib.import_module("benchmarks.peers.adapters.with_sklearn")
     work = replace(workloads.SMOKE, output="sigmoid", loss="quadratic")
     with pytest.raises(adapters.Skip, match="quadratic loss and sigmoid cannot be expressed"):
-        with_sklearn.prepare(work, problems.Problem.make(work), 1)
+        with_sklearn.prepare(work, Problem.make(work), 1)
 
 
 # ------------------------------------------------------------------------------------------ figures
@@ -396,39 +391,14 @@ def test_the_surroundings_of_a_worker(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setenv("OPENBLAS_L2_SIZE", "1")
     monkeypatch.setenv("OMP_NUM_THREADS", "64")
     found = machine.surroundings(2, tmp_path)
-    assert not set(machine.REMOVED) & set(found)
-    assert {found[name] for name in machine.THREAD_VARIABLES} == {"2"}
+    assert not set(REMOVED) & set(found)
+    assert {found[name] for name in machine.ALL_THREAD_VARIABLES} == {"2"}
     assert found["BPCORE_CACHE_DIR"].startswith(str(tmp_path))
-    assert machine.describe()["removed_variables"] == ["OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"]
-
-
-def test_a_worker_waits_until_its_threads_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A quiet moment is not enough: a spinning thread may only have had to wait for a core."""
-    use, now, used = [1.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0], [0.0], [0.0]
-
-    def sleep(seconds: float) -> None:
-        now[0] += seconds
-        used[0] += seconds * use.pop(0)
-
-    clock = types.SimpleNamespace(perf_counter=lambda: now[0], process_time=lambda: used[0], sleep=sleep)
-    monkeypatch.setattr(worker, "time", clock)
-    assert worker.settle() == pytest.approx(8 * worker.SETTLE_STEP)
-    use[:] = [1.0] * 1000
-    assert worker.settle() == pytest.approx(worker.SETTLE_LIMIT, abs=worker.SETTLE_STEP)
+    assert {"NPROC", "NUM_CPU_THREADS", "OMP_NUM_THREADS"} <= set(machine.ALL_THREAD_VARIABLES)
+    assert describe()["removed_variables"] == ["OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"]
 
 
 # ------------------------------------------------------------------------------------------ real processes
-
-
-def test_a_worker_that_is_too_slow_or_dies_is_ended() -> None:
-    slow = race.Worker("numpy", 1, None)
-    try:
-        reply = slow.ask("peak", 0.01)
-        assert reply == {"status": "failed", "why": "peak took more than 0 s"}
-        assert not slow.alive
-        assert slow.ask("load", 5.0)["why"].startswith("the process ended with ")
-    finally:
-        slow.close()
 
 
 def test_a_small_race_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -468,8 +438,8 @@ def test_a_small_race_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixt
 )
 def test_a_peer_takes_the_same_steps(name: str) -> None:
     work = workloads.SMOKE
-    expected = reference.expected(work, problems.Problem.make(work))
-    process = race.Worker(name, 1, machine.choose_cpus(1))
+    wanted = expected(work, Problem.make(work))
+    process = race.start_worker(name, 1, machine.choose_cpus(1))
     try:
         reply = process.ask("load", 120.0)
         if reply["status"] == "ok":
@@ -477,10 +447,10 @@ def test_a_peer_takes_the_same_steps(name: str) -> None:
         if reply["status"] == "skipped":
             pytest.skip(reply["why"])
         assert reply["status"] == "ok", reply
-        assert results.difference(reply["evidence"], expected) < results.TOLERANCE
+        assert results.difference(reply["evidence"], wanted) < results.TOLERANCE
         # a second start gives the same losses again, or reset forgot something
         again = process.ask("round", 60.0, chunks=1, warm=True)
-        assert results.difference(again["evidence"], expected[work.chunk :]) < results.TOLERANCE
+        assert results.difference(again["evidence"], wanted[work.chunk :]) < results.TOLERANCE
     finally:
         process.close()
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.peers.reference import SHOWN_ROWS
+from bpcore.bench.witness import SHOWN_ROWS
 
 __all__ = ["PredictRunner", "Runner"]
 

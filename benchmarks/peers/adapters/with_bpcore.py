@@ -7,8 +7,9 @@ from typing import Any
 import bpcore as bp
 from benchmarks.peers.adapters import Skip
 from benchmarks.peers.adapters.runner import PredictRunner, Runner
-from benchmarks.peers.problem import Problem
-from benchmarks.peers.workloads import Workload
+from bpcore.bench.problem import Problem
+from bpcore.bench.runner import make_rule
+from bpcore.bench.workload import Workload
 
 
 class BpcoreRunner(Runner):
@@ -23,16 +24,11 @@ class BpcoreRunner(Runner):
 
     def reset(self) -> None:
         work = self.work
-        rule: Any = {
-            "sgd": lambda: bp.SGD(work.eta),
-            "momentum": lambda: bp.SGD(work.eta, momentum=0.9),
-            "adam": lambda: bp.Adam(work.eta),
-        }[work.optimizer]()
         self.net.set_weights(self.problem.weights)
         self.trainer = bp.Trainer(
             self.net,
             loss=work.loss,
-            optimizer=rule,
+            optimizer=make_rule(work),
             batch_size=work.batch,
             plan=self.plan,
             seed=0,

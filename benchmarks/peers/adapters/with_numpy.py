@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.peers.adapters.runner import PredictRunner, Runner
-from benchmarks.peers.problem import Problem
-from benchmarks.peers.workloads import Workload
+from benchmarks.peers.workloads import products
+from bpcore.bench.problem import Problem
+from bpcore.bench.workload import Workload
 
 
 def sigmoid(z: Any, out: Any) -> None:
@@ -207,13 +208,13 @@ class ProductsRunner(Runner):
     def __init__(self, work: Workload) -> None:
         super().__init__()
         rng = np.random.default_rng(0)
-        count = len(work.pairs)
         self.calls = []
-        for number, (m, k, n) in enumerate(work.products()):
+        for product in products(work):
+            m, k, n = (product.sizes[letter] for letter in "mkn")
             A, B = rng.normal(size=(m, k)).astype(np.float32), rng.normal(size=(k, n)).astype(np.float32)
-            if count <= number < 2 * count:  # BP4: H.T @ Delta
+            if product.part == "BP4":  # H.T @ Delta
                 A = np.ascontiguousarray(A.T).T
-            elif number >= 2 * count:  # BP2: Delta @ W.T
+            elif product.part == "BP2":  # Delta @ W.T
                 B = np.ascontiguousarray(B.T).T
             self.calls.append((A, B, np.empty((m, n), np.float32)))
 

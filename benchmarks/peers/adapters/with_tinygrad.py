@@ -10,8 +10,8 @@ import numpy as np
 
 from benchmarks.peers.adapters import Skip
 from benchmarks.peers.adapters.runner import PredictRunner, Runner
-from benchmarks.peers.problem import Problem
-from benchmarks.peers.workloads import Workload
+from bpcore.bench.problem import Problem
+from bpcore.bench.workload import Workload
 
 os.environ["DEV"] = "CPU"  # read when tinygrad is imported
 

@@ -14,8 +14,8 @@ from torch.nn import functional
 
 from benchmarks.peers.adapters import Skip
 from benchmarks.peers.adapters.runner import PredictRunner, Runner
-from benchmarks.peers.problem import Problem
-from benchmarks.peers.workloads import Workload
+from bpcore.bench.problem import Problem
+from bpcore.bench.workload import Workload
 
 MODULES = {"sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "relu": nn.ReLU}
 TRIAL_SECONDS = 0.05
