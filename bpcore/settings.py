@@ -7,7 +7,7 @@ variable                  meaning                                       default
 ``BPCORE_DTYPE``          dtype of new networks: float32 or float64     ``float32``
 ``BPCORE_SEED``           seed of new networks and runs                 drawn afresh, recorded
 ``BPCORE_NUM_THREADS``    threads of matrix products during training    left as they are
-``BPCORE_CACHE_DIR``      folder for compiled kernels                   the user's cache folder
+``BPCORE_CACHE_DIR``      folder for compiled kernels and the tuning    the user's cache folder
 ========================  ============================================  ========================
 """
 
@@ -16,13 +16,22 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 from bpcore.errors import ConfigurationError, DataError
 
-__all__ = ["FLOAT_DTYPES", "check_dtype", "check_seed", "default_dtype", "default_seed", "default_threads"]
+__all__ = [
+    "FLOAT_DTYPES",
+    "cache_dir",
+    "check_dtype",
+    "check_seed",
+    "default_dtype",
+    "default_seed",
+    "default_threads",
+]
 
 T = TypeVar("T")
 
@@ -73,6 +82,16 @@ def default_seed() -> int:
 def default_threads() -> int | None:
     """Number of threads from ``BPCORE_NUM_THREADS``, or None to leave the libraries as they are."""
     return _from_environment("BPCORE_NUM_THREADS", lambda text: check_threads(int(text)), None)
+
+
+def cache_dir() -> Path:
+    """Folder for what is compiled and measured: ``BPCORE_CACHE_DIR``, or the user's cache folder. It need not exist."""
+    root = os.environ.get("BPCORE_CACHE_DIR")
+    if not root:
+        import platformdirs
+
+        root = platformdirs.user_cache_dir("bpcore", appauthor=False)
+    return Path(root).expanduser().absolute()
 
 
 def check_threads(threads: Any) -> int:

@@ -1,4 +1,4 @@
-"""Who is measured: a backend, and the precision of its products."""
+"""Who is measured: a backend, the precision of its products, and the plan that it trains by."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from bpcore.backends.registry import backends
 from bpcore.errors import ConfigurationError, unknown
+from bpcore.training.plans import PLANS
 from bpcore.training.precision import LOWER
 
 __all__ = ["Contender", "parse_contenders", "usable_contenders"]
@@ -17,7 +18,7 @@ REDUCED = ("tf32", "bf16")
 
 @dataclass(frozen=True)
 class Contender:
-    """A backend in a precision.
+    """A backend in a precision, by a plan.
 
     Attributes
     ----------
@@ -25,24 +26,32 @@ class Contender:
         Its name.
     precision : str
         ``"float32"``, ``"float64"``, or on CuPy ``"tf32"``, ``"bf16"`` or ``"fp16"``.
+    plan : str
+        ``"auto"``, or a plan by its name.
 
     Examples
     --------
     >>> Contender("numba", "float32").name, Contender("cupy", "tf32").name
     ('numba', 'cupy:tf32')
+    >>> Contender("numba", "float32", "reference").name
+    'numba:reference'
     """
 
     backend: str
     precision: str
+    plan: str = "auto"
 
     @property
     def name(self) -> str:
-        """The backend; with the precision where that is no dtype of a network."""
-        return f"{self.backend}:{self.precision}" if self.precision in LOWER else self.backend
+        """The backend; with the precision where that is no dtype of a network, and the plan if one was asked for."""
+        words = [self.backend]
+        words += [self.precision] if self.precision in LOWER else []
+        words += [self.plan] if self.plan != "auto" else []
+        return ":".join(words)
 
 
 def parse_contenders(words: Iterable[str], dtype: str) -> list[Contender]:
-    """Read names such as ``numba`` and ``cupy:tf32``.
+    """Read names such as ``numba``, ``cupy:tf32`` and ``cupy:graph``.
 
     Parameters
     ----------
@@ -58,7 +67,7 @@ def parse_contenders(words: Iterable[str], dtype: str) -> list[Contender]:
     Raises
     ------
     UnknownNameError
-        If there is no such backend or precision.
+        If there is no such backend, precision or plan.
     ConfigurationError
         If a precision does not go with the backend or the dtype.
 
@@ -70,18 +79,23 @@ def parse_contenders(words: Iterable[str], dtype: str) -> list[Contender]:
     known = [status.name for status in backends()]
     found = [Contender("numpy", dtype)]
     for word in words:
-        backend, _, precision = word.strip().lower().partition(":")
+        backend, *details = word.strip().lower().split(":")
         if backend not in known:
             raise unknown("backend", backend, known)
-        if precision:
-            if precision not in LOWER:
-                raise unknown("precision", precision, LOWER)
-            if backend != "cupy" or dtype != "float32":
-                raise ConfigurationError(
-                    f"{word!r}: precision {precision} is one of a GPU, for networks of float32; "
-                    f"use cupy:{precision} with --dtype float32"
-                )
-        contender = Contender(backend, precision or dtype)
+        precision, plan = dtype, "auto"
+        for detail in details:
+            if detail in LOWER:
+                precision = detail
+            elif detail in PLANS:
+                plan = detail
+            else:
+                raise unknown("precision or plan", detail, [*LOWER, *PLANS])
+        if precision in LOWER and (backend != "cupy" or dtype != "float32"):
+            raise ConfigurationError(
+                f"{word!r}: precision {precision} is one of a GPU, for networks of float32; "
+                f"use cupy:{precision} with --dtype float32"
+            )
+        contender = Contender(backend, precision, plan)
         if contender not in found:
             found.append(contender)
     return found

@@ -105,6 +105,7 @@ class TrainRunner(Runner):
             batch_size=work.batch,
             seed=0,
             threads=threads,
+            plan=contender.plan,
             precision=precision,
         )
         targets = problem.labels if work.output == "softmax" else problem.Y

@@ -158,7 +158,9 @@ class Sweep:
         self.tell("starting")
         with ThreadPoolExecutor() as pool:
             list(pool.map(self._start, self.settings.contenders))
-        self.witness = Worker(MODULE, ["witness", "float64", "auto"], machine.environment(self.settings.threads))
+        self.witness = Worker(
+            MODULE, ["witness", "float64", "auto", "auto"], machine.environment(self.settings.threads)
+        )
         for name in self.names:
             self.tell(f"peak of {name}")
             self._measure_peak(name)
@@ -179,7 +181,7 @@ class Sweep:
 
     def _start(self, contender: Contender) -> None:
         threads = self.settings.threads
-        words = [contender.backend, contender.precision, "auto" if threads is None else str(threads)]
+        words = [contender.backend, contender.precision, contender.plan, "auto" if threads is None else str(threads)]
         worker = Worker(MODULE, words, machine.environment(threads))
         reply = worker.ask("load", LOAD_LIMIT)
         self.hello[contender.name] = reply
@@ -253,7 +255,7 @@ class Sweep:
             running = []
             for name in self.names:
                 entry = entries[batch, name]
-                entry.why = self._hindrance(self._workload(network, batch, name), name, steps[name], seconds)
+                entry.why = self._hindrance(self._workload(network, batch, name), name, steps[name], seconds, end)
                 if entry.why:
                     entry.status = SKIPPED
                 else:
@@ -279,7 +281,7 @@ class Sweep:
         by_products = work.flops() / (SLOW_PRODUCTS * max(self.peaks[name], 1.0) * 1e9)
         return min(last * work.flops() / smaller.flops(), max(last * work.bytes() / smaller.bytes(), by_products))
 
-    def _hindrance(self, work: Workload, name: str, step: float, seconds: float) -> str:
+    def _hindrance(self, work: Workload, name: str, step: float, seconds: float, end: float) -> str:
         """Why there is no memory or no time for a first visit; empty if there is."""
         if self._on_cpu(name):
             free = machine.available_memory()
@@ -290,8 +292,11 @@ class Sweep:
         if free is not None and needed > MEMORY_SHARE * free:
             return f"needs about {needed / 2**30:.1f} GiB of {free / 2**30:.1f} free"
         # the steps that are compared, warming up, and the rounds
-        if step * (2 * work.parity_steps + 1 + rounds_of(step)) > LARGEST_SHARE * seconds:
+        takes = step * (2 * work.parity_steps + 1 + rounds_of(step))
+        if takes > LARGEST_SHARE * seconds:
             return f"a step would take about {step:.2g} s; a longer --budget measures it"
+        if time.monotonic() + takes > end:
+            return "no time was left; a longer --budget measures it"
         return ""
 
     def _expected(self, work: Workload, seconds: float, end: float) -> Evidence | None:

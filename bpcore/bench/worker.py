@@ -1,4 +1,4 @@
-"""The process that holds one contender: ``python -m bpcore.bench.worker BACKEND PRECISION THREADS``."""
+"""The process that holds one contender: ``python -m bpcore.bench.worker BACKEND PRECISION PLAN THREADS``."""
 
 from __future__ import annotations
 
@@ -181,11 +181,11 @@ class Witness:
 
 def main() -> None:
     """Answer commands until standard input ends."""
-    backend, precision, threads = sys.argv[1:4]
+    backend, precision, plan, threads = sys.argv[1:5]
     if backend == "witness":
         answer_commands(Witness())
     else:
-        answer_commands(Holder(Contender(backend, precision), None if threads == "auto" else int(threads)))
+        answer_commands(Holder(Contender(backend, precision, plan), None if threads == "auto" else int(threads)))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from bpcore.cli.gradcheck import gradcheck
 from bpcore.cli.predict import predict
 from bpcore.cli.reporting import reports_errors, show_tracebacks
 from bpcore.cli.train import train
+from bpcore.cli.tune import tune
 from bpcore.cli.warmup import warmup
 
 __all__ = ["app"]
@@ -46,6 +47,6 @@ def options(
     show_tracebacks(debug)
 
 
-for command in (train, predict, evaluate, gradcheck, doctor, warmup):
+for command in (train, predict, evaluate, gradcheck, doctor, warmup, tune):
     app.command()(reports_errors(command))
 app.add_typer(bench, name="bench")

@@ -14,7 +14,7 @@ from bpcore.errors import ConfigurationError, DataError, missing_extra, unknown
 if TYPE_CHECKING:
     from bpcore.bench.sweep import Settings
 
-__all__ = ["bench"]
+__all__ = ["bench", "parse_budget"]
 
 MODES = ("train", "inference", "ops")
 QUICK_SECONDS, SECONDS = 25.0, 110.0
@@ -149,7 +149,7 @@ def _settings(
     else:
         contenders = parse_contenders(backends.split(","), precision)
         _refuse_unusable([contender.backend for contender in contenders])
-    seconds = _seconds(budget) if budget is not None else QUICK_SECONDS if quick else SECONDS
+    seconds = parse_budget(budget) if budget is not None else QUICK_SECONDS if quick else SECONDS
     kind = "predict" if mode == "inference" else "train"
     return Settings(contenders, chosen, batches, kind, threads, seconds, parts=not quick)
 
@@ -161,7 +161,8 @@ def _whole_numbers(option: str, text: str) -> list[int]:
     return [int(word) for word in words]
 
 
-def _seconds(text: str) -> float:
+def parse_budget(text: str) -> float:
+    """Return the seconds of a time such as 90s, 10m or 1h."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip().lower())
     seconds = float(match[1]) * UNITS[match[2]] if match else 0.0
     if not seconds:

@@ -36,12 +36,13 @@ from numba.core import event, types
 
 from bpcore import random
 from bpcore.kernels.numba.cache_folders import UNUSED_SECONDS, mark_used, overlay, prune
+from bpcore.settings import cache_dir
 
 __all__ = ["Kernel", "Observer", "compile_function", "folder", "inner", "load_text", "observed", "own_folder"]
 
 _log = logging.getLogger("bpcore")
 _lock = threading.RLock()
-_folders: dict[str, Path] = {}
+_folders: dict[Path, Path] = {}
 _observers: list[Observer] = []
 
 
@@ -64,7 +65,7 @@ def folder() -> Path:
         ``<BPCORE_CACHE_DIR>/numba/<digest>``; a temporary folder, removed at exit, if that cannot be written. The
         variable is read at each call, so a change takes effect for what is compiled afterwards.
     """
-    root = os.environ.get("BPCORE_CACHE_DIR") or _user_cache_dir()
+    root = cache_dir()
     with _lock:
         found = _folders.get(root)
         if found is None:
@@ -72,19 +73,12 @@ def folder() -> Path:
         return found
 
 
-def _user_cache_dir() -> str:
-    import platformdirs
-
-    return platformdirs.user_cache_dir("bpcore", appauthor=False)
-
-
 def own_folder() -> Path:
     """Return where compiled code of this version belongs, ``<cache folder>/numba/<digest>``; it need not exist.
 
     Beside it are the folders of other versions.
     """
-    root = os.environ.get("BPCORE_CACHE_DIR") or _user_cache_dir()
-    return Path(root).expanduser().absolute() / "numba" / _digest_of_sources()
+    return cache_dir() / "numba" / _digest_of_sources()
 
 
 def _make_folder() -> Path:

@@ -30,9 +30,9 @@ class InThisProcess:
     alive = True
 
     def __init__(self, module: str, words: list[str], environment: dict[str, str]) -> None:
-        backend, precision, threads = words
+        backend, precision, plan, threads = words
         self.name = backend
-        contender = Contender(backend, precision)
+        contender = Contender(backend, precision, plan)
         self.holder: Any = (
             Witness() if backend == "witness" else Holder(contender, None if threads == "auto" else int(threads))
         )

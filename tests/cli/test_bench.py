@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from bpcore.cli.bench import _exit_code, _seconds
+from bpcore.cli.bench import _exit_code, parse_budget
 from bpcore.errors import ConfigurationError
 
 Run = Callable[..., Any]
@@ -59,7 +59,7 @@ def test_a_slower_result_is_a_failure(bpcore: Run, tmp_path: Path) -> None:
     [
         (("--backends", "cupi"), 2, "unknown backend 'cupi'; known: numpy, numba, cupy. Did you mean 'cupy'?"),
         (("--backends", "numba:bf16"), 2, "precision bf16 is one of a GPU"),
-        (("--backends", "cupy:bf17"), 2, "unknown precision 'bf17'"),
+        (("--backends", "cupy:bf17"), 2, "unknown precision or plan 'bf17'"),
         (("--layers", "7"), 2, "at least an input and an output width are needed"),
         (("--layers", "7,x"), 2, "whole numbers of at least 1 are needed"),
         (("--layers", "7,2", "--networks", "tiny"), 2, "exclude each other"),
@@ -98,9 +98,9 @@ def test_without_matplotlib_a_report_is_refused_at_once(bpcore: Run, monkeypatch
 
 
 def test_budgets() -> None:
-    assert [_seconds(text) for text in ("90", "90s", "1.5m", "1 h")] == [90, 90, 90, 3600]
+    assert [parse_budget(text) for text in ("90", "90s", "1.5m", "1 h")] == [90, 90, 90, 3600]
     with pytest.raises(ConfigurationError):
-        _seconds("0")
+        parse_budget("0")
 
 
 def test_exit_codes() -> None:

@@ -192,7 +192,7 @@ def test_the_variable_is_read_at_every_call(monkeypatch: pytest.MonkeyPatch, tmp
         monkeypatch.setenv("BPCORE_CACHE_DIR", str(tmp_path / name))
         assert cache.folder().is_relative_to(tmp_path / name)
     monkeypatch.delenv("BPCORE_CACHE_DIR")
-    monkeypatch.setattr(cache, "_user_cache_dir", lambda: str(tmp_path / "home"))
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda *_, **__: str(tmp_path / "home"))
     assert cache.folder().is_relative_to(tmp_path / "home")
 
 
