@@ -10,7 +10,8 @@ The rules that all operations share:
 * Results are written into ``out``, which is returned. ``out`` may be the same memory as an input of an element-wise
   or row-wise operation, never a part of it shifted.
 * Sums (:meth:`Backend.total`, :meth:`Backend.sum_squares`) are accumulated in float64 and stay on the device.
-* Data crosses between host and device in :meth:`Backend.asarray` and :meth:`Backend.to_numpy` only.
+* Data crosses between host and device in :meth:`Backend.asarray` and :meth:`Backend.to_numpy`, and in the buffers of
+  :meth:`Backend.staging` where it is streamed; nowhere else.
   :meth:`Backend.all_finite` answers with one Python bool and is not used inside a step.
 * Same inputs, same bits, from run to run.
 
@@ -20,18 +21,22 @@ The table of operations with their shapes, costs and references is :data:`bpcore
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from bpcore import random
-from bpcore.errors import ShapeError
+from bpcore.errors import ConfigurationError, ShapeError
 from bpcore.functions.expression import evaluate, variables
 from bpcore.functions.formula import Formula
 from bpcore.functions.program import Program
 from bpcore.random import Purpose
 from bpcore.typing import Array, NDArray
+
+if TYPE_CHECKING:
+    from bpcore.backends.staging import Columns, Staging
 
 __all__ = ["Backend", "Probe", "check_operands", "expect", "native_operations", "product_sizes"]
 
@@ -379,7 +384,55 @@ class Backend:
         out[...] = ((bits >= int(rate * 2**32)) / (1 - rate)).reshape(out.shape)
         return out
 
+    def dropout_part(self, out: Array, *, first: int, rate: float, seed: int, step: int, layer: int) -> Array:
+        """Draw the elements from ``first`` on of a longer mask, as :meth:`dropout_mask` would.
+
+        A convenience for batches that are computed in parts: the bits are drawn on the host.
+        """
+        purpose = Purpose.DROPOUT
+        bits = random.random_bits(out.size, offset=first, seed=seed, purpose=purpose, step=step, layer=layer)
+        mask = np.multiply(bits >= int(rate * 2**32), 1 / (1 - rate), dtype=out.dtype)
+        return self.copy(self.asarray(mask.reshape(out.shape)), out=out)
+
+    def permutation(self, n: int, *, seed: int, epoch: int) -> Array:
+        """Return the order of :func:`bpcore.random.permutation`, as int64 on the device."""
+        return random.permutation(n, seed, epoch, draw=self.random_bits)
+
     # ---------------------------------------------------------------- the device
+
+    def on_stream(self, stream: Any) -> AbstractContextManager[None]:
+        """Queue work on a stream of the caller inside a ``with`` block.
+
+        Parameters
+        ----------
+        stream : cupy.cuda.Stream, torch.cuda.Stream, object with ``__cuda_stream__``, int (address) or None
+            The stream; None changes nothing. Its work follows what the current stream has queued before, and what is
+            queued on either afterwards follows it.
+
+        Raises
+        ------
+        ConfigurationError
+            If the backend has no streams, or this is none of its device.
+        """
+        if stream is None:
+            return nullcontext()
+        raise ConfigurationError(
+            f"stream= is for backend cupy, and backend {self.name} computes on {self.device}, which has no streams; "
+            "leave stream out, or use net.to('cupy')"
+        )
+
+    def staging(self, columns: Columns, rows: int) -> Staging:
+        """Return two buffers of so many rows, see :class:`bpcore.backends.staging.Staging`."""
+        from bpcore.backends.staging import Staging
+
+        return Staging(self, columns, rows)
+
+    def is_out_of_memory(self, error: BaseException) -> bool:
+        """Whether an error says that the device has no room for an allocation."""
+        return False
+
+    def release(self) -> None:
+        """Give memory back that nobody uses and that the backend keeps for later."""
 
     def synchronize(self) -> None:
         """Wait until everything that was asked for has been computed."""

@@ -8,7 +8,8 @@ rows may lie apart.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -20,6 +21,9 @@ from bpcore.functions.program import Program
 from bpcore.random import Purpose, random_bits
 from bpcore.settings import FLOAT_DTYPES
 from bpcore.typing import Array, NDArray
+
+if TYPE_CHECKING:
+    from bpcore.backends.staging import Columns, Staging
 
 __all__ = ["CupyBackend"]
 
@@ -363,17 +367,62 @@ class CupyBackend(Backend):
             self._gpu.launch(kernel, self._gpu.line(-(-out.size // 4)), arguments)
         return out
 
+    def dropout_part(self, out: Array, *, first: int, rate: float, seed: int, step: int, layer: int) -> Array:
+        """Draw a part of a mask on the device; see :meth:`Backend.dropout_part`."""
+        self._checks.operand("dropout_part", "out", out)
+        if out.size:
+            kernel = self._gpu.kernel("random", out.dtype, "dropout_part")
+            threshold, kept = np.uint32(int(rate * 2**32)), out.dtype.type(1 / (1 - rate))
+            words = _stream_words(seed, Purpose.DROPOUT, step, layer)
+            arguments = (out, np.int64(first), np.int64(out.size), threshold, kept, *words)
+            self._gpu.launch(kernel, self._gpu.line(-(-out.size // 4) + 1), arguments)
+        return out
+
+    def permutation(self, n: int, *, seed: int, epoch: int) -> Array:
+        """Draw and sort the keys on the device; see :meth:`Backend.permutation`.
+
+        CuPy's argsort is stable, and a pair of words is one key as the device reads memory: low word first.
+        """
+        words = self.random_bits(self.empty(2 * n, _UINT32), seed=seed, purpose=Purpose.SHUFFLE, step=epoch)
+        return self._gpu.here(lambda: self.xp.argsort(words.view(np.uint64)))
+
     # ---------------------------------------------------------------- the device
+
+    def on_stream(self, stream: Any) -> AbstractContextManager[None]:
+        """Queue work on a stream; see :meth:`Backend.on_stream` and :mod:`bpcore.backends.cupy_streams`."""
+        if stream is None:
+            return super().on_stream(stream)
+        from bpcore.backends.cupy_streams import on_stream
+
+        return on_stream(self.xp, self._gpu.number, stream)
+
+    def staging(self, columns: Columns, rows: int) -> Staging:
+        """Return buffers with pinned memory before them; see :class:`bpcore.backends.staging.PinnedStaging`."""
+        from bpcore.backends.staging import PinnedStaging
+
+        return PinnedStaging(self, columns, rows)
+
+    def is_out_of_memory(self, error: BaseException) -> bool:
+        """Whether CuPy's pool, or CUDA where it allocates by itself, has no memory left."""
+        said = str(error)
+        by_cuda = "cudaErrorMemoryAllocation" in said or "CUDA_ERROR_OUT_OF_MEMORY" in said
+        return isinstance(error, self.xp.cuda.memory.OutOfMemoryError) or by_cuda
+
+    def release(self) -> None:
+        """Give the free blocks of CuPy's pools back to the driver. Arrays that somebody holds stay as they are."""
+        self._gpu.here(self.xp.get_default_memory_pool().free_all_blocks)
+        self._gpu.here(self.xp.get_default_pinned_memory_pool().free_all_blocks)
 
     def synchronize(self) -> None:
         """Wait until the device has done everything that was queued."""
         self.xp.cuda.Device(self._gpu.number).synchronize()
 
     def memory(self) -> dict[str, int]:
-        """Bytes: ``used`` by arrays, ``held`` by CuPy's pool, ``free`` and ``total`` on the device."""
+        """Bytes: ``used`` by arrays, ``held`` by CuPy's pool and its ``limit`` (0: none), ``free`` and ``total``."""
         pool = self.xp.get_default_memory_pool()
         free, total = self._gpu.here(self.xp.cuda.runtime.memGetInfo)
-        return {"used": int(pool.used_bytes()), "held": int(pool.total_bytes()), "free": int(free), "total": int(total)}
+        used, held, limit = int(pool.used_bytes()), int(pool.total_bytes()), int(pool.get_limit())
+        return {"used": used, "held": held, "limit": limit, "free": int(free), "total": int(total)}
 
     def describe(self) -> dict[str, Any]:
         """Device, versions, kernels built so far and native operations."""

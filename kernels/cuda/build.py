@@ -16,18 +16,47 @@ import shutil
 import subprocess
 import tempfile
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from bpcore.errors import BackendError
 
-__all__ = ["OPTIONS", "KernelLoader", "cache_folder", "compile_with_nvcc", "compile_with_nvrtc", "nvrtc_target"]
+__all__ = [
+    "OPTIONS",
+    "KernelLoader",
+    "cache_folder",
+    "compile_with_nvcc",
+    "compile_with_nvrtc",
+    "nvrtc_target",
+    "observed",
+]
 
 OPTIONS = ("--std=c++17", "-ftz=false", "-prec-div=true", "-prec-sqrt=true")
 """Options of NVRTC and nvcc: no shortcut that changes what NaN, infinity or a subnormal number means."""
 
 _NVRTC_OPTIONS = (*OPTIONS, "-default-device")
 """Without the last, NVRTC before 13.1 takes generic lambdas for functions of the host."""
+
+
+_observers: list[Callable[[], None]] = []
+
+
+@contextmanager
+def observed(begins: Callable[[], None]) -> Iterator[None]:
+    """Call a function whenever a thread of this process begins to compile for a GPU inside a ``with`` block.
+
+    Parameters
+    ----------
+    begins : callable
+        Called for what is not in the cache folder, before it is compiled.
+    """
+    _observers.append(begins)
+    try:
+        yield
+    finally:
+        _observers.remove(begins)
 
 
 def cache_folder() -> Path:
@@ -196,6 +225,8 @@ class KernelLoader:
         try:
             code = path.read_bytes()
         except OSError:
+            for begins in tuple(_observers):
+                begins()
             code = compile_with_nvrtc(source, target)
             self.compiled += 1
             _store(path, code)

@@ -47,3 +47,18 @@ extern "C" __global__ void dropout_mask(
         }
     }
 }
+
+// mask (p,): the elements from `first` on of a longer mask
+extern "C" __global__ void dropout_part(
+    T* mask, long long first, long long p, unsigned int threshold, T kept, unsigned int key0, unsigned int key1,
+    unsigned int layer, unsigned int step, unsigned int purpose) {
+    const Stream stream = {key0, key1, layer, step, purpose};
+    for (long long block = first / 4 + grid_index(); 4 * block < first + p; block += grid_size()) {
+        const Words words = words_of_block(stream, block);
+#pragma unroll
+        for (int k = 0; k < 4; ++k) {
+            const long long element = 4 * block + k - first;
+            if (element >= 0 && element < p) mask[element] = words.w[k] < threshold ? T(0) : kept;
+        }
+    }
+}

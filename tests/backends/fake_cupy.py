@@ -7,7 +7,9 @@ nothing about a GPU: no asynchrony, no speed, no CUDA library. It is stricter th
 * new memory is filled with one bits, which are NaN in a float;
 * crossings between host and device are counted, and so are allocations and launches;
 * arguments of a kernel are compared with its parameters;
-* cuBLAS checks its sizes, and that every address lies in device memory.
+* cuBLAS checks its sizes, and that every address lies in device memory;
+* memory is counted while it is held, and ends at ``memory`` bytes;
+* what is queued on a stream that is not the current one happens as late as possible: when something waits for it.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ from __future__ import annotations
 import ctypes
 import itertools
 import types
-from collections import Counter, defaultdict
+import weakref
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,7 +38,7 @@ class DeviceArray:
     def __init__(self, host: np.ndarray[Any, Any], device: FakeDevice) -> None:
         self._host = host
         self.device = device
-        self.data = Pointer(host)
+        self.data = Pointer(host, device._cupy)
 
     shape = property(lambda self: self._host.shape)
     dtype = property(lambda self: self._host.dtype)
@@ -69,6 +72,9 @@ class DeviceArray:
     def ravel(self) -> DeviceArray:
         return self.reshape(-1)
 
+    def view(self, dtype: Any) -> DeviceArray:
+        return DeviceArray(self._host.view(dtype), self.device)
+
     def fill(self, value: float) -> None:
         self._host.fill(value)
 
@@ -81,9 +87,17 @@ class DeviceArray:
 class Pointer:
     """``ndarray.data``: an address, and copies that do not wait."""
 
-    def __init__(self, host: np.ndarray[Any, Any]) -> None:
+    def __init__(self, host: np.ndarray[Any, Any], cupy: FakeCupy) -> None:
         self._host = host
+        self._cupy = cupy
         self.ptr = host.ctypes.data
+
+    def copy_from_host_async(self, address: int, size: int, stream: FakeStream) -> None:
+        assert size <= self._host.nbytes
+        assert any(first <= address and address + size <= last for first, last in self._cupy.pinned), "not pinned"
+        target = self.ptr
+        self._cupy.count["pinned_copy"] += 1
+        self._cupy.queue(stream.ptr, lambda: ctypes.memmove(target, address, size))
 
     def copy_from_device_async(self, source: Pointer, size: int) -> None:
         assert size == self._host.nbytes == source._host.nbytes
@@ -125,6 +139,7 @@ class FakeGraph:
     def launch(self, stream: Any = None) -> None:
         assert self._cupy.current_device == self._device, "a graph of another device"
         self._cupy.count["graph"] += 1
+        self._cupy.launched_on.append(self._cupy.stream)
         for call in self._calls:
             call()
 
@@ -137,6 +152,10 @@ class FakeStream:
     def __init__(self, cupy: FakeCupy, number: int | None = None) -> None:
         self._cupy = cupy
         self.ptr = next(self.numbers) if number is None else number
+        self.device_id = cupy.current_device
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return 0, self.ptr
 
     def __enter__(self) -> FakeStream:
         self._before = self._cupy.stream
@@ -146,8 +165,25 @@ class FakeStream:
     def __exit__(self, *exception: object) -> None:
         self._cupy.stream = self._before
 
+    @classmethod
+    def from_external(cls, cupy: FakeCupy, other: Any) -> FakeStream:
+        version, address = other.__cuda_stream__()
+        assert version == 0
+        return cls(cupy, address)
+
     def synchronize(self) -> None:
         self._cupy.not_while_capturing("synchronize")
+        self._cupy.finish(self.ptr)
+
+    def record(self, event: FakeEvent) -> None:
+        event.record(self)
+
+    def wait_event(self, event: FakeEvent) -> None:
+        self._cupy.order.append(("wait", self.ptr, event.number))
+        if self.ptr == self._cupy.stream:
+            event.reach()
+        else:
+            self._cupy.queue(self.ptr, event.reach)
 
     def begin_capture(self) -> None:
         assert self.ptr, "CUDA does not capture the default stream"
@@ -158,6 +194,47 @@ class FakeStream:
         calls, self._cupy.captured = self._cupy.captured, None
         assert calls is not None
         return FakeGraph(self._cupy, calls)
+
+
+class FakeStreams:
+    """``cupy.cuda.Stream``, the class: makes streams, and wraps those of others."""
+
+    def __init__(self, cupy: FakeCupy) -> None:
+        self._cupy = cupy
+
+    def __call__(self, non_blocking: bool = False) -> FakeStream:
+        return FakeStream(self._cupy)
+
+    def from_external(self, other: Any) -> FakeStream:
+        return FakeStream.from_external(self._cupy, other)
+
+
+class FakeEvent:
+    """``cupy.cuda.Event``: a place in the queue of a stream."""
+
+    numbers = itertools.count(1)
+
+    def __init__(self, cupy: FakeCupy) -> None:
+        self._cupy = cupy
+        self.number = next(self.numbers)
+        self._place = (0, 0)
+
+    def record(self, stream: FakeStream | None = None) -> None:
+        stream = stream or self._cupy.cuda.get_current_stream()
+        self._place = stream.ptr, self._cupy.queued[stream.ptr]
+        self._cupy.order.append(("record", stream.ptr, self.number))
+
+    def synchronize(self) -> None:
+        self._cupy.order.append(("host waits", 0, self.number))
+        self.reach()
+
+    def reach(self) -> None:
+        """Do what was queued before it."""
+        self._cupy.finish(*self._place)
+
+
+class OutOfMemoryError(MemoryError):
+    """``cupy.cuda.memory.OutOfMemoryError``."""
 
 
 class FakeModule:
@@ -280,7 +357,15 @@ class FakeCupy(types.ModuleType):
         self.count: Counter[str] = Counter()
         self.launches: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = []
         self.captured: list[Callable[[], None]] | None = None
-        self._blocks: list[np.ndarray[Any, Any]] = []
+        self.memory = 2**29
+        self.limit = 0
+        self.used = self.held = self.peak = 0
+        self.pinned: list[tuple[int, int]] = []
+        self.order: list[tuple[str, int, int]] = []
+        self.launched_on: list[int] = []
+        self.queued: Counter[int] = Counter()
+        self._waiting: dict[int, deque[Callable[[], Any]]] = defaultdict(deque)
+        self._blocks: dict[int, tuple[int, int]] = {}
         self.driver = FakeDriver()
         self.cuda = types.SimpleNamespace(
             is_available=lambda: self.devices > 0,
@@ -288,8 +373,11 @@ class FakeCupy(types.ModuleType):
             Module=lambda: FakeModule(self),
             cublas=FakeCublas(self),
             get_cublas_handle=lambda: 1,
-            Stream=lambda non_blocking=False: FakeStream(self),
+            Stream=FakeStreams(self),
+            Event=lambda disable_timing=False: FakeEvent(self),
             get_current_stream=lambda: FakeStream(self, self.stream),
+            alloc_pinned_memory=self._pin,
+            memory=types.SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
             runtime=types.SimpleNamespace(
                 getDevice=lambda: self.current_device,
                 getDeviceCount=lambda: self.devices,
@@ -299,7 +387,7 @@ class FakeCupy(types.ModuleType):
                     "sharedMemPerBlockOptin": SHARED_MEMORY,
                 },
                 runtimeGetVersion=lambda: 13000,
-                memGetInfo=lambda: (2**29, 2**30),
+                memGetInfo=lambda: (self.memory - self.held, 2**30),
             ),
         )  # fmt: skip
 
@@ -313,19 +401,57 @@ class FakeCupy(types.ModuleType):
     def not_while_capturing(self, what: str) -> None:
         assert self.captured is None, f"{what} while a stream is captured"
 
+    def queue(self, stream: int, call: Callable[[], Any]) -> None:
+        """Remember what a stream has to do."""
+        self.queued[stream] += 1
+        self._waiting[stream].append(call)
+
+    def finish(self, stream: int, count: int | None = None) -> None:
+        """Do what was queued on a stream, the first `count` things of all that ever were or everything."""
+        waiting = self._waiting[stream]
+        while waiting and (count is None or self.queued[stream] - len(waiting) < count):
+            waiting.popleft()()
+
+    def _pin(self, size: int) -> Any:
+        memory = np.full(size, 0xFF, np.uint8)
+        self.count["pinned"] += 1
+        self.pinned.append((memory.ctypes.data, memory.ctypes.data + size))
+        return memory
+
     def _allocate(self, shape: Any, dtype: Any) -> DeviceArray:
         self.not_while_capturing("an allocation")
         dtype = np.dtype(dtype)
         shape = (shape,) if isinstance(shape, int) else tuple(shape)
         size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        taken = -(-size // POOL_ALIGNMENT) * POOL_ALIGNMENT
+        if self.used + taken > self.memory:
+            raise OutOfMemoryError(f"Out of memory allocating {taken:,} bytes (allocated so far: {self.used:,} bytes)")
         raw = np.full(size + POOL_ALIGNMENT, 0xFF, np.uint8)
         start = -raw.ctypes.data % POOL_ALIGNMENT
-        self._blocks.append(raw)
+        address = raw.ctypes.data
+        self._blocks[address] = address, address + raw.size
+        self.used += taken
+        self.held, self.peak = max(self.held, self.used), max(self.peak, self.used)
+        weakref.finalize(raw, self._free, address, taken)
         self.count["allocation"] += 1
         return DeviceArray(raw[start : start + size].view(dtype).reshape(shape), FakeDevice(self, self.current_device))
 
+    def _free(self, address: int, taken: int) -> None:
+        del self._blocks[address]
+        self.used -= taken
+
     def is_device_memory(self, address: int, size: int) -> bool:
-        return any(raw.ctypes.data <= address and address + size <= raw.ctypes.data + raw.size for raw in self._blocks)
+        return any(first <= address and address + size <= last for first, last in self._blocks.values())
+
+    def argsort(self, keys: DeviceArray) -> DeviceArray:
+        found = self._allocate(keys.shape, np.int64)
+        found._host[...] = np.argsort(keys._host, kind="stable")
+        return found
+
+    def arange(self, n: int, dtype: Any) -> DeviceArray:
+        found = self._allocate(n, dtype)
+        found._host[...] = np.arange(n)
+        return found
 
     def empty(self, shape: Any, dtype: Any) -> DeviceArray:
         return self._allocate(shape, dtype)
@@ -357,6 +483,16 @@ class FakeCupy(types.ModuleType):
         self.count["to_host"] += 1
         return np.array(source._host, order="C")
 
+    def get_default_pinned_memory_pool(self) -> Any:
+        return types.SimpleNamespace(free_all_blocks=lambda: None)
+
     def get_default_memory_pool(self) -> Any:
-        held = sum(raw.size for raw in self._blocks)
-        return types.SimpleNamespace(used_bytes=lambda: held, total_bytes=lambda: held)
+        def free_all_blocks() -> None:
+            self.held = self.used
+
+        return types.SimpleNamespace(
+            used_bytes=lambda: self.used,
+            total_bytes=lambda: self.held,
+            get_limit=lambda: self.limit,
+            free_all_blocks=free_all_blocks,
+        )
