@@ -16,6 +16,7 @@ __all__ = [
     "BpcoreError",
     "ConfigurationError",
     "DataError",
+    "DeviceMemoryError",
     "DivergenceError",
     "FormulaError",
     "MissingExtraError",
@@ -53,6 +54,10 @@ class FormulaError(BpcoreError, ValueError):
 
 class BackendError(BpcoreError, RuntimeError):
     """A backend was asked for by name and cannot run on this machine."""
+
+
+class DeviceMemoryError(BpcoreError, MemoryError):
+    """The device has no room for what was asked; the message lists what is needed and what is free."""
 
 
 class DivergenceError(BpcoreError, ArithmeticError):

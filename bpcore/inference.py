@@ -45,11 +45,14 @@ class Inference(Protocol):
 
     Attributes
     ----------
+    block : int
+        Samples that go through the layers at once. Who cuts the samples does so at a multiple of it.
     refuses : bool
         Whether it notices samples that are not finite. Otherwise the caller must look. Where it says that they may not
         be finite, the caller looks, too: finite ones may overflow.
     """
 
+    block: int
     refuses: bool
 
     def __call__(self, theta: Array, X: Array, out: Array) -> bool:
@@ -88,7 +91,7 @@ def make_inference(
 class ReferenceInference:
     """The forward pass as calls of a backend's operations; parameters as for :func:`make_inference`."""
 
-    refuses = False
+    refuses, block = False, ROWS
 
     def __init__(
         self,
@@ -149,7 +152,7 @@ class CompiledInference:
         from bpcore.kernels.numba.calls import addresses
 
         self.be, self._sizes, self._dtype, self._widest = be, tuple(sizes), dtype, max(sizes)
-        self._block = max(LEAST_BLOCK, BLOCK // (2 * self._widest * dtype.itemsize))
+        self.block = max(LEAST_BLOCK, BLOCK // (2 * self._widest * dtype.itemsize))
         self._width, self._scratch = vectors.width(dtype.itemsize), products.scratch_size(dtype.itemsize)
         self._flops = 2 * sum(n_in * n for n_in, n in pairwise(sizes))
         self._table = np.zeros((len(sizes), len(inference.COLUMNS)), np.int64)
@@ -182,7 +185,7 @@ class CompiledInference:
             block, z, work, scratch = self._idle.pop()
         except IndexError:
             block = z = 0
-        rows = min(end - begin, self._block)
+        rows = min(end - begin, self.block)
         if block < rows:
             block, z = rows, -(-rows * self._widest // ALIGNMENT) * ALIGNMENT
             work, scratch = self.be.zeros(2 * z, self._dtype), self.be.zeros(self._scratch, self._dtype)

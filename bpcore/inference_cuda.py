@@ -86,7 +86,7 @@ class CudaInference:
         self._gpu: Any = be.gpu  # type: ignore[attr-defined]
         layers = [Layer(None if f.rowwise else Program({"h": f.value_formula}), None, f.rowwise) for f in activations]
         self._printed = print_activations(layers)
-        self._block = max(LEAST_ROWS, BLOCK_BYTES // (2 * max(sizes[1:]) * dtype.itemsize))
+        self.block = max(LEAST_ROWS, BLOCK_BYTES // (2 * max(sizes[1:]) * dtype.itemsize))
         self._kernels: dict[tuple[str, int, int], Any] = {}
         self._idle: list[_Memory] = []
         self._lock = threading.Lock()
@@ -101,9 +101,9 @@ class CudaInference:
             self._gpu.here(memory.graph.launch)
             be.copy(memory.out[:m], out=out)
         else:
-            memory = self._borrow((self._block, 0)) or self._allocate((self._block, 0))
-            for start in range(0, m, self._block):
-                self._queue_block(theta, X[start : start + self._block], out[start : start + self._block], memory)
+            memory = self._borrow((self.block, 0)) or self._allocate((self.block, 0))
+            for start in range(0, m, self.block):
+                self._queue_block(theta, X[start : start + self.block], out[start : start + self.block], memory)
         finite = not be.to_numpy(memory.odd)[0]
         if not finite:  # neither the word nor rows that the next call does not fill may tell of this one
             be.fill(memory.odd, 0)

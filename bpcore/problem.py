@@ -16,9 +16,9 @@ from bpcore.data.weights import check_sample_weight, class_weight_to_row_weights
 from bpcore.errors import DataError, ShapeError
 from bpcore.functions.losses import Loss, default_loss, get_loss
 from bpcore.network import MLP
-from bpcore.typing import Array
+from bpcore.typing import Array, DType, NDArray
 
-__all__ = ["Problem", "choose_loss"]
+__all__ = ["Problem", "choose_loss", "row_weights_of"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,18 @@ class Problem:
     def m(self) -> int:
         """Number of samples."""
         return int(self.X.shape[0])
+
+    def part(self, rows: slice) -> Problem:
+        """Some rows of it, in the same memory."""
+        labels = None if self.labels is None else self.labels[rows]
+        weights = None if self.weights is None else self.weights[rows]
+        return Problem(self.X[rows], self.Y[rows], labels, weights, self.threshold)
+
+    def on_host(self, rows: slice, be: Backend, dtype: DType) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Targets (m, n_L) and weights (m,) of some rows, as NumPy arrays of a dtype."""
+        Y = be.to_numpy(self.Y[rows])
+        weights = np.ones(len(Y), dtype) if self.weights is None else be.to_numpy(self.weights[rows])
+        return Y, weights
 
     @classmethod
     def prepare(
@@ -96,9 +108,9 @@ class Problem:
         """
         _, X_device = net.check_input(X, be, name=names[0])
         m = int(X_device.shape[0])
-        if be.device != "cpu" and be.owns(Y):
+        if be.device != "cpu" and (be.owns(Y) or hasattr(Y, "__cuda_array_interface__")):
             # targets are checked on the host: one crossing before training, none in a step
-            Y = be.to_numpy(Y)
+            Y = be.to_numpy(be.asarray(Y))
         targets = encode_targets(
             Y,
             n_out=net.sizes[-1],
@@ -108,24 +120,12 @@ class Problem:
             n_rows=m,
             name=names[1],
         )
-        weights = None
-        if sample_weight is not None:
-            weights = check_sample_weight(sample_weight, n_rows=m)
-        if class_weight is not None:
-            if targets.labels is None:
-                raise DataError("class_weight needs targets that are classes, such as integer labels")
-            n_classes = max(net.sizes[-1], 2)
-            by_class = class_weight_to_row_weights(
-                targets.labels, class_weight, n_classes=n_classes, classes=net.meta.get("classes")
-            )
-            weights = by_class if weights is None else weights * by_class
-        if weights is not None and not weights.any():
-            raise DataError("sample_weight times class_weight is 0 for every row, so nothing would be learned")
+        weights = row_weights_of(net, targets.labels, m, sample_weight, class_weight)
         return cls(
             X_device,
             be.asarray(targets.Y),
             None if targets.labels is None else be.asarray(targets.labels),
-            None if weights is None else be.asarray(weights.astype(net.dtype)),
+            None if weights is None else be.asarray(weights),
             0.5 if net.output.range == (0, 1) else targets.threshold,
         )
 
@@ -165,6 +165,26 @@ class Problem:
                 f"order holds sample numbers from {index.min()} to {index.max()}; there are samples 0 to {self.m - 1}"
             )
         return np.ascontiguousarray(index, np.int64)
+
+
+def row_weights_of(net: MLP, labels: Any, m: int, sample_weight: Any, class_weight: Any) -> NDArray[Any] | None:
+    """Weight of each row, sample weight times class weight, in the network's dtype; None if neither was given."""
+    weights = None
+    if sample_weight is not None:
+        weights = check_sample_weight(sample_weight, n_rows=m)
+    if class_weight is not None:
+        if labels is None:
+            raise DataError("class_weight needs targets that are classes, such as integer labels")
+        n_classes = max(net.sizes[-1], 2)
+        by_class = class_weight_to_row_weights(
+            labels, class_weight, n_classes=n_classes, classes=net.meta.get("classes")
+        )
+        weights = by_class if weights is None else weights * by_class
+    if weights is None:
+        return None
+    if not weights.any():
+        raise DataError("sample_weight times class_weight is 0 for every row, so nothing would be learned")
+    return weights.astype(net.dtype)
 
 
 def choose_loss(net: MLP, loss: str | Loss | None) -> Loss:

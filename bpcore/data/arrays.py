@@ -15,7 +15,10 @@ from numpy.typing import DTypeLike
 from bpcore.errors import DataError, ShapeError
 from bpcore.typing import NDArray
 
-__all__ = ["check_finite", "check_matrix", "host_array", "is_plain"]
+__all__ = ["check_finite", "check_matrix", "check_rows", "host_array", "is_plain", "row_blocks"]
+
+BLOCK_BYTES = 2**24
+"""Bytes of a matrix that are looked at together when it is not to be copied as a whole."""
 
 TRAINING_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
@@ -91,7 +94,7 @@ def is_plain(array: NDArray[Any], shape: tuple[int, int], dtype: np.dtype[Any]) 
     return array.shape == shape and array.dtype == dtype and array.flags.carray
 
 
-def check_finite(array: NDArray[Any], *, name: str) -> None:
+def check_finite(array: NDArray[Any], *, name: str, first_row: int = 0) -> None:
     """Refuse NaN and infinities, naming the first one.
 
     Parameters
@@ -100,6 +103,8 @@ def check_finite(array: NDArray[Any], *, name: str) -> None:
         Numbers of any real dtype; not modified.
     name : str
         What to call it in errors.
+    first_row : int, default 0
+        Number of its first row, if it is a part of something longer.
 
     Raises
     ------
@@ -124,9 +129,10 @@ def check_finite(array: NDArray[Any], *, name: str) -> None:
     if not count:  # only the sum overflowed
         return
     first = tuple(int(i) for i in np.unravel_index(int(np.argmax(bad)), array.shape))
+    place = (first[0] + first_row, *first[1:]) if first else first
     noun, pronoun = ("value that is", "it") if count == 1 else ("values that are", "them")
     raise DataError(
-        f"{name} contains {count} {noun} not finite; the first is {array[first]} in {_place(first)} "
+        f"{name} contains {count} {noun} not finite; the first is {array[first]} in {_place(place)} "
         f"(counted from 0); remove or replace {pronoun}"
     )
 
@@ -146,6 +152,7 @@ def check_matrix(
     dtype: DTypeLike | None = None,
     layer: int | None = None,
     allow_nonfinite: bool = False,
+    first_row: int = 0,
 ) -> NDArray[Any]:
     """Check a data matrix, one sample a row, and return it as a C-contiguous float array.
 
@@ -164,6 +171,8 @@ def check_matrix(
         The layer that takes the matrix, named in shape errors.
     allow_nonfinite : bool, default False
         Whether NaN and infinities pass.
+    first_row : int, default 0
+        Number of its first row, if it is a part of something longer.
 
     Returns
     -------
@@ -197,15 +206,61 @@ def check_matrix(
         )
     target = _training_dtype(array, dtype, name)
     if not allow_nonfinite:
-        check_finite(array, name=f"{where}{name}")
+        check_finite(array, name=f"{where}{name}", first_row=first_row)
     if array.dtype == target:
         # Compiled loops are built for aligned, writeable arrays; anything else would be compiled for anew.
         return np.require(array, requirements=["C", "A", "W"])
     with np.errstate(over="ignore"):
         converted = array.astype(target, order="C")
     if not allow_nonfinite and array.dtype.kind == "f" and array.dtype.itemsize > target.itemsize:
-        _check_conversion(array, converted, f"{where}{name}")
+        _check_conversion(array, converted, f"{where}{name}", first_row)
     return converted
+
+
+def check_rows(
+    X: object, *, name: str = "X", n_columns: int | None = None, dtype: DTypeLike, layer: int | None = None
+) -> NDArray[Any]:
+    """Check a data matrix as :func:`check_matrix` does, a block of rows at a time, without making it over.
+
+    Parameters
+    ----------
+    X, name, n_columns, dtype, layer
+        As for :func:`check_matrix`. What is in a file (:class:`numpy.memmap`) is read once and stays there.
+
+    Returns
+    -------
+    ndarray, shape (m, n)
+        The numbers as they are: of any real dtype, whose rows convert to `dtype`.
+
+    Raises
+    ------
+    ShapeError, DataError
+        As for :func:`check_matrix`; where a value is refused, the block of rows is named that it is in.
+
+    Examples
+    --------
+    >>> check_rows(np.eye(2, dtype=np.uint8), dtype="float32").dtype
+    dtype('uint8')
+    """
+    where = f"layer {layer}: " if layer is not None else ""
+    array = host_array(X, name=f"{where}{name}")
+    _check_shape(array, where, name, n_columns)
+    for rows in row_blocks(len(array), array.shape[1] * array.itemsize):
+        part = name if rows.stop - rows.start == len(array) else f"{name}[{rows.start}:{rows.stop}]"
+        check_matrix(array[rows], name=part, dtype=dtype, layer=layer, first_row=rows.start)
+    return array
+
+
+def row_blocks(m: int, row_bytes: int) -> list[slice]:
+    """Cut m rows into blocks of about 16 MiB.
+
+    Examples
+    --------
+    >>> [block.stop for block in row_blocks(5, 2**23)]
+    [2, 4, 5]
+    """
+    rows = max(1, BLOCK_BYTES // max(1, row_bytes))
+    return [slice(start, min(start + rows, m)) for start in range(0, m, rows)]
 
 
 def _check_shape(array: NDArray[Any], where: str, name: str, n_columns: int | None) -> None:
@@ -246,7 +301,7 @@ def _training_dtype(array: NDArray[Any], dtype: DTypeLike | None, name: str) -> 
     return target
 
 
-def _check_conversion(before: NDArray[Any], after: NDArray[Any], name: str) -> None:
+def _check_conversion(before: NDArray[Any], after: NDArray[Any], name: str, first_row: int = 0) -> None:
     """Refuse finite numbers that became infinite in the narrower dtype."""
     with np.errstate(over="ignore", invalid="ignore"):
         if np.isfinite(after.sum()):
@@ -255,8 +310,9 @@ def _check_conversion(before: NDArray[Any], after: NDArray[Any], name: str) -> N
     if not bad.any():
         return
     first = tuple(int(i) for i in np.unravel_index(int(np.argmax(bad)), bad.shape))
+    place = (first[0] + first_row, *first[1:])
     raise DataError(
-        f"{name}: {before[first]} in {_place(first)} does not fit in {after.dtype}; "
+        f"{name}: {before[first]} in {_place(place)} does not fit in {after.dtype}; "
         "rescale the data or use a network with dtype float64"
     )
 

@@ -26,7 +26,7 @@ from bpcore.data.preprocessing import ClassList
 from bpcore.errors import DataError, ShapeError
 from bpcore.typing import IntArray, NDArray
 
-__all__ = ["EncodedTargets", "LossTargets", "class_threshold", "encode_targets"]
+__all__ = ["EncodedTargets", "LossTargets", "class_threshold", "encode_targets", "smooth"]
 
 
 class LossTargets(Protocol):
@@ -146,12 +146,23 @@ def encode_targets(
         if values.ndim == 2 or n_out == 1:
             _check_row_sums(matrix, loss_targets.name, name)
         if epsilon:
-            matrix = (1.0 - epsilon) * matrix.astype(np.float64) + epsilon / n_out
+            matrix = smooth(matrix, epsilon)
     with np.errstate(over="ignore"):
         result = np.require(matrix, dtype=np.dtype(dtype), requirements=["C", "A", "W"])
     if result.dtype.itemsize < matrix.dtype.itemsize:
         check_finite(result, name=f"{name} as {result.dtype}")
     return EncodedTargets(result, labels, class_threshold(loss_targets))
+
+
+def smooth(matrix: NDArray[Any], epsilon: float) -> NDArray[np.float64]:
+    """Label smoothing of rows that are distributions; see the notes of :func:`encode_targets`.
+
+    Examples
+    --------
+    >>> smooth(np.array([[1.0, 0.0]]), 0.5)
+    array([[0.75, 0.25]])
+    """
+    return np.asarray((1.0 - epsilon) * matrix.astype(np.float64) + epsilon / matrix.shape[1], np.float64)
 
 
 def _check_shape(values: NDArray[Any], n_out: int, n_rows: int | None, name: str) -> None:
