@@ -1,45 +1,77 @@
-"""Telling a user who waits that code is being compiled: one line on standard error, once in a process."""
+"""Telling a user what is not as expected: one line on standard error, where somebody looks at it, and in the log."""
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from bpcore.backends.contract import Backend
 
-__all__ = ["announced_compiling"]
+__all__ = ["announce", "announced_compiling"]
 
 TEXT = "bpcore: compiling for this machine; what is compiled is kept, and `bpcore warmup` does it ahead of time"
 
+_log = logging.getLogger("bpcore")
 _told = False
+
+
+def announce(text: str, verbose: bool | None = None) -> None:
+    """Log a line at level info, and print it.
+
+    Parameters
+    ----------
+    text : str
+        What there is to say.
+    verbose : bool or None
+        As for :class:`~bpcore.training.progress.ProgressBar`: True prints, False does not, None (default) prints when
+        standard error is a terminal.
+    """
+    _log.info(text)
+    if sys.stderr.isatty() if verbose is None else verbose:
+        print(f"bpcore: {text}", file=sys.stderr, flush=True)
 
 
 @contextmanager
 def announced_compiling(be: Backend, verbose: bool | None = None) -> Iterator[None]:
-    """Say so when something is compiled inside a ``with`` block, before it takes its time.
+    """Say so, once in a process, when something is compiled inside a ``with`` block, before it takes its time.
 
-    Nothing is said when all code is found in the cache folder, nor a second time.
+    Nothing is said when all code is found in the cache folder.
 
     Parameters
     ----------
     be : Backend
-        The backend that computes inside; only Numba's is watched.
+        The backend that computes inside; Numba's and CuPy's compile.
     verbose : bool or None
-        As for :class:`~bpcore.training.progress.ProgressBar`: True speaks, False is silent, None (default) speaks when
-        standard error is a terminal.
+        As for :func:`announce`.
     """
-    if be.name != "numba" or _told or not (sys.stderr.isatty() if verbose is None else verbose):
+    if _told or not (sys.stderr.isatty() if verbose is None else verbose):
         yield
         return
-    from bpcore.kernels.numba.cache import Observer, observed
-
-    class Announcer(Observer):
-        def begins(self, name: str) -> None:
-            global _told
-            if not _told:
-                _told = True
-                print(TEXT, file=sys.stderr, flush=True)
-
-    with observed(Announcer()):
+    with _watched(be):
         yield
+
+
+def _watched(be: Backend) -> AbstractContextManager[None]:
+    """Listen to whatever compiles for a backend."""
+
+    def tell() -> None:
+        global _told
+        if not _told:
+            _told = True
+            print(TEXT, file=sys.stderr, flush=True)
+
+    if be.name == "cupy":
+        from bpcore.kernels.cuda.build import observed as observed_nvrtc
+
+        return observed_nvrtc(tell)
+    if be.name == "numba":
+        from bpcore.kernels.numba.cache import Observer, observed
+
+        class Announcer(Observer):
+            def begins(self, name: str) -> None:
+                tell()
+
+        return observed(Announcer())
+    return nullcontext()

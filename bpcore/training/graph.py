@@ -77,6 +77,17 @@ class GraphPlan(FastPlan):
 
     # ---------------------------------------------------------------- memory and kernels
 
+    @classmethod
+    def device_bytes(cls, spec: StepSpec, be: Backend, size: int) -> dict[str, int]:
+        """Bytes that the plan allocates, by what they are for; see :meth:`ReferencePlan.device_bytes`."""
+        m, sizes, item, gpu = spec.batch_size, spec.sizes, spec.dtype.itemsize, be.gpu  # type: ignore[attr-defined]
+        per_sample = spec.dropout is not None and spec.dropout.per == "sample"
+        dropped = sum(sizes[l - 1] for l in spec.rates)
+        numbers = m * (3 * sum(sizes[1:]) + dropped + 1) + dropped * (m if per_sample else 1)
+        sums = 16 * max(gpu.max_blocks, -(-m // SMALLEST_TILE)) + 2 * gpu.multiprocessors * LARGEST_TILE**2 * item
+        sums += 8 * sum(-(-(n_in + 1) // SMALLEST_TILE) * -(-n // SMALLEST_TILE) for n_in, n in pairwise(sizes))
+        return {"activations and Deltas": numbers * item, "gradient": size * item, "partial sums": sums}
+
     def _allocate_layers(self) -> None:
         """Z, H, Delta, masks, and what is handed on."""
         spec, be, sizes = self.spec, self.be, self.spec.sizes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -16,7 +17,6 @@ from bpcore.functions.losses import Loss
 from bpcore.functions.penalties import Penalty
 from bpcore.functions.update_rule import UpdateRule
 from bpcore.network import MLP
-from bpcore.problem import Problem
 from bpcore.training.announcement import announced_compiling
 from bpcore.training.callbacks import CallbackLike, as_callback
 from bpcore.training.record import make_record
@@ -58,6 +58,8 @@ def train(
     threads: int | None = None,
     plan: str = "auto",
     precision: str | None = None,
+    data: Literal["auto", "resident", "stream"] = "auto",
+    stream: Any = None,
     verbose: bool | None = None,
 ) -> Run:
     """Train a network by gradient descent.
@@ -121,6 +123,11 @@ def train(
         ``"auto"`` or the name of a plan.
     precision : str, optional
         In which the products are computed; see :class:`bpcore.Trainer`.
+    data : ``"auto"``, ``"resident"`` or ``"stream"``
+        Whether the data lies where the network computes, or stays on the host and goes there a few steps at a time;
+        see :class:`bpcore.Trainer`. What was done is ``record["data"]``.
+    stream : optional
+        CUDA stream on which the work is queued; see :class:`bpcore.Trainer`.
     verbose : bool, optional
         Whether to show a progress bar; by default when standard error is a terminal.
 
@@ -133,6 +140,8 @@ def train(
     ------
     ShapeError, DataError, ConfigurationError, UnknownNameError
         If something does not fit; the network is unchanged.
+    DeviceMemoryError
+        If not even one sample at a time fits in the memory of a device; the network is unchanged.
     DivergenceError
         If a number is not finite, unless ``on_divergence="stop"``; its ``run`` attribute holds the history.
 
@@ -168,47 +177,70 @@ def train(
         threads=threads,
         plan=plan,
         precision=precision,
+        data=data,
+        stream=stream,
     )
+    if full_batch and data == "stream":
+        raise ConfigurationError(
+            f"data='stream' is for steps of gradient descent; {optimizer!r} needs all samples in every iteration. "
+            "Leave data out, or use an optimizer such as bp.Adam(0.001)"
+        )
     if full_batch and trainer.precision is not None:
         raise ConfigurationError(
             f"precision={precision!r} is for steps of gradient descent; {optimizer!r} compares losses to all of their "
             "digits. Leave precision out, or use an optimizer such as bp.Adam(0.001)"
         )
-    problem = Problem.prepare(
-        net, trainer.be, X, Y, trainer.loss, sample_weight=sample_weight, class_weight=class_weight
-    )
-    if not allow_one_class:
-        problem.check_one_class(trainer.be)
     if metrics and validation is None:
         raise ConfigurationError("metrics are measured on validation data; give validation=(X, Y)")
-    with announced_compiling(trainer.be, verbose):
-        held_out = None if validation is None else Validation(trainer, validation, metrics)
-        spec = trainer.prepare(problem)
-    record = make_record(
-        net,
-        trainer.be,
-        spec,
-        seed=trainer.seed,
-        plan=trainer.plan_name,
-        plan_why=trainer.plan_why,
-        backend_why=_why(net, trainer.be, backend, chosen_by),
-        threads=trainer.team or trainer.threads,
-        threads_why=trainer.team_why,
-        n_samples=problem.m,
-        n_validation=0 if held_out is None else held_out.m,
-    )
-    session = Session(
-        trainer, problem, held_out, as_rule(stop), [as_callback(c) for c in callbacks], keep, record_steps, record
-    )
-    session.check_columns()
-    if isinstance(optimizer, ScipyMinimize):
-        from bpcore.training.full_batch import minimize
+    trainer.verbose = verbose
 
-        spec_record = record["spec"]
-        spec_record["optimizer"] = {"name": optimizer.method, **optimizer.keywords()}
-        return session.conclude(minimize(session, optimizer, epochs, verbose), on_divergence)
-    order = None if full or not shuffle else trainer.seed
-    return session.conclude(session.descend(epochs, order, verbose), on_divergence)
+    def descend() -> Run:
+        problem = trainer.load(
+            X, Y, sample_weight=sample_weight, class_weight=class_weight, validation=validation, whole=full_batch
+        )
+        if not allow_one_class:
+            problem.check_one_class(trainer.be)
+        with trainer.refusing("the validation data"):
+            held_out = None if validation is None else Validation(trainer, validation, metrics)
+        spec = trainer.prepare(problem)
+        assert trainer.placement is not None
+        record = make_record(
+            net,
+            trainer.be,
+            spec,
+            seed=trainer.seed,
+            plan=trainer.plan_name,
+            plan_why=trainer.plan_why,
+            backend_why=_why(net, trainer.be, backend, chosen_by),
+            threads=trainer.team or trainer.threads,
+            threads_why=trainer.team_why,
+            n_samples=problem.m,
+            n_validation=0 if held_out is None else held_out.m,
+            data=trainer.placement.record,
+        )
+        session = Session(
+            trainer, problem, held_out, as_rule(stop), [as_callback(c) for c in callbacks], keep, record_steps, record
+        )
+        session.check_columns()
+        if isinstance(optimizer, ScipyMinimize):
+            from bpcore.training.full_batch import minimize
+
+            spec_record = record["spec"]
+            spec_record["optimizer"] = {"name": optimizer.method, **optimizer.keywords()}
+            return session.conclude(minimize(session, optimizer, epochs, verbose), on_divergence)
+        order = None if full or not shuffle else trainer.seed
+        return session.conclude(session.descend(epochs, order, verbose), on_divergence)
+
+    try:
+        with trainer.be.on_stream(stream), announced_compiling(trainer.be, verbose):
+            return descend()
+    except BaseException as error:
+        if trainer.be.device != "cpu":
+            # what the frames of an error hold would stay on the device as long as the error
+            traceback.clear_frames(error.__traceback__)
+        raise
+    finally:
+        trainer.release(state=True)
 
 
 def _length(X: Any) -> int:

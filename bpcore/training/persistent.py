@@ -120,6 +120,11 @@ class PersistentPlan(FastPlan):
             f"or more in each block; this device has {largest_shared_memory(properties) // 1024} KiB"
         )
 
+    @classmethod
+    def device_bytes(cls, spec: StepSpec, be: Backend, size: int) -> dict[str, int]:
+        """Bytes that the plan allocates; the rest is on chip. See :meth:`ReferencePlan.device_bytes`."""
+        return {"gradient": size * spec.dtype.itemsize}
+
     @staticmethod
     def microseconds(spec: StepSpec, be: Backend) -> float:
         """Estimate the time of a step; infinity where the spec is not supported."""

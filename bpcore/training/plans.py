@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Protocol
+from typing import Any, Protocol
 
 from bpcore.backends.contract import Backend
 from bpcore.errors import ConfigurationError, unknown
@@ -21,7 +21,7 @@ from bpcore.training.spec import StepSpec
 from bpcore.training.state import TrainingState
 from bpcore.typing import Array
 
-__all__ = ["Plan", "choose_plan"]
+__all__ = ["Plan", "choose_plan", "kind_on_gpu"]
 
 PLANS = ("auto", "reference", "compiled", "persistent", "graph", "wide")
 
@@ -38,6 +38,7 @@ class Plan(Protocol):
     """What the training loop asks of a plan; see :class:`~bpcore.training.reference.ReferencePlan`."""
 
     name: str
+    spec: StepSpec
     threads: int | None
     why: str
     uses_blas: bool
@@ -121,20 +122,33 @@ def _choose_compiled(
 
 def _choose_on_gpu(plan: str, spec: StepSpec, net: MLP, be: Backend, seed: int) -> tuple[Plan, str]:
     _refuse(plan, {"auto", "persistent", "graph", "wide"}, be)
+    kind, why = kind_on_gpu(plan, spec, be)
+    made: Plan = kind(spec, net, be, seed)
+    return made, why or made.why
+
+
+def kind_on_gpu(plan: str, spec: StepSpec, be: Backend) -> tuple[Any, str]:
+    """Class of the plan that a GPU runs, and why; the reason is empty where the plan has its own.
+
+    Parameters
+    ----------
+    plan : str
+        ``"auto"`` or the name of a plan of backend cupy.
+    spec, be
+        As for :class:`~bpcore.training.reference.ReferencePlan`.
+    """
     # imported here, because who has no GPU should not wait for what only a GPU needs
     from bpcore.training.graph import GraphPlan
     from bpcore.training.persistent import PersistentPlan
     from bpcore.training.wide import WidePlan
 
-    kinds = {"persistent": PersistentPlan, "graph": GraphPlan, "wide": WidePlan}
-    if plan != "auto":
-        made: Plan = kinds[plan](spec, net, be, seed)
-        return made, "asked for"
+    named = {"reference": ReferencePlan, "persistent": PersistentPlan, "graph": GraphPlan, "wide": WidePlan}
+    if plan in named:
+        return named[plan], "asked for"
     if spec.precision is not None:
-        return WidePlan(spec, net, be, seed), f"{WidePlan.why}; no other plan computes in {spec.precision}"
+        return WidePlan, f"{WidePlan.why}; no other plan computes in {spec.precision}"
     flops = 6 * spec.batch_size * sum(n_in * n for n_in, n in pairwise(spec.sizes))
     if flops <= ON_CHIP_FLOPS and PersistentPlan.supports(spec, be) is None:
-        found = PersistentPlan(spec, net, be, seed)
-        return found, found.why
+        return PersistentPlan, ""
     kind = WidePlan if flops > WIDE_FLOPS else GraphPlan
-    return kind(spec, net, be, seed), f"{kind.why}; a step has {flops / 1e9:.3g} GFLOP"
+    return kind, f"{kind.why}; a step has {flops / 1e9:.3g} GFLOP"

@@ -43,6 +43,7 @@ def make_record(
     threads_why: str,
     n_samples: int,
     n_validation: int,
+    data: dict[str, Any],
 ) -> dict[str, Any]:
     """Collect the facts of a run as JSON-serialisable values.
 
@@ -60,6 +61,8 @@ def make_record(
         The reason.
     n_samples, n_validation : int
         Sizes of the data sets.
+    data : dict
+        Where the data was, and why; see :class:`~bpcore.training.memory.Placement`.
 
     Returns
     -------
@@ -80,6 +83,7 @@ def make_record(
         "n_parameters": net.n_parameters,
         "n_samples": n_samples,
         "n_validation": n_validation,
+        "data": data,
         "spec": spec.describe(),
         "versions": versions(),
         "platform": f"{platform.system()} {platform.machine()}, {sys.implementation.name}",

@@ -43,6 +43,8 @@ class ReferencePlan:
         Where its parameters are.
     seed : int
         Seed of the dropout masks.
+    rows : int, optional
+        Samples that there is room for; by default the batch size of the spec.
     """
 
     name = "reference"
@@ -50,9 +52,9 @@ class ReferencePlan:
     why = "as many as BLAS is set to"
     uses_blas = False
 
-    def __init__(self, spec: StepSpec, net: MLP, be: Backend, seed: int) -> None:
+    def __init__(self, spec: StepSpec, net: MLP, be: Backend, seed: int, rows: int | None = None) -> None:
         self.spec, self.net, self.be, self.seed = spec, net, be, seed
-        m, sizes, dtype = spec.batch_size, spec.sizes, spec.dtype
+        m, sizes, dtype = rows or spec.batch_size, spec.sizes, spec.dtype
         per_sample = spec.dropout is not None and spec.dropout.per == "sample"
         masks: dict[int, tuple[int, ...]] = {
             l: (m, sizes[l - 1]) if per_sample else (sizes[l - 1],) for l in spec.rates
@@ -72,6 +74,24 @@ class ReferencePlan:
         self._s = sample_scale(spec.loss, sizes[-1])
         self._rows: dict[int, tuple[Trace, Gradients]] = {m: (self._trace, self._grads)}
         self._update = _Update(spec, net, be, self._trace)
+
+    @classmethod
+    def device_bytes(cls, spec: StepSpec, be: Backend, size: int, rows: int | None = None) -> dict[str, int]:
+        """Bytes that the plan allocates, by what they are for.
+
+        Parameters
+        ----------
+        spec, be, rows
+            As for the class.
+        size : int
+            Length of theta.
+        """
+        m, sizes, item = rows or spec.batch_size, spec.sizes, spec.dtype.itemsize
+        per_sample = spec.dropout is not None and spec.dropout.per == "sample"
+        dropped = sum(sizes[l - 1] for l in spec.rates)
+        numbers = m * (sizes[0] + 3 * sum(sizes[1:]) + 2 * sizes[-1] + dropped) + dropped * (m if per_sample else 1)
+        numbers += m * (int(spec.classes) + 2 * int(spec.weighted))
+        return {"activations and Deltas": numbers * item + 8 * m * int(spec.classes), "gradient": size * item}
 
     @property
     def gradient(self) -> Array:
@@ -112,24 +132,37 @@ class ReferencePlan:
     def _step(
         self, problem: Problem, rows: Array, state: TrainingState, eta: float, record: Array, watch: Watch | None
     ) -> None:
-        be, net, spec = self.be, self.net, self.spec
-        m, L = rows.shape[0], net.n_layers
+        trace, _ = self._memory(rows.shape[0])
+        scale = self._sample_scale(problem, rows, record)
+        for l, rate in self.spec.rates.items():
+            self.be.dropout_mask(trace.masks[l], rate=rate, seed=self.seed, step=state.step, layer=l)
+        self._propagate(problem, rows, scale, record)
+        self._move(rows.shape[0], state, eta, record, watch)
+
+    def _memory(self, m: int) -> tuple[Trace, Gradients]:
+        """What m samples are computed in."""
         if m not in self._rows:
             self._rows[m] = self._trace.rows(m), self._grads.rows(m)
-        trace, grads = self._rows[m]
-        Y, terms = self._Y[:m], self._terms[:m]
+        return self._rows[m]
 
+    def _propagate(self, problem: Problem, rows: Array, scale: Any, record: Array) -> None:
+        """Gather samples, and compute loss, hits and gradient."""
+        be, net, spec = self.be, self.net, self.spec
+        m, L = rows.shape[0], net.n_layers
+        trace, grads = self._memory(m)
+        Y, terms = self._Y[:m], self._terms[:m]
         be.take_rows(problem.X, rows, out=trace.H[1])
         be.take_rows(problem.Y, rows, out=Y)
-        scale = self._sample_scale(problem, rows, record)
-        for l, rate in spec.rates.items():
-            mask = trace.masks[l]
-            be.dropout_mask(mask, rate=rate, seed=self.seed, step=state.step, layer=l)
         forward_into(be, net, trace)
         Z, H = trace.Z[L], trace.H[L]
         loss_value(be, spec.loss, net.output, Z, H, Y, scale, terms, out=record[0])
         self._count_hits(problem, rows, H, record)
         backward_into(be, net, spec.loss, trace, Y, scale, grads)
+
+    def _move(self, m: int, state: TrainingState, eta: float, record: Array, watch: Watch | None) -> None:
+        """Penalty, clipping and update, by the gradient of m samples."""
+        net = self.net
+        trace, grads = self._memory(m)
         if watch is not None:
             _show(watch, trace, grads, record)
         self._penalise(grads)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from bpcore.errors import ConfigurationError, DivergenceError
+from bpcore.host_data import HostProblem
 from bpcore.problem import Problem
 from bpcore.random import permutation
 from bpcore.training.callbacks import Callback
@@ -79,7 +80,9 @@ class Session:
         per_epoch = -(-m // B)
         limit = self.rule.step_limit()
         total = int(min(epochs * per_epoch, limit))
+        streamed = isinstance(self.problem, HostProblem)
         draw = trainer.be.random_bits if trainer.be.device == "cpu" else None
+        order: Array = np.arange(m) if streamed else trainer.be.asarray(np.arange(m))
         limited = trainer.thread_limit(validates=self.validation is not None)
         with Interrupt() as interrupt, ProgressBar(total, verbose) as bar, limited:
             reason: str | None = None
@@ -96,11 +99,12 @@ class Session:
             for callback in self.callbacks:
                 callback.on_start(trainer.net)
             for epoch in range(epochs):
-                order = np.arange(m)
-                if shuffle_seed is not None:
+                if shuffle_seed is not None and streamed:
                     order = permutation(m, seed=shuffle_seed, epoch=epoch, draw=draw)
+                elif shuffle_seed is not None:
+                    order = trainer.be.permutation(m, seed=shuffle_seed, epoch=epoch)
                 whole = m // B * B
-                pieces = [order[:whole].reshape(-1, B), order[whole:].reshape(1, -1)]
+                pieces = [order[:whole].reshape(m // B, B), order[whole:].reshape(1, m - whole)]
                 parts = []
                 try:
                     for piece in pieces:
@@ -182,6 +186,8 @@ class Session:
         )
         self.record["seconds"] = seconds
         self.record["stopped_because"] = reason
+        if self.trainer.plan_name:  # a device whose memory ended may have changed it
+            self.record |= {"plan": self.trainer.plan_name, "plan_why": self.trainer.plan_why}
         if self.trainer.loss_scaling is not None:
             self.record["loss_scaling"] = self.trainer.loss_scaling
         net.meta |= {"loss": self.trainer.loss.name, "threshold": self.problem.threshold}

@@ -10,27 +10,34 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
 
 from bpcore.backends.contract import Backend
 from bpcore.blas_limit import blas_limit
-from bpcore.errors import ConfigurationError, DivergenceError
+from bpcore.errors import ConfigurationError, unknown
+from bpcore.feeder import Feeder
 from bpcore.functions.clipping import Clipping
 from bpcore.functions.losses import Loss
 from bpcore.functions.penalties import Penalty
 from bpcore.functions.update_rule import UpdateRule
 from bpcore.functions.update_rules import get_update_rule
+from bpcore.host_data import HostProblem, would_be_copied
 from bpcore.network import MLP
 from bpcore.problem import Problem, choose_loss
 from bpcore.settings import check_seed, check_threads, default_seed, default_threads
-from bpcore.training.plans import Plan, choose_plan
+from bpcore.training.announcement import announce
+from bpcore.training.divergence import first_bad
+from bpcore.training.memory import STREAMED, DataShape, Placement, place, refusing
+from bpcore.training.planner import Planner
+from bpcore.training.plans import Plan
 from bpcore.training.precision import check_precision
 from bpcore.training.spec import Dropout, StepSpec, as_dropout
 from bpcore.training.state import Snapshot, TrainingState
-from bpcore.typing import Array, NDArray
+from bpcore.training.step_records import StepRecords
+from bpcore.typing import Array
 
 __all__ = ["StepRecords", "Trainer"]
 
@@ -39,44 +46,6 @@ STRETCH_SECONDS, LONGEST_STRETCH_SECONDS = 0.2, 1.0
 parameters takes long."""
 COPIES_PER_STRETCH = 50
 """As many such copies as a stretch should last: what copying costs is then two percent."""
-
-
-class StepRecords:
-    """What is known of some steps afterwards.
-
-    Attributes
-    ----------
-    loss : ndarray of float64, shape (steps,)
-        Loss of each step's batch before its update, without penalties.
-    hits : ndarray of float64, shape (steps,)
-        Weighted number of samples that were classified rightly (zeros for regression).
-    weight : ndarray of float64, shape (steps,)
-        Sum of the weights of each step's samples.
-    """
-
-    def __init__(self, table: NDArray[np.float64]) -> None:
-        self._table = table
-        self.loss, self.hits, self.weight = table
-
-    @classmethod
-    def join(cls, parts: Sequence[StepRecords]) -> StepRecords:
-        """Put the records of successive stretches together."""
-        if not parts:
-            return cls(np.empty((3, 0)))
-        return parts[0] if len(parts) == 1 else cls(np.concatenate([part._table for part in parts], axis=1))
-
-    def __len__(self) -> int:
-        return len(self.loss)
-
-    @property
-    def mean_loss(self) -> float:
-        """Weighted mean of the losses."""
-        return float((self.loss * self.weight).sum() / self.weight.sum()) if self.weight.any() else float("nan")
-
-    @property
-    def accuracy(self) -> float:
-        """Weighted share of hits."""
-        return float(self.hits.sum() / self.weight.sum()) if self.weight.any() else float("nan")
 
 
 class Trainer:
@@ -112,11 +81,20 @@ class Trainer:
     precision : str, optional
         In which the products are computed, on a GPU: ``"tf32"``, ``"bf16"`` or ``"fp16"``. By default, and with
         ``"float32"`` or ``"float64"``, in the dtype of the network. See *Choose a precision* in the documentation.
+    data : ``"auto"``, ``"resident"`` or ``"stream"``
+        Whether the data lies where the network computes, or stays on the host and goes there a few steps at a time.
+        ``"auto"`` streams what does not fit on the device, and what a :class:`numpy.memmap` holds in a form that has to
+        be converted. The results are the same. See *Train data larger than the GPU* in the documentation.
+    stream : cupy.cuda.Stream, torch.cuda.Stream, object with ``__cuda_stream__`` or int, optional
+        CUDA stream on which the work of a GPU is queued, by default CuPy's current one. It follows what the current
+        stream has queued before; what is queued on either stream afterwards follows it.
 
     Attributes
     ----------
     state : TrainingState
         Counters and optimiser state; continues from call to call.
+    placement : Placement or None
+        Where the data that was loaded last is, and why.
     plan_name, plan_why : str
         The plan in use and why.
 
@@ -146,7 +124,11 @@ class Trainer:
         threads: int | None = None,
         plan: str = "auto",
         precision: str | None = None,
+        data: str = "auto",
+        stream: Any = None,
     ) -> None:
+        if data not in ("auto", "resident", "stream"):
+            raise unknown("value for data", data, ["auto", "resident", "stream"])
         if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
             raise ConfigurationError(f"batch_size is {batch_size!r}; it must be a whole number of at least 1")
         self.net = net
@@ -171,15 +153,24 @@ class Trainer:
         self.seed = default_seed() if seed is None else check_seed(seed)
         self._threads_asked = None if threads is None else check_threads(threads)
         self.threads = self._threads_asked or default_threads()
-        self.state = TrainingState.begin(self.be, self.rule, net.layout, net.dtype)
+        self.data, self.stream = data, stream
+        with self.be.on_stream(stream):  # which refuses what is no stream before anything is allocated
+            pass
+        self._held = self.be.memory().get("held", 0)
+        size = net.layout.size * net.dtype.itemsize
+        parts = {"state of the optimiser": len(self.rule.state) * size, "snapshot": (1 + len(self.rule.state)) * size}
+        with refusing(self.be, "what the optimiser keeps", parts):
+            self.state = TrainingState.begin(self.be, self.rule, net.layout, net.dtype)
+            self._snapshot: Snapshot | None = Snapshot(self.be, net.theta, self.state)
         self.precision = check_precision(precision, net.dtype)
-        self._plan_asked = plan
-        self._plan: Plan | None = None
-        self._key: tuple[bool, bool] | None = None
-        self._snapshot = Snapshot(self.be, net.theta, self.state)
+        self._planner = Planner(plan, net, self.be, self.seed, self._threads_asked)
+        self._key: tuple[bool, bool, int | None] | None = None
+        self.placement: Placement | None = None
+        self.verbose: bool | None = False
+        self._feeder: Feeder | None = None
+        self._local: Array = None
         self._stretch = 8
         self._device_sums = self.be.empty((3, 0), np.float64)
-        self.plan_name, self.plan_why = "", ""
 
     @property
     def team(self) -> int | None:
@@ -223,14 +214,27 @@ class Trainer:
 
     def prepare(self, problem: Problem) -> StepSpec:
         """Build the plan for a problem, unless the last one still fits; return its spec."""
-        key = (problem.weights is not None, problem.labels is not None)
+        rows = None if self.placement is None else self.placement.rows
+        key = (problem.weights is not None, problem.labels is not None, rows)
         spec = self.spec(weighted=key[0], classes=key[1])
         if self._plan is None or key != self._key:
-            self._plan, self.plan_why = choose_plan(
-                self._plan_asked, spec, self.net, self.be, self.seed, self._threads_asked
-            )
-            self.plan_name, self._key = self._plan.name, key
+            self._planner.build(spec, self.placement, self.verbose)
+            self._key = key
         return spec
+
+    @property
+    def _plan(self) -> Plan | None:
+        return self._planner.plan
+
+    @property
+    def plan_name(self) -> str:
+        """The plan in use; empty before there is one."""
+        return "" if self._plan is None else self._plan.name
+
+    @property
+    def plan_why(self) -> str:
+        """The reason for the plan."""
+        return self._planner.why
 
     def run(
         self,
@@ -269,27 +273,80 @@ class Trainer:
         data = self.load(X, Y, sample_weight=sample_weight, class_weight=class_weight)
         return self.run_loaded(data, order)
 
-    def load(self, X: Any, Y: Any, *, sample_weight: Any = None, class_weight: Any = None) -> Problem:
+    def load(
+        self,
+        X: Any,
+        Y: Any,
+        *,
+        sample_weight: Any = None,
+        class_weight: Any = None,
+        validation: Any = None,
+        whole: bool = False,
+    ) -> Problem:
         """Check data and bring it to the backend, for several calls of :meth:`run_loaded`.
 
         Parameters
         ----------
         X, Y, sample_weight, class_weight
             As for :meth:`run`.
+        validation : (X, Y), optional
+            Data that there must be room for besides; it is not loaded.
+        whole : bool
+            Whether every step needs all samples at once.
 
         Returns
         -------
         Problem
-            The data, where the network is.
+            The data, where the network is, or (``data="stream"``) where it was.
 
         Raises
         ------
         ShapeError, DataError
             If they do not fit.
+        DeviceMemoryError
+            If there is no room for it on the device.
         """
-        return Problem.prepare(
-            self.net, self.be, X, Y, self.loss, sample_weight=sample_weight, class_weight=class_weight
+        weights = {"sample_weight": sample_weight, "class_weight": class_weight}
+        self.placement = self._place(X, validation, whole, any(value is not None for value in weights.values()))
+        if self.placement.where == STREAMED:
+            announce(f"the data stays on the host and is streamed: {self.placement.why}", self.verbose)
+            return HostProblem.prepare(self.net, self.be, X, Y, self.loss, **weights)
+        with self.be.on_stream(self.stream), self.refusing("the data"):
+            return Problem.prepare(self.net, self.be, X, Y, self.loss, **weights)
+
+    def refusing(self, what: str) -> AbstractContextManager[None]:
+        """Turn the end of the device's memory inside a ``with`` block into an error with the table of the forecast."""
+        return refusing(self.be, what, self._expected())
+
+    def _expected(self) -> dict[str, int]:
+        """Bytes of the forecast, by what they are for."""
+        return {} if self.placement is None or self.placement.forecast is None else self.placement.forecast.parts
+
+    def _place(self, X: Any, validation: Any, whole: bool, weighted: bool) -> Placement:
+        net, be = self.net, self.be
+        data = self._shape(X, weighted)
+        held_out = None
+        if isinstance(validation, tuple | list) and len(validation) == 2:
+            held_out = self._shape(validation[0], False)
+        return place(
+            self.data,
+            self.spec(weighted=weighted, classes=True),
+            net,
+            be,
+            data,
+            plan=self._planner.asked,
+            validation=held_out,
+            whole=whole,
+            converted=would_be_copied(X, net.sizes[0], net.dtype),
         )
+
+    def _shape(self, X: Any, weighted: bool) -> DataShape:
+        """Sizes of a data set before it was checked."""
+        has_rows = hasattr(X, "__len__") and (not hasattr(X, "ndim") or X.ndim > 0)
+        m = len(X) if has_rows else 1
+        here = hasattr(X, "__cuda_array_interface__") or self.be.owns(X)
+        there = here and getattr(X, "dtype", None) == self.net.dtype
+        return DataShape(max(m, 1), self.net.sizes[0], self.net.sizes[-1], weighted, there)
 
     def run_loaded(self, data: Problem, order: Any) -> StepRecords:
         """Run one step for each row of an index matrix, on data that is checked and in place.
@@ -326,9 +383,10 @@ class Trainer:
             raise ConfigurationError(
                 f"order has {index.shape[1]} samples a step; the trainer was made for batch_size={self.batch_size}"
             )
-        self.prepare(data)
-        with self.thread_limit():
-            return self.run_steps(data, index)
+        with self.be.on_stream(self.stream):
+            self.prepare(data)
+            with self.thread_limit():  # which depends on the plan
+                return self.run_steps(data, index)
 
     @contextmanager
     def thread_limit(self, *, validates: bool = False) -> Iterator[None]:
@@ -351,7 +409,7 @@ class Trainer:
     def run_steps(
         self,
         problem: Problem,
-        index: NDArray[np.int64],
+        index: Array,
         between: Callable[[StepRecords], bool] | None = None,
     ) -> StepRecords:
         """Run steps in stretches of about 0.2 s.
@@ -359,9 +417,9 @@ class Trainer:
         Parameters
         ----------
         problem : Problem
-            The data, on the device.
-        index : ndarray of int64, shape (steps, m)
-            Checked sample numbers.
+            The data.
+        index : Array of int64, shape (steps, m)
+            Checked sample numbers, on the device or on the host; on the host for data that is streamed.
         between : callable, optional
             Called with the records of each stretch; True ends the run early.
 
@@ -376,76 +434,103 @@ class Trainer:
             If a number is not finite.
         """
         parts: list[StepRecords] = []
-        start = 0
+        feeder = self._feeder_of(problem, index.shape[1])
+        snapshot = self._snapshot = self._snapshot or Snapshot(self.be, self.net.theta, self.state)
+        start, count = 0, self._steps_at_once(feeder, index)
         while start < len(index):
-            rows = index[start : start + self._stretch]
+            rows = index[start : start + count]
+            following = self._steps_at_once(feeder, index)  # what is sent ahead cannot be cut otherwise afterwards
             begun = time.perf_counter()
-            self._snapshot.take(self.net.theta, self.state)
+            snapshot.take(self.net.theta, self.state)
             copied = time.perf_counter()
-            parts.append(self._run_stretch(problem, rows))
-            elapsed = time.perf_counter() - copied
             start += len(rows)
+            parts.append(self._run_stretch(problem, rows, feeder, index[start : start + following]))
+            elapsed = time.perf_counter() - copied
             seconds = min(max(STRETCH_SECONDS, COPIES_PER_STRETCH * (copied - begun)), LONGEST_STRETCH_SECONDS)
             wanted = len(rows) * seconds / max(elapsed, 1e-9)
             self._stretch = int(min(max(wanted, 1), 2 * self._stretch, 4096))
+            count = self._steps_at_once(feeder, index) if feeder is None else following
             if between is not None and between(parts[-1]):
                 break
         return StepRecords.join(parts)
 
-    def _run_stretch(self, problem: Problem, rows: NDArray[np.int64]) -> StepRecords:
-        assert self._plan is not None
+    def _feeder_of(self, problem: Problem, m: int) -> Feeder | None:
+        """What brings the rows of a problem on the host to the device; None for one that is there."""
+        if not isinstance(problem, HostProblem):
+            return None
+        if self._feeder is None or self._feeder.problem is not problem or self._feeder.rows < m:
+            self._drop_feeder()
+            rows = max(m, 1 if self.placement is None else self.placement.stage_rows)
+            with self.refusing("two buffers of data"):
+                self._feeder = Feeder(self.be, problem, rows)
+                self._local = self.be.asarray(np.arange(rows))
+        return self._feeder
+
+    def _drop_feeder(self) -> None:
+        if self._feeder is not None:
+            self._feeder.close()
+        self._feeder = self._local = None
+
+    def _steps_at_once(self, feeder: Feeder | None, index: Array) -> int:
+        return self._stretch if feeder is None else min(self._stretch, feeder.rows // int(index.shape[1]))
+
+    def _run_stretch(self, problem: Problem, rows: Array, feeder: Feeder | None, following: Array) -> StepRecords:
         be, state, first = self.be, self.state, self.state.step
+        steps, m = rows.shape
         schedule = self.rule.schedule
-        etas = [schedule.at(step, state.epoch, state.schedule) for step in range(first, first + len(rows))]
-        if self._device_sums.shape[1] < len(rows):
-            self._device_sums = be.empty((3, len(rows)), np.float64)
-        sums = be.fill(self._device_sums[:, : len(rows)], 0.0)
-        index = be.asarray(rows)
-        self._plan.run(problem, index, state, etas, sums)
+        etas = [schedule.at(step, state.epoch, state.schedule) for step in range(first, first + steps)]
+        if self._device_sums.shape[1] < steps:
+            self._device_sums = be.empty((3, steps), np.float64)
+        sums = be.fill(self._device_sums[:, :steps], 0.0)
+        if feeder is None:
+            index = be.asarray(rows)
+        else:
+            problem, index = feeder.take(rows), self._local[: steps * m].reshape(steps, m)
+        self._queue(problem, index, etas, sums)
+        if feeder is not None and len(following):
+            feeder.send(following)  # while the device computes
         table = np.array(be.to_numpy(sums))
         if not (np.isfinite(table[0]).all() and be.all_finite(self.net.theta)):
-            self._snapshot.put_back(self.net.theta, state)
-            raise self._find_first_bad(problem, index, etas, sums)
+            self._back().put_back(self.net.theta, state)
+            assert self._plan is not None
+            raise first_bad(self.be, self.net, self._plan, state, self._back(), problem, index, etas, sums)
         return StepRecords(table)
 
-    def _find_first_bad(self, problem: Problem, index: Array, etas: list[float], sums: Array) -> DivergenceError:
-        """Run the stretch again, one step at a time, until something is not finite; keep what was before."""
-        assert self._plan is not None
-        be, net = self.be, self.net
-        found: list[tuple[str, int, str]] = []
+    def _back(self) -> Snapshot:
+        assert self._snapshot is not None
+        return self._snapshot
 
-        def watch(quantity: str, layer: int, array: Array) -> None:
-            if not found and not be.all_finite(array):
-                host = be.to_numpy(array)
-                nan, infinite = int(np.isnan(host).sum()), int(np.isinf(host).sum())
-                counts = [f"{n} {what}" for n, what in ((nan, "NaN"), (infinite, "infinite")) if n]
-                found.append((quantity, layer, ", ".join(counts)))
+    def _queue(self, problem: Problem, index: Array, etas: list[float], sums: Array) -> None:
+        """Run the plan; where the device has no memory for it, one that needs less, from the snapshot on."""
+        while True:
+            assert self._plan is not None
+            try:
+                self._plan.run(problem, index, self.state, etas, sums)
+                return
+            except Exception as error:
+                if not self.be.is_out_of_memory(error):
+                    raise
+                message = str(error)
+            # the error is gone, and with it what its frames held
+            self._back().put_back(self.net.theta, self.state)
+            self._planner.shrink(message, self.placement, self.verbose)
+            self.be.fill(sums, 0.0)
 
-        last_loss = float("nan")
-        for k in range(index.shape[0]):
-            self._snapshot.take(net.theta, self.state)
-            step = self.state.step + 1
-            self._plan.run(problem, index[k : k + 1], self.state, etas[k : k + 1], sums[:, k : k + 1], watch)
-            if found:
-                self._snapshot.put_back(net.theta, self.state)
-                quantity, layer, counts = found[0]
-                where = f"{quantity}[{layer}]" if layer else f"the {quantity}"
-                known = f"Last finite loss {last_loss:.6g}, " if np.isfinite(last_loss) else ""
-                return DivergenceError(
-                    f"step {step}: {where} is not finite ({counts}). {known}eta {etas[k]:.6g}. The parameters before "
-                    "this step are kept. A smaller eta, gradient clipping (clip=bp.ClipNorm(1.0)) or standardised "
-                    "inputs usually help",
-                    step=step,
-                    layer=layer,
-                    quantity=quantity,
-                )
-            last_loss = float(be.to_numpy(sums)[0, k])
-        # only a matrix product whose rounding changes from call to call can bring us here
-        first = self.state.step - index.shape[0] + 1
-        return DivergenceError(
-            f"a number was not finite between steps {first} and {self.state.step}, but not when they were repeated: "
-            "the run is at the edge of overflow; use a smaller eta or float64"
-        )
+    def release(self, *, state: bool = False) -> None:
+        """Give up what was allocated for training; parameters, and data that the caller holds, stay.
+
+        Parameters
+        ----------
+        state : bool, default False
+            Whether to give up the state of the optimiser, too: then no step can follow.
+        """
+        self._drop_feeder()
+        if state:
+            self.state.arrays.clear()
+        self._planner.plan = self._snapshot = self._key = None
+        self._device_sums = self.be.empty((3, 0), np.float64)
+        if self.be.memory().get("held", 0) > self._held:
+            self.be.release()
 
     def gradient_norm(self) -> float:
         """Euclidean norm of the gradient of the last step."""

@@ -9,7 +9,9 @@ import numpy as np
 
 from bpcore.errors import ConfigurationError
 from bpcore.evaluation import Evaluator
+from bpcore.host_data import HostProblem, HostRows
 from bpcore.problem import Problem
+from bpcore.training.memory import STREAMED
 from bpcore.training.trainer import Trainer
 from bpcore.typing import FloatArray
 
@@ -43,7 +45,9 @@ class Validation:
         except (TypeError, ValueError):
             raise ConfigurationError("validation must be a pair (X, Y)") from None
         net, be = trainer.net, trainer.be
-        problem = Problem.prepare(net, be, X, Y, trainer.loss, names=("validation X", "validation Y"))
+        streamed = trainer.placement is not None and trainer.placement.where == STREAMED
+        kind = HostProblem if streamed and not hasattr(X, "__cuda_array_interface__") else Problem
+        problem = kind.prepare(net, be, X, Y, trainer.loss, names=("validation X", "validation Y"))
         self._evaluator = Evaluator(net, be, trainer.loss, problem)
         self._metrics, self._Y = dict(metrics or {}), Y
         self.m = problem.m
@@ -68,6 +72,7 @@ class Validation:
         values = self._evaluator.measure()
         if self._metrics:
             net, be = self._evaluator.net, self._evaluator.be
-            H = np.asarray(be.to_numpy(net.predict(self._evaluator.problem.X, backend=be)))
+            X = self._evaluator.problem.X
+            H = np.asarray(be.to_numpy(net.predict(X.source if isinstance(X, HostRows) else X, backend=be)))
             values |= {name: float(metric(self._Y, H)) for name, metric in self._metrics.items()}
         return {f"val_{name}": value for name, value in values.items()}

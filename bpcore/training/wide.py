@@ -60,6 +60,30 @@ class WidePlan(GraphPlan):
 
     # ---------------------------------------------------------------- memory
 
+    @classmethod
+    def device_bytes(cls, spec: StepSpec, be: Backend, size: int) -> dict[str, int]:
+        """Bytes that the plan allocates, by what they are for; see :meth:`ReferencePlan.device_bytes`."""
+        m, sizes, item, gpu = spec.batch_size, spec.sizes, spec.dtype.itemsize, be.gpu  # type: ignore[attr-defined]
+        operands = (spec.precision or str(spec.dtype)) in OPERANDS
+        stored = 2 if operands else item
+        numbers, kept = sizes[-1] + 1, sum(sizes[:-1]) + sum(sizes[1:])  # Z[L] and scales; inputs and Deltas
+        for l, activation in enumerate(spec.activations[:-1], start=2):
+            if activation.rowwise:
+                numbers += 3 * sizes[l - 1]
+            elif not derivative_of_output(activation, dropped=l in spec.rates):
+                kept += sizes[l - 1]
+        layers = m * (numbers * item + kept * stored) + item * sum(sizes[l - 1] for l in spec.rates)
+        splits = max(1, min(BLOCKS * gpu.multiprocessors, m // ROWS, 65535))
+        output = gpu.max_blocks if sizes[-1] <= NARROW_OUTPUT else splits
+        sums = 8 * (splits * sum(sizes[1:-1]) + max(output, splits) * sizes[-1] + (len(sizes) + 1) * gpu.max_blocks)
+        gradient = size * (item + stored * int(operands))
+        return {
+            "activations and Deltas": layers,
+            "gradient": gradient,
+            "partial sums": sums,
+            "workspace of cuBLAS": WORKSPACE,
+        }
+
     def _allocate_layers(self) -> None:
         """Allocate what is kept of the layers."""
         spec, be, sizes = self.spec, self.be, self.spec.sizes

@@ -303,3 +303,29 @@ def test_a_terminal_is_told_and_other_backends_are_not_watched(monkeypatch: pyte
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     with announced_compiling(bp.get_backend("numba"), None):
         assert len(cache._observers) == 1
+
+
+def test_compiling_for_a_gpu_is_announced_once_and_only_if_it_happens(monkeypatch, capsys, tmp_path):
+    import types
+
+    from bpcore.kernels.cuda import build
+
+    nvrtc = types.SimpleNamespace(getSupportedArchs=lambda: [90], getVersion=lambda: (13, 0))
+    libs: Any = types.ModuleType("cupy_backends.cuda.libs")
+    libs.nvrtc = nvrtc
+    monkeypatch.setitem(sys.modules, "cupy_backends.cuda.libs", libs)
+    monkeypatch.setenv("BPCORE_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(build, "compile_with_nvrtc", lambda source, target: b"code")
+    monkeypatch.setattr(announcement, "_told", False)
+    loader = build.KernelLoader(None, 90)
+    gpu = types.SimpleNamespace(name="cupy")
+    loader._code("before")
+    for source, lines in (("before", 0), ("first", 1), ("second", 0), ("first", 0)):
+        with announced_compiling(gpu, True):
+            loader._code(source)
+        assert capsys.readouterr().err.count(announcement.TEXT) == lines, source
+    monkeypatch.setattr(announcement, "_told", False)
+    with announced_compiling(gpu, False):
+        loader._code("third")
+    assert capsys.readouterr().err == ""
+    assert (loader.compiled, loader.reused) == (4, 2)
