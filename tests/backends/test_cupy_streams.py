@@ -153,3 +153,4 @@ def test_the_backend_of_a_call_stays_that_of_the_call(fake_backend: CupyBackend)
         X = np.ones((2, 4), np.float32)
         wanted = net.predict(X)
         np.testing.assert_allclose(net.predict(X, backend=fake_backend, stream=77), wanted, rtol=1e-6)
+        assert net.backend is fake_backend

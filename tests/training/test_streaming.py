@@ -75,13 +75,15 @@ def test_the_same_bits_as_resident_data(cupy_backend: CupyBackend, plan: str, na
     assert (run.record["data"]["placement"], resident.record["data"]["placement"]) == ("streamed", "resident")
 
 
-@pytest.mark.parametrize("kind", ["numbers", "distributions", "smoothed labels", "signs", "one column"])
+@pytest.mark.parametrize("kind", ["numbers", "one-hot rows", "distributions", "smoothed labels", "signs", "one column"])
 def test_every_kind_of_target(cpu_backend: Any, kind: str) -> None:
     X, y = data()
     rng = np.random.default_rng(2)
     sizes, options, Y = (4, 7, 3), {}, y
     if kind == "numbers":
         options, Y = {"output": "identity", "loss": "mse"}, rng.normal(size=(ROWS, 3))
+    elif kind == "one-hot rows":
+        Y = np.eye(3)[y]
     elif kind == "distributions":
         Y = rng.random((ROWS, 3))
         Y /= Y.sum(axis=1, keepdims=True)
