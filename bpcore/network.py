@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from bpcore.backends import get_backend
+from bpcore.backends import get_backend, selection
 from bpcore.backends.contract import Backend
 from bpcore.data.arrays import check_finite, check_matrix, check_rows, host_array, is_plain, row_blocks
 from bpcore.errors import ConfigurationError, DataError, ShapeError
@@ -106,6 +106,7 @@ class MLP:
         self.meta: dict[str, Any] = {}
         self._inferences: dict[Backend, Inference] = {}
         self._pinned = backend is not None
+        self._preferred: Backend | None = None
         self._backend = get_backend(backend)
         self._place(self._backend.asarray(self._initial_theta(init)))
 
@@ -182,8 +183,28 @@ class MLP:
             The backend, which now holds :attr:`theta`.
         """
         if backend is not None or not self._pinned:
-            self._move(get_backend(backend))
+            chosen = get_backend(backend)
+            if backend is None and self._preferred is not None and selection().automatic:
+                chosen = self._preferred
+            self._move(chosen)
         return self._backend
+
+    def prefer(self, backend: Backend) -> Backend:
+        """Bring the parameters to a backend, and let them stay as long as the choice is automatic.
+
+        Parameters
+        ----------
+        backend : Backend
+            What was found to be the fastest for this network.
+
+        Returns
+        -------
+        Backend
+            The same.
+        """
+        self._preferred = backend
+        self._move(backend)
+        return backend
 
     # ---------------------------------------------------------------- parameters
 
@@ -437,7 +458,7 @@ class MLP:
         state = {
             key: value
             for key, value in self.__dict__.items()
-            if key not in ("W", "b", "_backend", "theta", "_inferences")
+            if key not in ("W", "b", "_backend", "_preferred", "theta", "_inferences")
         }
         # a pickled network may be loaded where its backend does not exist: parameters travel on the host
         return {**state, "theta": self._backend.to_numpy(self.theta), "backend": self._backend.name}
@@ -446,7 +467,7 @@ class MLP:
         from bpcore.errors import BpcoreError
 
         theta, backend = state.pop("theta"), state.pop("backend")
-        self.__dict__.update(state, _inferences={})
+        self.__dict__.update(state, _inferences={}, _preferred=None)
         try:
             self._backend = get_backend(backend)
         except BpcoreError:

@@ -1,4 +1,4 @@
-"""What ``bpcore tune`` has measured on this machine: from which size of a step on which backend, and plan, is the fastest.
+"""What ``bpcore tune`` has measured: from which size of a step on which backend, and plan, is the fastest here.
 
 The size of a step is the number of floating-point operations of its matrix products. Small steps are bound by what each
 operation costs besides computing, large ones by how fast products are; so one backend is the best up to some size, and
@@ -206,8 +206,6 @@ def _checked(path: Path, changed: int) -> tuple[Tuning | None, str]:
     other = [f"{name} was {found.machine.get(name)!r}, is {here[name]!r}" for name in here
              if found.machine.get(name) != here[name]]  # fmt: skip
     if other:
-        return (
-            None,
-            f"the tuning of {found.when[:10]} does not count here ({'; '.join(other)}); run `bpcore tune` again",
-        )
+        why = f"the tuning of {found.when[:10]} does not count here ({'; '.join(other)}); run `bpcore tune` again"
+        return None, why
     return found, ""

@@ -6,7 +6,8 @@ Nothing is imported to find out what exists, and nothing is started before it is
 2. :func:`use_backend`, for a block of code and this thread or task only,
 3. :func:`set_backend`, for the process,
 4. the environment variable ``BPCORE_BACKEND``, read when it is needed,
-5. ``auto``: cupy if it can run, else numba, else numpy.
+5. ``auto``: cupy if it can run, else numba, else numpy. For training, where ``bpcore tune`` has measured the machine,
+   the backend that is the fastest for steps of the size (:mod:`bpcore.training.choice`).
 
 Only ``auto`` chooses, and it says what it chose and why, through the logger ``bpcore`` and :func:`selection`. A backend
 that was named, in whatever way, and cannot run is a :class:`~bpcore.errors.BackendError`.
@@ -135,7 +136,7 @@ def _resolve(argument: str | Backend | None) -> tuple[Backend, Selection]:
         backend, why = _choose()
         if source != AUTO:
             why = f"'auto' was given by {_spoken(source)}: {why}"
-        return backend, Selection(backend.name, source, why)
+        return backend, Selection(backend.name, source, why, automatic=True)
     _check_name(asked, source)
     backend = _instances.get(asked) or _start(asked, source)
     return backend, Selection(asked, source, f"{asked!r} was given by {_spoken(source)}")

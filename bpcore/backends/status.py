@@ -62,8 +62,11 @@ class Selection:
         ``"argument"``, ``"use_backend"``, ``"set_backend"``, ``"BPCORE_BACKEND"`` or ``"auto"``.
     why : str
         The reason in words.
+    automatic : bool
+        Whether nobody named it.
     """
 
     name: str
     source: str
     why: str
+    automatic: bool = False

@@ -158,9 +158,8 @@ class Sweep:
         self.tell("starting")
         with ThreadPoolExecutor() as pool:
             list(pool.map(self._start, self.settings.contenders))
-        self.witness = Worker(
-            MODULE, ["witness", "float64", "auto", "auto"], machine.environment(self.settings.threads)
-        )
+        surroundings = machine.environment(self.settings.threads)
+        self.witness = Worker(MODULE, ["witness", "float64", "auto", "auto"], surroundings)
         for name in self.names:
             self.tell(f"peak of {name}")
             self._measure_peak(name)
@@ -174,6 +173,11 @@ class Sweep:
     def names(self) -> list[str]:
         """Contenders that run, in the order in which they were named; their processes start in any."""
         return [contender.name for contender in self.settings.contenders if contender.name in self.workers]
+
+    @property
+    def dtype(self) -> str:
+        """Dtype of data and parameters."""
+        return self.settings.contenders[0].precision
 
     def tell(self, text: str) -> None:
         """Say what happens."""
@@ -224,7 +228,7 @@ class Sweep:
 
     def _run_network(self, network: Network, seconds: float) -> dict[str, Any]:
         end = time.monotonic() + seconds
-        works = {batch: network.workload(batch, self.settings.kind, "float32") for batch in self.settings.batch_sizes}
+        works = {batch: network.workload(batch, self.settings.kind, self.dtype) for batch in self.settings.batch_sizes}
         entries = {(batch, name): _Entry() for batch in works for name in self.names}
         planned = len(entries) * VISITS
         least, most = ROUND_SECONDS
@@ -366,7 +370,7 @@ class Sweep:
     ) -> dict[str, Any]:
         cells = []
         for batch in self.settings.batch_sizes:
-            work = network.workload(batch, self.settings.kind, "float32")
+            work = network.workload(batch, self.settings.kind, self.dtype)
             rows = {name: self._row(name, entry) for (of, name), entry in entries.items() if of == batch}
             costs = {"rows": work.rows, "flops": work.flops(), "bytes": work.bytes()}
             cells.append({"batch": batch, **costs, "contenders": rows})
@@ -377,7 +381,7 @@ class Sweep:
             "output": network.output,
             "loss": network.loss,
             "optimizer": network.optimizer,
-            "n_parameters": network.workload(1, self.settings.kind, "float32").n_parameters,
+            "n_parameters": network.workload(1, self.settings.kind, self.dtype).n_parameters,
             "cells": cells,
             "parts": parts,
         }
@@ -418,7 +422,7 @@ class Sweep:
                 found[name] = {"how": reply["how"], "us": reply["us"]}
             else:
                 self.warnings.append(f"{network.name}: the parts of a step on {name} were not timed: {reply['why']}")
-        costs = network.workload(batches[-1], self.settings.kind, "float32").parts()
+        costs = network.workload(batches[-1], self.settings.kind, self.dtype).parts()
         return {
             "batch": batches[-1],
             "costs": {part: {"flops": flops, "bytes": moved} for part, (flops, moved) in costs.items()},
@@ -454,7 +458,7 @@ class Sweep:
                 "contenders": [contender.name for contender in settings.contenders],
                 "networks": [network.name for network in settings.networks],
                 "batch_sizes": list(settings.batch_sizes),
-                "dtype": settings.contenders[0].precision,
+                "dtype": self.dtype,
                 "threads": settings.threads,
                 "seconds": settings.seconds,
                 "rounds_of_a_visit": ROUNDS,

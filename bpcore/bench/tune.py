@@ -1,4 +1,4 @@
-"""``bpcore tune``: a short sweep, and from it the sizes of a step from which on each backend and plan is the fastest."""
+"""``bpcore tune``: a short sweep, and from it the sizes of a step from which each backend and plan is the fastest."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def doctor(
     import bpcore as bp
     from bpcore.backends.diagnosis import diagnose
 
-    facts = diagnose()
+    facts = {**diagnose(), "tuning": _tuning()}
     if json:
         print_json(facts)
     else:
@@ -73,6 +73,8 @@ def _show(console: Console, facts: Facts) -> None:
         console.print("no BLAS library that tells its name")
     _heading(console, "Threads")
     console.print(facts_table((name, _spell(value)) for name, value in facts["threading"].items()))
+    _heading(console, "Automatic choice")
+    console.print(facts_table((name, _spell(value)) for name, value in facts["tuning"].items()))
     if facts["environment"]:
         _heading(console, "Environment")
         console.print(facts_table(facts["environment"].items()))
@@ -82,6 +84,21 @@ def _show(console: Console, facts: Facts) -> None:
         console.print(facts_table([(f"{number}", ""), *lines]))
     if not facts["warnings"]:
         console.print("none")
+
+
+def _tuning() -> Facts:
+    """What ``bpcore tune`` has stored, and whether it counts."""
+    from bpcore.tuning import spell, tuning_file, valid_tuning
+
+    found, why_not = valid_tuning()
+    if found is None:
+        rule = "cupy if it can run, else numba, else numpy"
+        return {"counts": False, "why": why_not, "backends": rule, "plans": "by fixed sizes"}
+    ranges = {
+        kind: [f"{part.best} from a step of {spell(part.from_flops)}" for part in getattr(found, kind)]
+        for kind in ("backends", "plans")
+    }
+    return {"counts": True, "why": f"measured {found.when}", **ranges, "file": str(tuning_file())}
 
 
 def _heading(console: Console, text: str) -> None:

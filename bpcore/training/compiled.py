@@ -24,7 +24,8 @@ from bpcore.problem import Problem
 from bpcore.training.fast_plan import FastPlan
 from bpcore.training.spec import StepSpec
 from bpcore.training.state import TrainingState
-from bpcore.training.teamwork import best_team, keeps_weights_apart, shared_by_columns, step_flops
+from bpcore.training.teamwork import best_team, keeps_weights_apart, shared_by_columns
+from bpcore.tuning import step_flops
 from bpcore.typing import Array
 
 __all__ = ["CompiledPlan"]
@@ -212,7 +213,7 @@ def _choose_threads(spec: StepSpec, threads: int | None) -> tuple[int, str]:
     usable = usable_threads()
     if usable == 1:
         return 1, "no more are usable"
-    if step_flops(spec) < LEAST_FLOPS:
+    if step_flops(spec.sizes, spec.batch_size) < LEAST_FLOPS:
         return 1, "a step is too short to be shared"
     from bpcore.kernels.numba.machine import machine
 

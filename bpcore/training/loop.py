@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bpcore.backends import selection
 from bpcore.backends.contract import Backend
 from bpcore.errors import ConfigurationError, unknown
 from bpcore.functions.clipping import Clipping
@@ -160,7 +159,6 @@ def train(
         raise unknown("value for keep", keep, ["auto", "last", "best"])
     if on_divergence not in ("raise", "stop"):
         raise unknown("value for on_divergence", on_divergence, ["raise", "stop"])
-    chosen_by = selection() if backend is None and not net.pinned else None
     full_batch = isinstance(optimizer, ScipyMinimize)
     full = batch_size == "full" or full_batch
     n = _length(X)
@@ -211,7 +209,7 @@ def train(
             seed=trainer.seed,
             plan=trainer.plan_name,
             plan_why=trainer.plan_why,
-            backend_why=_why(net, trainer.be, backend, chosen_by),
+            backend_why=trainer.backend_why,
             threads=trainer.team or trainer.threads,
             threads_why=trainer.team_why,
             n_samples=problem.m,
@@ -252,11 +250,3 @@ def _length(X: Any) -> int:
 
 def _is_whole(value: Any) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
-
-
-def _why(net: MLP, be: Backend, backend: Any, chosen_by: Any) -> str:
-    if backend is not None:
-        return "argument backend="
-    if net.pinned or chosen_by is None:
-        return "held by the network"
-    return f"{chosen_by.source}: {chosen_by.why}"

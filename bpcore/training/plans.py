@@ -1,13 +1,13 @@
 """Plans: who carries out the steps of a StepSpec.
 
-A plan is chosen by name or, with ``"auto"``, by what the backend offers; the choice and its reason go into the record
-of the run. The reference runs everywhere; a faster plan is named here and must equal it.
+A plan is chosen by name or, with ``"auto"``, by what the backend offers: on a GPU by the size of a step, from the sizes
+that ``bpcore tune`` has measured on this machine, else from fixed ones. The choice and its reason go into the record of
+the run. The reference runs everywhere; a faster plan is named here and must equal it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any, Protocol
 
 from bpcore.backends.contract import Backend
@@ -19,6 +19,7 @@ from bpcore.training.precision import refuse_precision
 from bpcore.training.reference import ReferencePlan, Watch
 from bpcore.training.spec import StepSpec
 from bpcore.training.state import TrainingState
+from bpcore.tuning import step_flops, valid_tuning
 from bpcore.typing import Array
 
 __all__ = ["Plan", "choose_plan", "kind_on_gpu"]
@@ -147,7 +148,13 @@ def kind_on_gpu(plan: str, spec: StepSpec, be: Backend) -> tuple[Any, str]:
         return named[plan], "asked for"
     if spec.precision is not None:
         return WidePlan, f"{WidePlan.why}; no other plan computes in {spec.precision}"
-    flops = 6 * spec.batch_size * sum(n_in * n for n_in, n in pairwise(spec.sizes))
+    flops = step_flops(spec.sizes, spec.batch_size)
+    tuned, _ = valid_tuning()
+    measured = None if tuned is None else tuned.plan(flops)
+    if measured is not None:
+        name, why = measured
+        if name != "persistent" or PersistentPlan.supports(spec, be) is None:
+            return named[name], why
     if flops <= ON_CHIP_FLOPS and PersistentPlan.supports(spec, be) is None:
         return PersistentPlan, ""
     kind = WidePlan if flops > WIDE_FLOPS else GraphPlan

@@ -18,11 +18,12 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from bpcore.training.spec import StepSpec
+from bpcore.tuning import step_flops
 
 if TYPE_CHECKING:
     from bpcore.kernels.numba.machine import Machine
 
-__all__ = ["best_team", "keeps_weights_apart", "shared_by_columns", "step_flops", "step_seconds"]
+__all__ = ["best_team", "keeps_weights_apart", "shared_by_columns", "step_seconds"]
 
 SECONDS_PER_NEURON = 0.3e-9
 """Activation, its derivative and gathering, for one neuron and one sample."""
@@ -40,16 +41,9 @@ SECONDS_PER_PARAMETER = 0.05e-9
 """Update of one parameter, for each array that it reads or writes."""
 
 
-def step_flops(spec: StepSpec) -> int:
-    """Return the floating-point operations of the matrix products of a step."""
-    pairs = list(pairwise(spec.sizes))
-    # forward, BP4, and BP2, which stops at the second layer
-    return 2 * spec.batch_size * (2 * sum(n_in * n for n_in, n in pairs) + sum(n_in * n for n_in, n in pairs[1:]))
-
-
 def step_seconds(spec: StepSpec, machine: Machine) -> float:
     """Return how long a step takes one thread, by the model, in seconds."""
-    work = step_flops(spec) / machine.rate
+    work = step_flops(spec.sizes, spec.batch_size) / machine.rate
     work += spec.batch_size * sum(spec.sizes) * SECONDS_PER_NEURON
     return work + _parameters(spec) * (2 + len(spec.rule.state)) * SECONDS_PER_PARAMETER
 

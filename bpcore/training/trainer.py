@@ -29,6 +29,7 @@ from bpcore.network import MLP
 from bpcore.problem import Problem, choose_loss
 from bpcore.settings import check_seed, check_threads, default_seed, default_threads
 from bpcore.training.announcement import announce
+from bpcore.training.choice import choose_backend
 from bpcore.training.divergence import first_bad
 from bpcore.training.memory import STREAMED, DataShape, Placement, place, refusing
 from bpcore.training.planner import Planner
@@ -95,6 +96,8 @@ class Trainer:
         Counters and optimiser state; continues from call to call.
     placement : Placement or None
         Where the data that was loaded last is, and why.
+    backend_why : str
+        Why this backend.
     plan_name, plan_why : str
         The plan in use and why.
 
@@ -132,7 +135,7 @@ class Trainer:
         if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
             raise ConfigurationError(f"batch_size is {batch_size!r}; it must be a whole number of at least 1")
         self.net = net
-        self.be = net.on(backend)
+        self.be, self.backend_why = choose_backend(net, backend, int(batch_size))
         self.loss = choose_loss(net, loss)
         self.rule = get_update_rule("sgd" if optimizer is None else optimizer)
         if optimizer is None:

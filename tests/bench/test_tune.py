@@ -103,6 +103,60 @@ def test_a_tuning_comes_back_and_counts_on_its_machine_only(
     assert tuning.valid_tuning() == (None, "this machine has not been tuned; `bpcore tune` does it")
 
 
+def test_training_follows_what_was_measured(measured: Path, rng: np.random.Generator) -> None:
+    import bpcore as bp
+
+    X, y = rng.normal(size=(200, 8)), rng.integers(0, 2, 200)
+    net = bp.MLP([8, 16, 2], seed=0)
+    run = bp.train(net, X, y, batch_size=4, epochs=1, seed=0)
+    assert run.record["backend"] == "numpy"
+    assert run.record["backend_why"] == (
+        "auto: tuned 2026-01-31: numpy is the fastest here from 0 to 100 kFLOP; a step has 2.82 kFLOP"
+    )
+    net.predict(X)
+    assert net.backend.name == "numpy", "it stays where it was trained, as long as nobody names another"
+    run = bp.train(net, X, y, batch_size=200, epochs=1, seed=0)
+    assert (run.record["backend"], net.backend.name) == ("numba", "numba")
+    assert "numba is the fastest here from 100 kFLOP on" in run.record["backend_why"]
+    with bp.use_backend("numpy"):
+        assert bp.train(net, X, y, batch_size=200, epochs=1, seed=0).record["backend"] == "numpy"
+    run = bp.train(net, X, y, batch_size=4, epochs=1, seed=0, backend="numba")
+    assert (run.record["backend"], run.record["backend_why"]) == ("numba", "argument backend=")
+    run = bp.train(net.to("numba"), X, y, batch_size=4, epochs=1, seed=0)
+    assert (run.record["backend"], run.record["backend_why"]) == ("numba", "held by the network")
+
+
+def test_a_backend_that_can_no_longer_run_is_passed_over_and_named(measured: Path) -> None:
+    import bpcore as bp
+    from bpcore.training.choice import choose_backend
+
+    found, _ = tuning.valid_tuning()
+    assert found is not None
+    store(Tuning((Range(0.0, "cupy"),), (), found.machine, found.when))
+    os.utime(measured, ns=(1, 1))
+    if any(status.name == "cupy" and status.usable for status in bp.backends()):
+        pytest.skip("there is a GPU")
+    be, why = choose_backend(bp.MLP([2, 2], seed=0), None, 10)
+    assert be.name == "numba"
+    assert "cupy was the fastest, but backend 'cupy' cannot run" in why
+
+
+def test_the_plans_of_a_gpu_follow_what_was_measured(fake_backend: Any, measured: Path) -> None:
+    import bpcore as bp
+    from bpcore.training.plans import kind_on_gpu
+
+    spec = bp.Trainer(bp.MLP([8, 16, 2], seed=0), batch_size=4, backend="numpy").spec(weighted=False, classes=True)
+    assert kind_on_gpu("auto", spec, fake_backend)[0].name == "persistent"
+    found, _ = tuning.valid_tuning()
+    assert found is not None
+    store(Tuning(found.backends, (Range(0.0, "graph"), Range(1e9, "wide")), found.machine, found.when))
+    os.utime(measured, ns=(1, 1))
+    kind, why = kind_on_gpu("auto", spec, fake_backend)
+    assert kind.name == "graph"
+    assert why.startswith("tuned 2026-01-31: graph is the fastest here from 0 to 1 GFLOP")
+    assert kind_on_gpu("wide", spec, fake_backend)[0].name == "wide"
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -134,9 +188,8 @@ def test_the_conclusion_from_a_sweep(in_process: Callable[..., dict[str, Any]]) 
         for name, row in cell["contenders"].items():
             row["us_per_step"]["median"] = times[name]
             row["status"] = "differs" if name == "wrong" else "ok"
-    result["networks"][0]["cells"][0]["contenders"]["cupy:graph"] = result["networks"][0]["cells"][0]["contenders"][
-        "numba"
-    ]
+    rows = result["networks"][0]["cells"][0]["contenders"]
+    rows["cupy:graph"] = rows["numba"]
     found = tune.tuning_of(result)
     assert found.backends == (Range(0.0, "numba"),)
     assert found.plans == (Range(0.0, "graph"),)
