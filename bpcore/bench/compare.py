@@ -129,8 +129,8 @@ def _differences(results: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
                 result["contenders"].get(name, {}).get("versions", {}).get(package) for result in results
             ]
         found[f"BLAS of {name}"] = [
-            [f"{pool['library']} {pool['version']} {pool['core_type']}" for pool in
-             result["contenders"].get(name, {}).get("blas", [])]
+            sorted(f"{pool['library']} {pool['version']} {pool['core_type']}" for pool in
+                   result["contenders"].get(name, {}).get("blas", []))
             for result in results
         ]  # fmt: skip
     return {fact: values for fact, values in found.items() if any(value != values[0] for value in values)}

@@ -23,6 +23,7 @@ from bpcore.bench.workload import Workload
 __all__ = ["TOLERANCE", "Evidence", "expected_evidence"]
 
 SUMS = 256
+BLOCK = 2**16
 
 TOLERANCE = {"float64": 1e-7, "float32": 2e-3, "tf32": 2e-2, "bf16": 1e-1, "fp16": 5e-2}
 """How far evidence may lie from the float64 witness, as a share of it. Parameters in float32 move by so little in one
@@ -101,13 +102,19 @@ def sketch(array: Any, seed: int) -> Any:
     >>> bool(0.85 < np.linalg.norm(sketch(x, seed=0)) / np.linalg.norm(x) < 1.15)
     True
     """
-    flat = np.asarray(array, np.float64).reshape(-1)
-    signs = np.random.default_rng(seed).integers(0, 2, size=(-(-flat.size // SUMS), SUMS), dtype=np.int8)
-    padded = np.zeros(signs.size)
-    padded[: flat.size] = flat
-    table = padded.reshape(signs.shape)
-    table *= 2.0 * signs - 1.0
-    return table.sum(axis=0)
+    flat, rng = np.asarray(array, np.float64).reshape(-1), np.random.default_rng(seed)
+    signs, total = _signs(rng, BLOCK), np.zeros(SUMS)
+    for first in range(0, flat.size, BLOCK):
+        # the signs of a block are those of the first, turned by some of its own: fewer are drawn, none repeat
+        block = np.zeros(BLOCK)
+        count = min(BLOCK, flat.size - first)
+        np.multiply(flat[first : first + count], signs[:count], out=block[:count])
+        total += _signs(rng, SUMS) * block.reshape(-1, SUMS).sum(axis=0)
+    return total
+
+
+def _signs(rng: np.random.Generator, n: int) -> Any:
+    return 2.0 * rng.integers(0, 2, size=n, dtype=np.int8) - 1.0
 
 
 def expected_evidence(work: Workload, problem: Problem) -> Evidence:

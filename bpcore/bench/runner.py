@@ -46,7 +46,7 @@ class Runner:
     def __init__(self, work: Workload, problem: Problem, contender: Contender) -> None:
         self.work, self.problem, self.contender = work, problem, contender
         self.net = bp.MLP(
-            work.sizes, work.activation, work.output, seed=0, dtype=work.dtype, backend=contender.backend
+            work.sizes, work.activation, work.output, init="zeros", dtype=work.dtype, backend=contender.backend
         ).set_weights(problem.weights)
         self.be = self.net.on(None)
         self.step_seconds = 0.0

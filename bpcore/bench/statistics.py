@@ -13,9 +13,7 @@ __all__ = ["best_of", "crossover", "faster", "judge", "quartiles", "summary", "v
 NOISY = 0.15
 """Spread from which a time is called noisy."""
 
-LEAST_ROUNDS = 3
-"""Rounds from which there is a spread."""
-LEAST_SPREAD, UNKNOWN_SPREAD = 0.02, 0.1
+LEAST_SPREAD, UNKNOWN_SPREAD = 0.03, 0.1
 """What is taken for a spread that is smaller, or not known."""
 
 ABOVE_PEAK = 1.05
@@ -37,7 +35,8 @@ def summary(visits: Sequence[Sequence[float]]) -> dict[str, Any]:
     -------
     dict
         ``median`` of the medians of the visits, ``q1`` and ``q3`` of all rounds, in microseconds; ``spread``: half of
-        the way from q1 to q3, as a share of the median, None for less than three rounds; ``visits``.
+        the way from q1 to q3, as a share of the median, None for a single visit, whose rounds have the same moment and
+        the same memory; ``visits``.
 
     Examples
     --------
@@ -52,7 +51,7 @@ def summary(visits: Sequence[Sequence[float]]) -> dict[str, Any]:
         "median": median,
         "q1": q1,
         "q3": q3,
-        "spread": (q3 - q1) / 2 / median if len(rounds) >= LEAST_ROUNDS else None,
+        "spread": (q3 - q1) / 2 / median if len(visits) > 1 else None,
         "visits": [[round(1e6 * float(seconds), 4) for seconds in visit] for visit in visits],
     }
 

@@ -252,14 +252,14 @@ class Sweep:
         end: float,
         round_seconds: float,
     ) -> None:
-        before: dict[str, tuple[Workload, float]] = {}  # by contender: the last batch size, and its time of a step
-        for batch in self.settings.batch_sizes:
+        known: dict[str, list[tuple[Workload, float]]] = {name: [] for name in self.names}
+        for batch in spread_out(self.settings.batch_sizes):
             self.tell(f"{network.name}, batch {batch}")
-            steps = {name: self._expected_step(network, batch, name, before) for name in self.names}
-            running = []
+            running, steps = [], {}
             for name in self.names:
-                entry = entries[batch, name]
-                entry.why = self._hindrance(self._workload(network, batch, name), name, steps[name], seconds, end)
+                entry, work = entries[batch, name], self._workload(network, batch, name)
+                steps[name] = self._expected_step(work, name, known[name])
+                entry.why = self._hindrance(work, name, steps[name], seconds, end)
                 if entry.why:
                     entry.status = SKIPPED
                 else:
@@ -272,18 +272,18 @@ class Sweep:
                 entry.expected = expected
                 self._visit(work, name, entry, rounds_of(steps[name]), round_seconds, first=True)
                 if entry.step_seconds is not None:
-                    before[name] = work, entry.step_seconds
+                    known[name].append((work, entry.step_seconds))
 
-    def _expected_step(
-        self, network: Network, batch: int, name: str, before: dict[str, tuple[Workload, float]]
-    ) -> float:
-        """Seconds that a step may take, judged by the batch size before."""
-        if name not in before:
+    def _expected_step(self, work: Workload, name: str, known: list[tuple[Workload, float]]) -> float:
+        """Seconds that a step may take, judged by the nearest batch size whose time is known."""
+        if not known:
             return FIRST_STEP
-        work, (smaller, last) = self._workload(network, batch, name), before[name]
+        other, seconds = min(known, key=lambda found: abs(math.log(found[0].batch / work.batch)))
+        if other.batch >= work.batch:
+            return seconds
         # either memory sets the pace, or the products do, and they are never slower than before
         by_products = work.flops() / (SLOW_PRODUCTS * max(self.peaks[name], 1.0) * 1e9)
-        return min(last * work.flops() / smaller.flops(), max(last * work.bytes() / smaller.bytes(), by_products))
+        return min(seconds * work.flops() / other.flops(), max(seconds * work.bytes() / other.bytes(), by_products))
 
     def _hindrance(self, work: Workload, name: str, step: float, seconds: float, end: float) -> str:
         """Why there is no memory or no time for a first visit; empty if there is."""
@@ -477,6 +477,23 @@ class Sweep:
     def _contender(self, name: str, hello: dict[str, Any]) -> dict[str, Any]:
         kept = ("status", "why", "device", "seconds_to_start", "versions", "blas", "memory", "peaks", "gb_per_second")
         return {word: hello[word] for word in kept if word in hello} | {"peak_gflops": self.peaks.get(name)}
+
+
+def spread_out(batch_sizes: Sequence[int]) -> list[int]:
+    """Return batch sizes in an order in which the first few are far apart: time may end before all had their turn.
+
+    Examples
+    --------
+    >>> spread_out([1, 2, 4, 8, 16, 32, 64, 128, 256])
+    [1, 16, 256, 4, 64, 2, 8, 32, 128]
+    """
+    count, chosen = len(batch_sizes), dict[int, None]()
+    # begin with the smallest, a middle one, and the largest, whose time can be told from the middle one
+    step = max(1, (1 << max(count - 2, 0).bit_length()) // 2)
+    while step:
+        chosen |= dict.fromkeys(k for k in range(0, count, step) if k not in chosen)
+        step //= 2
+    return [batch_sizes[k] for k in chosen]
 
 
 def rounds_of(step_seconds: float) -> int:

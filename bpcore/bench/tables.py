@@ -145,8 +145,11 @@ def _reasons(network: Mapping[str, Any]) -> Iterable[str]:
             if row["status"] in ("skipped", "failed", "differs"):
                 kind = row["why"].split(" about ")[0]  # what follows is an amount
                 found.setdefault((name, kind), (row["why"], []))[1].append(cell["batch"])
+    everything = [cell["batch"] for cell in network["cells"]]
     for (name, _), (why, batches) in found.items():
-        yield f"{name} {span(batches[0], batches[-1])}: {why}"
+        between = [batch for batch in everything if batches[0] <= batch <= batches[-1]]
+        some = "" if batches == between else f"some batch sizes {batches[0]} to {batches[-1]}"
+        yield f"{name} {f'at {some}' if some else span(batches[0], batches[-1])}: {why}"
 
 
 def operations_table(result: Mapping[str, Any]) -> RenderableType:

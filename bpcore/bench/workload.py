@@ -20,8 +20,8 @@ __all__ = ["PARTS", "STATE_VECTORS", "Operation", "Workload"]
 STATE_VECTORS = {"sgd": 0, "momentum": 1, "adam": 2}
 """Vectors as long as theta that an update rule keeps."""
 
-TWO_STEPS_FLOPS = 2_000_000_000
-"""Operations of a step up to which the witness takes two."""
+TWO_STEPS_FLOPS, TWO_STEPS_PARAMETERS = 2_000_000_000, 2_000_000
+"""Operations of a step, and parameters, up to which the witness takes two."""
 
 PARTS = ("gather", "forward", "BP1", "BP2", "BP3", "BP4", "update")
 """The parts of a training step, in the order in which they are done."""
@@ -150,7 +150,8 @@ class Workload:
     @property
     def parity_steps(self) -> int:
         """Steps that are compared with the float64 witness: two, which the state of an update rule needs, if it can."""
-        return min(2, self.chunk) if self.flops() <= TWO_STEPS_FLOPS else 1
+        small = self.flops() <= TWO_STEPS_FLOPS and self.n_parameters <= TWO_STEPS_PARAMETERS
+        return min(2, self.chunk) if small else 1
 
     def parts(self) -> dict[str, tuple[int, int]]:
         """Operations of the products, and bytes, of each part of a step."""

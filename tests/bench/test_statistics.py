@@ -27,15 +27,15 @@ def test_summary_by_hand() -> None:
     assert (found["q1"], found["q3"]) == (pytest.approx(q1), pytest.approx(q3))
     assert found["spread"] == pytest.approx((q3 - q1) / 2 / 3)
     assert found["visits"] == [[1, 2, 9], [4, 4, 4]]
-    assert statistics.summary([[1e-6], [2e-6]])["spread"] is None, "two rounds have no spread"
+    assert statistics.summary([[1e-6, 2e-6, 3e-6]])["spread"] is None, "one visit says nothing of the next"
 
 
 def test_faster_needs_quartiles_that_do_not_overlap() -> None:
     assert statistics.faster(row(10, 0.05), row(12, 0.05))
     assert not statistics.faster(row(10, 0.1), row(11, 0.1))
     assert not statistics.faster(row(12, 0.05), row(10, 0.05))
-    assert not statistics.faster(row(10, 0.0), row(10.3, 0.0)), "two runs never agree to the last digit"
-    assert not statistics.faster(row(10, None), row(11.5, None)), "of a single round little is known"
+    assert not statistics.faster(row(10, 0.0), row(10.4, 0.0)), "two runs never agree to the last digit"
+    assert not statistics.faster(row(10, None), row(11.5, None)), "of a single visit little is known"
     assert statistics.faster(row(10, None), row(13, None))
 
 

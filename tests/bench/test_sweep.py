@@ -158,10 +158,24 @@ def test_a_step_is_expected_to_take_what_products_or_memory_take() -> None:
     found = sweep.Sweep(sweep.Settings([Contender("numpy", "float32")], [NETWORKS["wide"]]))
     found.peaks = {"numpy": 400.0}
     small = NETWORKS["wide"].workload(1, "train", "float32")
-    assert found._expected_step(NETWORKS["wide"], 64, "numpy", {}) == sweep.FIRST_STEP
+    work = NETWORKS["wide"].workload(64, "train", "float32")
+    assert found._expected_step(work, "numpy", []) == sweep.FIRST_STEP
     # one sample is bound by memory: 64 of them do not take 64 times as long
-    seconds = found._expected_step(NETWORKS["wide"], 64, "numpy", {"numpy": (small, 0.04)})
+    seconds = found._expected_step(work, "numpy", [(small, 0.04)])
     assert 0.04 < seconds < 0.3
+    large = NETWORKS["wide"].workload(8192, "train", "float32")
+    assert found._expected_step(work, "numpy", [(large, 9.0), (small, 0.04)]) == seconds, "the nearest one decides"
+    assert found._expected_step(small, "numpy", [(work, 0.06)]) == 0.06
+
+
+@pytest.mark.parametrize("count", range(1, 20))
+def test_first_visits_are_far_apart(count: int) -> None:
+    sizes = [2**k for k in range(count)]
+    found = sweep.spread_out(sizes)
+    assert sorted(found) == sizes
+    assert found[0] == 1
+    if count == 17:
+        assert found[:5] == [1, 256, 65536, 16, 4096]
 
 
 def test_the_operations(in_process: Run, monkeypatch: pytest.MonkeyPatch) -> None:
