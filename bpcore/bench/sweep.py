@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bpcore._version import __version__
-from bpcore.bench import machine, statistics
+from bpcore.bench import machine, smi, statistics
 from bpcore.bench.contender import Contender
 from bpcore.bench.evidence import Evidence
 from bpcore.bench.networks import BATCH_SIZES, Network
@@ -465,7 +465,12 @@ class Sweep:
             },
             "seconds": round(time.monotonic() - self.begun, 1),
             "interrupted": interrupted,
-            "machine": self.machine | {"load_afterwards": machine.load(), "clock_mhz_afterwards": machine.clock_mhz()},
+            "machine": self.machine
+            | {
+                "load_afterwards": machine.load(),
+                "clock_mhz_afterwards": machine.clock_mhz(),
+                "gpu_state_afterwards": smi.ask(smi.MOMENT),
+            },
             "contenders": {
                 contender.name: self._contender(contender.name, self.hello[contender.name])
                 for contender in settings.contenders

@@ -16,7 +16,7 @@ from bpcore.bench.html_tables import percent, time_of
 from bpcore.bench.markup import Markup, join, table, tag
 from bpcore.bench.svg import INK, PAPER
 from bpcore.errors import MissingExtraError, ModelFileError
-from tests.helpers.bench_results import ALL_ROWS, BATCHES, GPU, make_operations, make_result, set_status
+from tests.helpers.sweep_results import ALL_ROWS, BATCHES, GPU, make_operations, make_result, set_status
 
 pytest.importorskip("matplotlib")
 
