@@ -8,10 +8,14 @@ from typing import Any
 import jsonschema
 import pytest
 
+from bpcore.backends import cublas
 from bpcore.backends.numpy_backend import NumpyBackend
 from bpcore.bench import machine, pace, sweep
+from bpcore.bench.contender import Contender
 from bpcore.bench.networks import NETWORKS
 from bpcore.bench.result import schema
+from bpcore.bench.worker import Holder
+from tests.backends.fake_cublas import FakeLibrary
 from tests.bench.conftest import SMALL, InThisProcess
 
 Run = Callable[..., dict[str, Any]]
@@ -191,3 +195,38 @@ def test_the_operations(in_process: Run, monkeypatch: pytest.MonkeyPatch) -> Non
     result = in_process("numpy", ops=True)
     wrong = {part["name"] for part in result["operations"] if part["contenders"]["numpy"]["status"] == "differs"}
     assert wrong == {"total"}
+
+
+def test_a_gpu_with_its_plans_and_precisions(fake_cupy: object, in_process: Run) -> None:
+    """Over the stand-in: what is measured there is nothing, but all of it runs and agrees with the witness."""
+    contenders = [
+        Contender("numpy", "float32"), Contender("cupy", "float32"), Contender("cupy", "bf16"),
+        Contender("cupy", "float32", "graph"), Contender("cupy", "float32", "wide"),
+    ]  # fmt: skip
+    result = in_process("numpy", contenders=contenders, batch_sizes=(4,))
+    validate(result)
+    (cell,) = result["networks"][0]["cells"]
+    rows = cell["contenders"]
+    assert list(rows) == ["numpy", "cupy", "cupy:bf16", "cupy:graph", "cupy:wide"]
+    for name, row in rows.items():
+        assert row["status"] in ("ok", "noisy"), (name, row)
+        assert row["checked"]
+    assert [row["plan"] for row in rows.values()] == ["reference", "persistent", "wide", "graph", "wide"]
+    assert result["contenders"]["cupy"]["memory"]["available"] > 0
+    assert set(result["networks"][0]["parts"]["contenders"]["cupy:graph"]["us"]) >= {"forward", "BP4", "step"}
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16", "fp16", "float32"])
+def test_the_peak_of_a_gpu_is_that_of_its_precision(
+    fake_cupy: object, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cublas, "load_cublas", FakeLibrary)
+    monkeypatch.setattr("bpcore.bench.worker.PEAK_SIZES", {"gpu": (16, 32)})
+    monkeypatch.setattr("bpcore.bench.worker.PEAK_SECONDS", 0.001)
+    monkeypatch.setattr("bpcore.bench.worker.COPIED_BYTES", 2**12)
+    holder = Holder(Contender("cupy", precision), None)
+    assert holder.load()["status"] == "ok"
+    found = holder.peak()
+    assert set(found["gflops"]) == {"16", "32"}
+    assert min(found["gflops"].values()) > 0
+    assert found["gb_per_second"] > 0
