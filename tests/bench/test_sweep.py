@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import jsonschema
 import pytest
 
 from bpcore.backends import cublas
@@ -17,6 +16,8 @@ from bpcore.bench.result import schema
 from bpcore.bench.worker import Holder
 from tests.backends.fake_cublas import FakeLibrary
 from tests.bench.conftest import SMALL, InThisProcess
+
+jsonschema = pytest.importorskip("jsonschema")
 
 Run = Callable[..., dict[str, Any]]
 
