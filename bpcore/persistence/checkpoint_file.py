@@ -43,6 +43,9 @@ VERSION = 1
 TEMPORARY = "bpcore-checkpoint"
 """Begin of the names of temporary files; see :func:`~bpcore.persistence.atomic.write_atomically`."""
 
+LARGEST = 2**64
+"""Of whole numbers; those of Python may be larger than any float."""
+
 _NOTHING = type(None)
 _TYPES: dict[str, tuple[type, ...]] = {
     "step": (int,),
@@ -236,4 +239,6 @@ def _decode(value: Any) -> Any:
         return {key: _decode(entry) for key, entry in value.items()}
     if isinstance(value, list):
         return [_decode(entry) for entry in value]
+    if isinstance(value, int) and abs(value) > LARGEST:
+        raise ValueError("a whole number is larger than any that a training has")
     return value

@@ -164,7 +164,7 @@ def make_network(
     try:
         activations = [activation_from_json(item) for item in description["activations"]]
     except (FormulaError, ValueError, TypeError, KeyError, OverflowError) as error:
-        raise damaged(path, f"an activation cannot be rebuilt: {error}") from error
+        raise damaged(path, f"an activation cannot be rebuilt: {error!s:.300}") from error
     net = MLP(
         description["sizes"],
         activation=activations[:-1],

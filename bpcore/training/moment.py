@@ -6,6 +6,7 @@ What draws random numbers needs no state: they are keyed by seed, step and epoch
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -211,7 +212,9 @@ def fits(first: Any, found: Any) -> bool:
     if isinstance(first, list | tuple):
         same = isinstance(found, list) and len(first) == len(found)
         return same and all(fits(a, b) for a, b in zip(first, found, strict=True))
-    if first is None or isinstance(first, int | float):
+    if isinstance(first, int) and not isinstance(first, bool):  # counts, which have no NaN
+        return isinstance(found, int | float) and math.isfinite(found)
+    if first is None or isinstance(first, float):
         return found is None or isinstance(found, int | float)
     return type(first) is type(found)
 
