@@ -5,7 +5,8 @@ with the entry ``sha256``. Nothing is believed on reading, and nothing is alloca
 against that of the file:
 
 - the header is read by the safetensors library, which refuses shapes that do not fill the file exactly;
-- the description is parsed only if it is short enough, and has few enough parts, for what Python makes of it;
+- the description is parsed only if it is short enough, and has few enough parts, for what Python makes of it: at most
+  some twenty times its length;
 - names, dtypes and shapes are compared with what the description needs before a tensor is read.
 """
 

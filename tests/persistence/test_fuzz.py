@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import bpcore as bp
-from bpcore.errors import ConfigurationError, ModelFileError
+from bpcore.errors import ConfigurationError, DivergenceError, ModelFileError
 from bpcore.functions.activations import Activation
 from bpcore.persistence.checkpoint_file import read_checkpoint
 from bpcore.persistence.model_file import load_model, save_model
@@ -20,9 +20,9 @@ from tests.persistence.mutations import HOSTILE as HOSTILE_VALUES
 from tests.persistence.mutations import MUTATIONS, description_of, forge, replace_somewhere, split
 
 OWN = Activation("bent", "(sqrt(z*z + 1) - 1) / 2 + z", source="me")
-TIMES_THE_FILE, BESIDES = 16, 2**20
-"""What may be allocated at a time: so many times the file, because that is what Python makes of JSON, and what the
-library and messages take."""
+TIMES_THE_FILE, BESIDES = 24, 2**20
+"""What may be allocated at a time: so many times the file, which is what Python makes of a list of small numbers in
+JSON and of its text again (files that consist of tensors need about three times), and what messages take."""
 SECONDS = 5.0
 
 
@@ -130,7 +130,7 @@ def resume_forged(data: bytes, tmp_path: Path, cases: int) -> collections.Counte
         try:
             train(folder, 4, resume=True)
             outcomes["resumed"] += 1
-        except (ModelFileError, ConfigurationError) as error:
+        except (ModelFileError, ConfigurationError, DivergenceError) as error:  # the last by a learning rate of NaN
             outcomes[type(error).__name__] += 1
         except Exception as error:
             pytest.fail(f"case {case}: {type(error).__name__}: {str(error)[:300]}")
