@@ -9,8 +9,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from bpcore.errors import ConfigurationError, ModelFileError
-from bpcore.persistence.checkpoint import Checkpoint, Found, as_checkpoint, checkpoint_files, open_folder
+from bpcore.persistence.checkpoint import Checkpoint, as_checkpoint, checkpoint_files
 from bpcore.persistence.checkpoint_file import check_describable, write_checkpoint
+from bpcore.persistence.checkpoint_folder import Found, open_folder
 from bpcore.training.announcement import announce
 from bpcore.training.fingerprint import differences
 from bpcore.training.moment import MADE_BY, capture, facts_of, restore
@@ -54,7 +55,7 @@ class CheckpointWriter:
     def open(
         cls, checkpoint: Checkpoint | str | os.PathLike[str], resume: bool, verbose: bool | None
     ) -> CheckpointWriter:
-        """Make the folder ready and find out where to go on; see :func:`~bpcore.persistence.checkpoint.open_folder`."""
+        """Make the folder ready, and find out where to go on (``checkpoint_folder.open_folder``)."""
         wanted = as_checkpoint(checkpoint)
         return cls(wanted, verbose, open_folder(wanted, resume, verbose))
 

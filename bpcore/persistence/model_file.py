@@ -66,6 +66,7 @@ def save_model(net: MLP, path: str | os.PathLike[str]) -> None:
     Examples
     --------
     >>> import tempfile
+    >>> from pathlib import Path
     >>> from bpcore.network import MLP
     >>> net = MLP([4, 3, 2], seed=0, backend="numpy")
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -141,7 +142,8 @@ def newest_of_folder(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
     """Return the newest whole checkpoint of a folder that holds checkpoints, and every other path as it is."""
     if not os.path.isdir(path):
         return path
-    from bpcore.persistence.checkpoint import checkpoint_files, newest_usable
+    from bpcore.persistence.checkpoint import checkpoint_files
+    from bpcore.persistence.checkpoint_folder import newest_usable
 
     return newest_usable(path).path if checkpoint_files(path) else path
 

@@ -19,7 +19,6 @@ from bpcore.functions.update_rule import UpdateRule
 from bpcore.network import MLP
 from bpcore.training.announcement import announced_compiling
 from bpcore.training.callbacks import CallbackLike, as_callback
-from bpcore.training.fingerprint import fingerprint
 from bpcore.training.record import make_record
 from bpcore.training.run import Run
 from bpcore.training.session import Keep, Session
@@ -238,6 +237,8 @@ def train(
         order = None if full or not shuffle else trainer.seed
         what = None
         if saver is not None:
+            from bpcore.training.fingerprint import fingerprint
+
             what = fingerprint(spec, problem, trainer.be, seed=trainer.seed, shuffle=order is not None)
         session = Session(
             trainer,

@@ -18,8 +18,9 @@ import bpcore as bp
 from bpcore.errors import ConfigurationError, ModelFileError
 from bpcore.functions.activations import Activation
 from bpcore.persistence import checkpoint_writer
-from bpcore.persistence.checkpoint import as_checkpoint, newest_usable
-from bpcore.persistence.checkpoint_file import read_checkpoint
+from bpcore.persistence.checkpoint import as_checkpoint
+from bpcore.persistence.checkpoint_file import read_checkpoint, write_checkpoint
+from bpcore.persistence.checkpoint_folder import newest_usable
 from bpcore.persistence.model_file import save_model
 from bpcore.training.trainer import Trainer
 from tests.helpers.compare import assert_same_bits
@@ -69,9 +70,9 @@ def test_when_they_are_written(tmp_path: Path, how: dict[str, Any], expected: li
 def test_minutes_are_counted_from_the_end_of_the_last_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By a clock of the test's own: each step takes 20 s, writing takes 30 s; one a minute, never more."""
     now = [1000.0]
-    monkeypatch.setattr(checkpoint_writer.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     monkeypatch.setattr(Trainer, "_steps_at_once", lambda *args: 1)
-    run_stretch, write = Trainer._run_stretch, checkpoint_writer.write_checkpoint
+    run_stretch = Trainer._run_stretch
 
     def slow_stretch(self: Trainer, *args: Any) -> Any:
         now[0] += 20
@@ -79,7 +80,7 @@ def test_minutes_are_counted_from_the_end_of_the_last_one(tmp_path: Path, monkey
 
     def slow_write(*args: Any) -> int:
         now[0] += 30
-        return write(*args)
+        return write_checkpoint(*args)
 
     monkeypatch.setattr(Trainer, "_run_stretch", slow_stretch)
     monkeypatch.setattr(checkpoint_writer, "write_checkpoint", slow_write)
