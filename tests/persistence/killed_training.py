@@ -1,7 +1,8 @@
 """A training in a process of its own, for tests that kill it. Arguments: FOLDER OUT EPOCHS BACKEND MODE.
 
 MODE is ``plain``, or ``slow`` for checkpoints that take long to write: in many small pieces with pauses, and an fsync
-that waits, so that a process that is killed at some moment was probably writing. ``whole`` has no checkpoints at all.
+that waits, so that a process that is killed at some moment was probably writing; ``last`` is for one that may end, and
+``whole`` has no checkpoints at all.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ def main(folder: str, out: str, epochs: int, backend: str, mode: str) -> None:
     X, y = rng.normal(size=(ROWS, 4)), rng.integers(0, 3, ROWS)
     net = bp.MLP([4, 7, 5, 3], ["tanh", "relu"], "softmax", seed=3, dtype="float32", backend=backend)
     options: dict[str, Any] = {}
-    if mode != "whole":
+    if mode == "last":
+        options = {"checkpoint": bp.Checkpoint(folder, every_epochs=100), "resume": True}
+    elif mode != "whole":
         checkpoint = bp.Checkpoint(folder, every_steps=EVERY, every_epochs=3, keep=3)
         # a training that takes its time, so that there is something to kill
         options = {"checkpoint": checkpoint, "resume": True, "callbacks": [lambda net, progress: time.sleep(0.003)]}

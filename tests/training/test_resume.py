@@ -43,6 +43,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "running numbers": {"optimizer": SEEN.bind(eta=0.05), "penalty": bp.L2(1e-3), "clip": bp.ClipNorm(0.5)},
     "dropout of batches": {"dropout": 0.4, "optimizer": bp.Nesterov(0.05)},
     "dropout of samples": {"dropout": bp.Dropout(0.4, per="sample"), "optimizer": bp.NAdam(0.01)},
+    "rate of the step": {"optimizer": bp.Momentum(bp.InverseTime(0.1, rate=0.05)), "dropout": 0.2},
     "plateau": {"optimizer": bp.Adam(PLATEAU)},
     "weights": {"sample_weight": np.arange(ROWS) % 4, "class_weight": {0: 1.0, 1: 2.0, 2: 0.5}, "record_steps": True},
     "patience": {"stop": [bp.Patience(30), bp.LossBelow(1e-9)], "optimizer": bp.Adam(0.05)},
