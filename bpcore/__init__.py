@@ -53,6 +53,7 @@ from bpcore.functions.update_rules import (
 )
 from bpcore.gradcheck import gradcheck
 from bpcore.network import MLP
+from bpcore.persistence.checkpoint import Checkpoint
 from bpcore.persistence.model_file import load_model as load
 from bpcore.persistence.model_file import save_model as save
 from bpcore.training.callbacks import Callback
@@ -91,6 +92,7 @@ __all__ = [
     "AdamW",
     "Backend",
     "Callback",
+    "Checkpoint",
     "ClipLayerNorm",
     "ClipNorm",
     "ClipValue",

@@ -28,6 +28,7 @@ NOTE = "<!-- Written by docs/generate.py; do not edit. -->\n"
 GROUPS = {
     "bpcore.network": "Networks",
     "bpcore.persistence": "Networks",
+    "bpcore.persistence.checkpoint": "Training",
     "bpcore.calls": "The equations",
     "bpcore.backprop": "The equations",
     "bpcore.workspace": "The equations",

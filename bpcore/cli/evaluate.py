@@ -19,7 +19,7 @@ __all__ = ["evaluate"]
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A file that train --save wrote.")],
+    model: Annotated[str, typer.Argument(help="A file that train --save wrote, a checkpoint, or a folder of them.")],
     data: Annotated[str, typer.Argument(help="A data set or a .csv or .npz file, with targets.")],
     target: Annotated[str | None, typer.Option(help="Column of the targets; by default that of the training.")] = None,
     backend: Annotated[str | None, typer.Option(help="numpy, numba, cupy or auto.")] = None,

@@ -20,7 +20,7 @@ __all__ = ["predict"]
 
 
 def predict(
-    model: Annotated[str, typer.Argument(help="A file that train --save wrote.")],
+    model: Annotated[str, typer.Argument(help="A file that train --save wrote, a checkpoint, or a folder of them.")],
     data: Annotated[str, typer.Argument(help="A data set or a .csv or .npz file.")],
     out: Annotated[str | None, typer.Option(help="Write a .csv file instead of printing.")] = None,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="One more column for each class.")] = False,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 import typer
 
+from bpcore.cli.checkpoints import choose_checkpoint, describe_checkpoints
 from bpcore.cli.inputs import load_data, parse_names, parse_widths, prepare
 from bpcore.cli.reporting import INTERRUPTED, facts_table, out, print_json
 from bpcore.cli.setup import DEFAULT_OPTIMIZER, choose_optimizer, choose_output, encode
@@ -55,6 +56,17 @@ def train(
     ] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of the matrix products.")] = None,
     save: Annotated[str | None, typer.Option(help="Write the model to this file.")] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="Folder for checkpoints, from which the training can be resumed.")
+    ] = None,
+    checkpoint_every: Annotated[
+        str | None,
+        typer.Option(help="How often: steps (1000), time (30s, 10m, 2h) or epochs (1e); several with commas. [10m]"),
+    ] = None,
+    keep_checkpoints: Annotated[int | None, typer.Option(help="How many of the last to keep. [3]")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the newest checkpoint of the folder, if it has one.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the last line only.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print a line for each epoch.")] = False,
@@ -64,6 +76,7 @@ def train(
 
     if save is not None:
         check_writable(save)  # before the training, not after
+    checkpoints = choose_checkpoint(checkpoint, checkpoint_every, keep_checkpoints, resume)
     rule = choose_optimizer(optimizer, eta)
     hidden = parse_widths(layers)
     chosen = bp.selection(backend)
@@ -129,6 +142,8 @@ def train(
         callbacks=[_print_epoch] if verbose and not json else (),
         threads=threads,
         precision=precision,
+        checkpoint=checkpoints,
+        resume=resume,
         verbose=False if json or quiet or verbose else None,
     )
     test = measure(net, source, X, targets, test_rows)
@@ -171,6 +186,7 @@ def train(
                         ("held out", headline),
                         ("epochs", f"{len(run.history)} ({run.stopped_because}; parameters: {run.kept})"),
                         ("time", f"{seconds:.2f} s, {samples / seconds:,.0f} samples/s, plan {run.record['plan']}"),
+                        *describe_checkpoints(run.record),
                         *([("saved", save)] if save else []),
                     ]
                 )

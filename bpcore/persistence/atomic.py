@@ -13,7 +13,7 @@ from bpcore.errors import ModelFileError
 __all__ = ["check_writable", "write_atomically"]
 
 
-def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
+def write_atomically(path: str | os.PathLike[str], data: bytes, *, temporary: str = "bpcore") -> None:
     """Write `data` to `path`, replacing an existing file in one step.
 
     Parameters
@@ -22,6 +22,8 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
         The file. Its folder must exist. A symbolic link is followed; an existing file keeps its permissions.
     data : bytes
         The new content.
+    temporary : str
+        The temporary file is called ``.NAME-....tmp``, by which one can tell what a killed process has left.
 
     Raises
     ------
@@ -45,16 +47,16 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     b'new'
     """
     shown, target = os.fspath(path), check_writable(path)
-    temporary = target.parent / f".bpcore-{secrets.token_hex(8)}.tmp"
+    beside = target.parent / f".{temporary}-{secrets.token_hex(8)}.tmp"
     try:
-        _write_and_sync(temporary, data)
+        _write_and_sync(beside, data)
         with contextlib.suppress(FileNotFoundError):
-            os.chmod(temporary, stat.S_IMODE(os.stat(target).st_mode))
-        os.replace(temporary, target)
+            os.chmod(beside, stat.S_IMODE(os.stat(target).st_mode))
+        os.replace(beside, target)
     except BaseException as error:
         # BaseException: Ctrl-C in the middle must not leave the temporary file behind either.
         with contextlib.suppress(OSError):
-            temporary.unlink()
+            beside.unlink()
         if isinstance(error, OSError):
             reason, state = error.strerror or str(error), "unchanged" if target.exists() else "not created"
             raise ModelFileError(f"cannot write {shown}: {reason}; the file is {state}") from error
