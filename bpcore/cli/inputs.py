@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
+from typing import Any, Literal
 
 from bpcore.data.datasets import DATASETS, Dataset, load_dataset
 from bpcore.data.files import load_file
-from bpcore.data.preprocessing import ClassList, Preprocessing, preprocessing_from_dict
+from bpcore.data.preprocessing import Preprocessing
 from bpcore.errors import ConfigurationError, UnknownNameError, unknown
-from bpcore.typing import IntArray, NDArray
+from bpcore.persistence.knowledge import Knowledge
+from bpcore.typing import NDArray
 
-if TYPE_CHECKING:
-    from bpcore.network import MLP
-
-__all__ = ["Model", "load_data", "load_for_model", "parse_names", "parse_widths", "prepare"]
+__all__ = ["load_data", "load_for_model", "parse_names", "parse_widths", "prepare"]
 
 
 def load_data(
@@ -42,15 +38,15 @@ def load_data(
     return _bundled(name, target) or load_file(name, target=target, task=task)
 
 
-def load_for_model(name: str, model: Model, target: str | None = None, *, read_target: bool) -> Dataset:
+def load_for_model(name: str, model: Knowledge, target: str | None = None, *, read_target: bool) -> Dataset:
     """Load data in the form that a trained model takes: its columns, its classes, its preprocessing.
 
     Parameters
     ----------
     name : str
         As for :func:`load_data`.
-    model : Model
-        The trained model.
+    model : Knowledge
+        What the trained model knows.
     target : str, optional
         Column (or array) of the targets in a file; by default the one that the model was trained on.
     read_target : bool
@@ -78,40 +74,6 @@ def _bundled(name: str, target: str | None) -> Dataset | None:
     if Path(name).suffix.lower() in (".csv", ".npz") or Path(name).exists():
         return None
     raise UnknownNameError(f"{unknown('data set', name, DATASETS)} Or give the path of a .csv or .npz file.")
-
-
-class Model:
-    """What a saved network knows about its data, from ``net.meta``.
-
-    Parameters
-    ----------
-    net : MLP
-        A loaded network.
-    """
-
-    def __init__(self, net: MLP) -> None:
-        meta = net.meta
-        self.net = net
-        self.task: Literal["classification", "regression"] = (
-            "regression" if meta.get("task") == "regression" else "classification"
-        )
-        names = meta.get("feature_names")
-        self.feature_names: tuple[str, ...] | None = tuple(names) if names else None
-        self.classes = ClassList(tuple(meta["classes"])) if meta.get("classes") else None
-        self.target: str | None = meta.get("target") or None
-        self.loss: str | None = meta.get("loss")
-        self.preprocessing = _restore(meta.get("preprocessing"))
-        self.target_preprocessing = _restore(meta.get("target_preprocessing"))
-
-    def classes_of(self, H: NDArray[Any]) -> IntArray:
-        """Return the index of the class that each row of outputs, shape (m, n_L), says; int64, shape (m,)."""
-        if H.shape[1] > 1:
-            return np.asarray(H.argmax(axis=1), dtype=np.int64)
-        return np.asarray(H[:, 0] > self.net.threshold, dtype=np.int64)
-
-
-def _restore(description: dict[str, Any] | None) -> Preprocessing | None:
-    return preprocessing_from_dict(description) if description else None
 
 
 def prepare(data: Dataset, preprocessing: Preprocessing | None) -> NDArray[Any]:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from bpcore.backends.contract import Backend
     from bpcore.network import MLP
 
-__all__ = ["FORMAT", "load_model", "save_model"]
+__all__ = ["FORMAT", "load_model", "model_description", "save_model"]
 
 FORMAT = 1
 DTYPES = {"F32": "float32", "F64": "float64"}
@@ -151,6 +151,17 @@ def load_model(path: str | os.PathLike[str], backend: str | Backend | None = Non
     net.set_weights([(tensors[f"W{layer}"], tensors[f"b{layer}"]) for layer in range(1, net.n_layers)])
     net.meta = description["meta"]
     return net
+
+
+def model_description(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read what a model file says of itself: the JSON of the table above, checked like the whole file.
+
+    Raises
+    ------
+    ModelFileError
+        As :func:`load_model`.
+    """
+    return _read(os.fspath(path))[0]
 
 
 def _read(path: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:

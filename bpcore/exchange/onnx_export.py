@@ -1,0 +1,193 @@
+"""Networks as ONNX files, with their preprocessing and their classes."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bpcore._version import __version__
+from bpcore.data.preprocessing import Preprocessing, Scaler
+from bpcore.errors import ConfigurationError
+from bpcore.exchange.card import model_card
+from bpcore.exchange.onnx_nodes import Graph
+from bpcore.persistence.atomic import check_writable, write_atomically
+from bpcore.persistence.knowledge import Knowledge
+from bpcore.settings import check_dtype
+
+if TYPE_CHECKING:
+    from bpcore.network import MLP
+
+__all__ = ["IR_VERSION", "OPSET", "export_onnx", "onnx_model"]
+
+OPSET = 13
+"""Of ONNX 1.8 (2020), and everything since: the first in which Softmax works on rows and Where, Min, Max and all
+comparisons take both float32 and float64."""
+IR_VERSION = 7
+"""The one that came with this opset."""
+LARGEST = 2**31 - 2**20
+"""Bytes of parameters: a file that is one protocol buffer ends at 2 GiB."""
+
+
+def export_onnx(net: MLP, path: str | os.PathLike[str], *, dtype: Any = None, bare: bool = False) -> None:
+    """Write a network as an ONNX file, which any ONNX runtime can run without bpcore.
+
+    Parameters
+    ----------
+    net : MLP
+        The network. Not modified.
+    path : str or PathLike
+        The file, usually ``*.onnx``; replaced in one step.
+    dtype : dtype, optional
+        float32 or float64: of the parameters, of the input and of what is computed. Default: the network's.
+    bare : bool, default False
+        True writes the network alone, without preprocessing, labels and probabilities.
+
+    Raises
+    ------
+    MissingExtraError
+        If the package `onnx` is not installed.
+    ConfigurationError
+        If the notes in ``net.meta`` contradict the network, or the parameters do not fit into one file (2 GiB).
+    ModelFileError
+        If the file cannot be written.
+
+    Notes
+    -----
+    The input ``X`` is (batch, n_1), as it was before the stored preprocessing. Outputs:
+
+    ===================  ==========================================================================================
+    name                 what it is
+    ===================  ==========================================================================================
+    ``output``           (batch, n_L), as ``net.predict``; for numbers in the units of the target
+    ``label``            (batch,), the class: text or int64. Only where the notes state a classification
+    ``probabilities``    (batch, K). Only with ``label``, for the outputs softmax, log_softmax and sigmoid
+    ===================  ==========================================================================================
+
+    Opset 13, IR version 7. The metadata has the keys ``task``, ``classes``, ``feature_names`` and ``card`` (see
+    :func:`bpcore.model_card`), each JSON.
+
+    Examples
+    --------
+    >>> from bpcore.network import MLP
+    >>> net = MLP([4, 8, 3], activation="gelu", seed=0)
+    >>> export_onnx(net, "flowers.onnx")  # doctest: +SKIP
+    """
+    check_writable(path)
+    write_atomically(path, onnx_model(net, dtype=dtype, bare=bare).SerializeToString())
+
+
+def onnx_model(net: MLP, *, dtype: Any = None, bare: bool = False) -> Any:
+    """Build what :func:`export_onnx` writes, as an ``onnx.ModelProto``."""
+    graph = Graph(net.dtype if dtype is None else check_dtype(dtype))
+    helper, knowledge = graph.onnx.helper, Knowledge(net)
+    if net.n_parameters * graph.dtype.itemsize > LARGEST:
+        raise ConfigurationError(
+            f"the {net.n_parameters:,} parameters need {net.n_parameters * graph.dtype.itemsize / 2**30:.1f} GiB as "
+            f"{graph.dtype}, but an ONNX file holds 2 GiB; use dtype='float32', or a safetensors file (export_torch)"
+        )
+    H = "X" if bare else _apply(graph, knowledge.preprocessing, "X")
+    labelled = knowledge.stated and knowledge.task == "classification" and not bare
+    undo = None if bare or labelled else knowledge.target_preprocessing
+    for l, (W, b) in enumerate(net.get_weights(), start=1):
+        names = [graph.array(f"{name}{l}", _cast(P, graph.dtype, f"{name}[{l}]")) for name, P in (("W", W), ("b", b))]
+        Z = graph.node("Gemm", H, *names, output=f"Z{l + 1}")
+        last = l + 1 == net.n_layers and undo is None
+        H = graph.activation(net.activations[l + 1], Z, output="output" if last else f"H{l + 1}")
+    if undo is not None:
+        _undo(graph, undo, H)
+    outputs = [helper.make_tensor_value_info("output", graph.element_type, ["batch", net.sizes[-1]])]
+    if labelled:
+        outputs += _labels(graph, knowledge)
+    made = helper.make_graph(
+        graph.nodes,
+        "bpcore",
+        [helper.make_tensor_value_info("X", graph.element_type, ["batch", net.sizes[0]])],
+        outputs,
+        graph.constants(),
+        doc_string=repr(list(net.sizes)) + " " + ascii([activation.name for activation in net.activations]),
+    )
+    model = helper.make_model(
+        made,
+        producer_name="bpcore",
+        producer_version=__version__,
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+    )
+    helper.set_model_props(model, _properties(net, knowledge))
+    return model
+
+
+def _cast(P: Any, dtype: np.dtype[Any], name: str) -> Any:
+    with np.errstate(over="ignore"):
+        cast = P.astype(dtype)
+    if not np.isfinite(cast).all():
+        raise ConfigurationError(f"{name} holds numbers that are not finite in {dtype}; use dtype='float64'")
+    return cast
+
+
+def _apply(graph: Graph, fitted: Preprocessing | None, X: str) -> str:
+    if fitted is None:
+        return X
+    if isinstance(fitted, Scaler):
+        return graph.node("Div", X, graph.number(fitted.divisor), output="prepared")
+    # float64 until the end, as Standardizer.apply: in float32 a large mean would swallow the differences
+    wide = graph.cast(X, np.float64) if graph.dtype != np.float64 else X
+    shifted = graph.node("Sub", wide, graph.array("mean", np.array(fitted.mean)))
+    scaled = graph.node("Div", shifted, graph.array("scale", np.array(fitted.scale)))
+    return graph.cast(scaled, graph.dtype) if graph.dtype != np.float64 else scaled
+
+
+def _undo(graph: Graph, fitted: Preprocessing, H: str) -> None:
+    narrow = graph.dtype != np.float64
+    wide = graph.cast(H, np.float64) if narrow else H
+    if isinstance(fitted, Scaler):
+        value = graph.node("Mul", wide, graph.array("target_divisor", np.array(fitted.divisor)))
+    else:
+        scaled = graph.node("Mul", wide, graph.array("target_scale", np.array(fitted.scale)))
+        value = graph.node("Add", scaled, graph.array("target_mean", np.array(fitted.mean)))
+    graph.node("Cast", value, output="output", to=graph.element_type)
+
+
+def _labels(graph: Graph, knowledge: Knowledge) -> list[Any]:
+    """Add the class of each row, and the probabilities where there are some; return their descriptions."""
+    helper, types, net = graph.onnx.helper, graph.onnx.TensorProto, knowledge.net
+    if net.sizes[-1] > 1:
+        index = graph.node("ArgMax", "output", axis=1, keepdims=0)
+    else:
+        above = graph.node("Greater", "output", graph.number(net.threshold))
+        index = graph.node("Cast", graph.node("Squeeze", above, graph.array("axis", np.array([1]))), to=types.INT64)
+    names = knowledge.class_names
+    kind = types.STRING if isinstance(names[0], str) else types.INT64
+    try:
+        values = [name.encode() if isinstance(name, str) else name for name in names]
+        graph.initializers.append(helper.make_tensor("classes", kind, [len(names)], values))
+    except (UnicodeEncodeError, OverflowError, ValueError) as error:
+        raise ConfigurationError(f"a class cannot be written to an ONNX file: {error}; rename it") from error
+    graph.node("Gather", "classes", index, output="label")
+    found = [helper.make_tensor_value_info("label", kind, ["batch"])]
+    if knowledge.has_probabilities:
+        if net.output.name == "log_softmax":
+            graph.node("Exp", "output", output="probabilities")
+        elif net.sizes[-1] == 1:
+            rest = graph.node("Sub", graph.number(1.0), "output")
+            graph.node("Concat", rest, "output", output="probabilities", axis=1)
+        else:
+            graph.node("Identity", "output", output="probabilities")
+        shape = ["batch", knowledge.n_classes]
+        found.append(helper.make_tensor_value_info("probabilities", graph.element_type, shape))
+    return found
+
+
+def _properties(net: MLP, knowledge: Knowledge) -> dict[str, str]:
+    """Return the metadata: JSON in ASCII, which every reader of protocol buffers takes."""
+    facts: dict[str, Any] = {"card": model_card(net)}
+    if knowledge.stated:
+        facts["task"] = knowledge.task
+        if knowledge.task == "classification":
+            facts["classes"] = list(knowledge.class_names)
+    if knowledge.feature_names is not None:
+        facts["feature_names"] = list(knowledge.feature_names)
+    return {key: json.dumps(value) for key, value in facts.items()}

@@ -1,0 +1,255 @@
+"""Formulas as ONNX nodes: a printer beside those for NumPy, Numba and CUDA.
+
+A formula becomes one node for each operation, equal parts once. ONNX has no ``expm1``, ``log1p`` or ``erfc``, and what
+runtimes make of ``Softplus`` loses the digits of small results; such operations are written with simpler ones, in the
+formula language itself (:data:`EXPANSIONS`), so that NaN, infinities and tails come out as on the backends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from bpcore.errors import missing_extra
+from bpcore.functions.activations import Activation
+from bpcore.functions.expression import OPERATIONS, Call, Expr, Num, Var, call
+from bpcore.kernels.numba import erf_coefficients
+from bpcore.typing import NDArray
+
+__all__ = ["OPERATORS", "Graph", "import_onnx", "onnx_operators"]
+
+OPERATORS = {
+    "add": "Add",
+    "sub": "Sub",
+    "mul": "Mul",
+    "div": "Div",
+    "pow": "Pow",
+    "neg": "Neg",
+    "exp": "Exp",
+    "log": "Log",
+    "sqrt": "Sqrt",
+    "abs": "Abs",
+    "sign": "Sign",
+    "tanh": "Tanh",
+    "sin": "Sin",
+    "cos": "Cos",
+    "erf": "Erf",
+    "min": "Min",
+    "max": "Max",
+    "lt": "Less",
+    "le": "LessOrEqual",
+    "gt": "Greater",
+    "ge": "GreaterOrEqual",
+    "eq": "Equal",
+    "and": "And",
+    "or": "Or",
+    "not": "Not",
+    "where": "Where",
+}
+"""Operations of the formula language that ONNX has, by their name in
+:data:`~bpcore.functions.expression.OPERATIONS`."""
+
+ROWWISE = {"softmax": "Softmax", "log_softmax": "LogSoftmax"}
+_X, _Y = Var("x"), Var("y")
+
+
+def _expm1() -> Expr:
+    # (e - 1) / (e + 1) * (e + 1): both factors keep their digits near 0, and the limits are right
+    return call("tanh", 0.5 * _X) * (call("exp", _X) + 1)
+
+
+def _log1p() -> Expr:
+    # Kahan: what the rounding of 1 + x does to the logarithm, it does to the quotient, too
+    u = _X + 1
+    kahan = call("log", u) * (_X / (u - 1))
+    return call("where", call("gt", _X, 1), call("log", u), call("where", call("eq", u, 1), _X, kahan))
+
+
+def _polynomial(coefficients: Sequence[float], t: Expr) -> Expr:
+    value: Expr = Num(coefficients[-1])
+    for coefficient in coefficients[-2::-1]:
+        value = value * t + coefficient
+    return value
+
+
+def _erfc_far(a: Expr) -> Expr:
+    y = call("min", a, 28)
+    centre = erf_coefficients.CENTRE[64]
+    far = _polynomial(erf_coefficients.FAR[64], (y - centre) / (y + centre))
+    return call("exp", -(y * y)) * far / (1 + 2 * y)
+
+
+def _erf64() -> Expr:
+    a = call("abs", _X)
+    near = _X * _polynomial(erf_coefficients.NEAR[64], _X * _X)
+    return call("where", call("lt", a, 0.75), near, call("sign", _X) * (1 - _erfc_far(a)))
+
+
+def _erfc64() -> Expr:
+    a = call("abs", _X)
+    near = 1 - _X * _polynomial(erf_coefficients.NEAR[64], _X * _X)
+    tail = _erfc_far(a)
+    return call("where", call("lt", a, 0.75), near, call("where", call("lt", _X, 0), 2 - tail, tail))
+
+
+EXPANSIONS: dict[str, Callable[[], Expr]] = {
+    "expm1": _expm1,
+    "log1p": _log1p,
+    "erfc": lambda: 1 - call("erf", _X),
+    "ne": lambda: call("not", call("eq", _X, _Y)),
+}
+"""Operations that ONNX lacks, in ``x`` and ``y``; ``sigmoid`` and ``softplus`` have theirs in
+:data:`~bpcore.functions.expression.OPERATIONS`."""
+
+EXPANSIONS64: dict[str, Callable[[], Expr]] = {"erf": _erf64, "erfc": _erfc64}
+"""ONNX Runtime has no ``Erf`` for float64."""
+
+
+def import_onnx() -> Any:
+    """Return the package `onnx`.
+
+    Raises
+    ------
+    MissingExtraError
+        If it is not installed.
+    """
+    try:
+        import onnx
+    except ImportError as error:
+        raise missing_extra("onnx", "onnx", "writing ONNX files") from error
+    return onnx
+
+
+class Graph:
+    """Nodes and constants of an ONNX graph that grows from its input on.
+
+    Parameters
+    ----------
+    dtype : dtype
+        float32 or float64, of everything that is computed.
+    """
+
+    def __init__(self, dtype: np.dtype[Any]) -> None:
+        self.onnx = import_onnx()
+        self.dtype = np.dtype(dtype)
+        self.nodes: list[Any] = []
+        self.initializers: list[Any] = []
+        self._numbers: dict[bytes, str] = {}
+        self._names: dict[str, int] = {}
+
+    @property
+    def element_type(self) -> int:
+        """The number that ONNX has for the dtype."""
+        return self.type_of(self.dtype)
+
+    def type_of(self, dtype: Any) -> int:
+        """Return the number that ONNX has for a dtype."""
+        return int(self.onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
+
+    def fresh(self, stem: str) -> str:
+        """Return a name that is not taken."""
+        self._names[stem] = self._names.get(stem, 0) + 1
+        return f"{stem}_{self._names[stem]}"
+
+    def node(self, operator: str, *inputs: str, output: str = "", **attributes: Any) -> str:
+        """Add a node with one output and return the name of that."""
+        output = output or self.fresh(operator)
+        self.nodes.append(self.onnx.helper.make_node(operator, list(inputs), [output], name=output, **attributes))
+        return output
+
+    def array(self, name: str, values: NDArray[Any]) -> str:
+        """Add a constant array under a name of its own and return the name."""
+        self.initializers.append(self.onnx.numpy_helper.from_array(np.ascontiguousarray(values), name))
+        return name
+
+    def constants(self) -> list[Any]:
+        """Return the constants that nodes read; a number may have become part of an operator, such as Relu."""
+        read = {name for node in self.nodes for name in node.input}
+        return [initializer for initializer in self.initializers if initializer.name in read]
+
+    def number(self, value: float) -> str:
+        """Return the name of a constant, rounded to the dtype as the backends do."""
+        with np.errstate(over="ignore"):
+            scalar = np.array(value, self.dtype)
+        key = scalar.tobytes()
+        if key not in self._numbers:
+            self._numbers[key] = self.array(self.fresh("number"), scalar)
+        return self._numbers[key]
+
+    def cast(self, name: str, dtype: Any) -> str:
+        """Convert to another dtype."""
+        return self.node("Cast", name, to=self.type_of(dtype))
+
+    def activation(self, activation: Activation, Z: str, output: str = "") -> str:
+        """Add the nodes of an activation; Z is a matrix (m, n).
+
+        Parameters
+        ----------
+        activation : Activation
+            Built in, or the user's own.
+        Z : str
+            Name of its argument.
+        output : str, optional
+            What to call the result.
+
+        Returns
+        -------
+        str
+            Name of the result.
+        """
+        if activation.rowwise:
+            return self.node(ROWWISE[activation.rowwise], Z, output=output, axis=1)
+        formula = activation.value_formula.expr
+        if formula == Call("sigmoid", (Var("z"),)):
+            return self.node("Sigmoid", Z, output=output)
+        known: dict[tuple[str, ...], str] = {}
+        H = self._formula(formula, {"z": Z}, known)
+        if not activation.value_formula.variables:
+            return self.node("Expand", H, self.node("Shape", Z), output=output)
+        if not self.nodes or self.nodes[-1].output[0] != H:  # the argument as it is
+            return self.node("Identity", H, output=output)
+        if output:
+            self.nodes[-1].name = self.nodes[-1].output[0] = output
+        return output or H
+
+    def _formula(self, expr: Expr, names: Mapping[str, str], known: dict[tuple[str, ...], str]) -> str:
+        """Add the nodes of a formula; `known` holds what has been computed, by operation and operands."""
+        if isinstance(expr, Num):
+            return self.number(expr.value)
+        if isinstance(expr, Var):
+            return names[expr.name]
+        assert isinstance(expr, Call)
+        args = tuple(self._formula(arg, names, known) for arg in expr.args)
+        key = (expr.op, *args)
+        if key not in known:
+            known[key] = self._operation(expr.op, args, known)
+        return known[key]
+
+    def _operation(self, op: str, args: tuple[str, ...], known: dict[tuple[str, ...], str]) -> str:
+        expansion = (EXPANSIONS64.get(op) if self.dtype == np.float64 else None) or EXPANSIONS.get(op)
+        if expansion is not None:
+            return self._formula(expansion(), dict(zip("xy", args, strict=False)), known)
+        general = OPERATIONS[op].expansion
+        if general is not None:
+            return self._formula(general(_X), {"x": args[0]}, known)
+        if op == "max" and args[1] == self.number(0.0):
+            return self.node("Relu", args[0])
+        if op == "pow" and args[1] == self.number(2.0):
+            return self.node("Mul", args[0], args[0])
+        return self.node(OPERATORS[op], *args)
+
+
+def onnx_operators(activation: Activation, dtype: Any = "float32") -> tuple[str, ...]:
+    """Name the ONNX operators that an activation becomes, each once, in order of first use.
+
+    Examples
+    --------
+    >>> from bpcore.functions.activations import ACTIVATIONS
+    >>> onnx_operators(ACTIVATIONS["relu"])
+    ('Relu',)
+    """
+    graph = Graph(np.dtype(dtype))
+    graph.activation(activation, "Z")
+    return tuple(dict.fromkeys(node.op_type for node in graph.nodes))
