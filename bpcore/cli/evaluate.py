@@ -29,7 +29,7 @@ def evaluate(
     """Measure a saved MODEL on DATA."""
     net = load_model(model, backend)
     knowledge = Knowledge(net)
-    source = load_for_model(data, knowledge, target, read_target=True)
+    source = load_for_model(data, knowledge, target)
     if source.y is None or source.task != knowledge.task:
         raise DataError(f"{data} has a target for {source.task}, but the model was trained for {knowledge.task}")
     X = prepare(source, knowledge.preprocessing)

@@ -175,7 +175,7 @@ def read_tables(path: Path, file: TextIO, target: str | None = None, cells: int 
     target : str, optional
         As for :func:`read_table`.
     cells : int, optional
-        How many cells a part has at most, or one row of them; by default the whole file is one part.
+        How many cells a part has at most, or two rows of them; by default the whole file is one part.
 
     Yields
     ------
