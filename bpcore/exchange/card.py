@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bpcore.network import MLP
     from bpcore.training.run import Run
 
-__all__ = ["CARD", "model_card", "plain", "run_facts"]
+__all__ = ["CARD", "card_text", "model_card", "plain", "run_facts"]
 
 CARD = 1
 """Version of the layout of a card."""
@@ -100,6 +100,11 @@ def model_card(model: MLP | str | os.PathLike[str], run: Run | None = None) -> d
     except (TypeError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"net.meta is not plain JSON: {error}") from error
     return card
+
+
+def card_text(card: dict[str, Any]) -> str:
+    """Return a card as the text of a file."""
+    return json.dumps(card, indent=2, allow_nan=False) + "\n"
 
 
 def run_facts(run: Run) -> dict[str, Any]:

@@ -66,8 +66,8 @@ def export_onnx(net: MLP, path: str | os.PathLike[str], *, dtype: Any = None, ba
     ``probabilities``    (batch, K). Only with ``label``, for the outputs softmax, log_softmax and sigmoid
     ===================  ==========================================================================================
 
-    Opset 13, IR version 7. The metadata has the keys ``task``, ``classes``, ``feature_names`` and ``card`` (see
-    :func:`bpcore.model_card`), each JSON.
+    Opset 13, IR version 7. The metadata has the key ``card``: the model card as JSON, with the names of classes and
+    features (see :func:`bpcore.model_card`).
 
     Examples
     --------
@@ -116,7 +116,8 @@ def onnx_model(net: MLP, *, dtype: Any = None, bare: bool = False) -> Any:
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
     )
-    helper.set_model_props(model, _properties(net, knowledge))
+    # JSON in ASCII, which every reader of protocol buffers takes
+    helper.set_model_props(model, {"card": json.dumps(model_card(net))})
     return model
 
 
@@ -179,15 +180,3 @@ def _labels(graph: Graph, knowledge: Knowledge) -> list[Any]:
         shape = ["batch", knowledge.n_classes]
         found.append(helper.make_tensor_value_info("probabilities", graph.element_type, shape))
     return found
-
-
-def _properties(net: MLP, knowledge: Knowledge) -> dict[str, str]:
-    """Return the metadata: JSON in ASCII, which every reader of protocol buffers takes."""
-    facts: dict[str, Any] = {"card": model_card(net)}
-    if knowledge.stated:
-        facts["task"] = knowledge.task
-        if knowledge.task == "classification":
-            facts["classes"] = list(knowledge.class_names)
-    if knowledge.feature_names is not None:
-        facts["feature_names"] = list(knowledge.feature_names)
-    return {key: json.dumps(value) for key, value in facts.items()}

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from bpcore.errors import missing_extra
-from bpcore.functions.activations import Activation
-from bpcore.functions.expression import OPERATIONS, Call, Expr, Num, Var, call
+from bpcore.functions.activations import ACTIVATIONS, Activation
+from bpcore.functions.expression import OPERATIONS, Call, Expr, Num, Var, call, rebuild
 from bpcore.kernels.numba import erf_coefficients
 from bpcore.typing import NDArray
 
@@ -74,37 +74,46 @@ def _polynomial(coefficients: Sequence[float], t: Expr) -> Expr:
     return value
 
 
-def _erfc_far(a: Expr) -> Expr:
-    y = call("min", a, 28)
-    centre = erf_coefficients.CENTRE[64]
-    far = _polynomial(erf_coefficients.FAR[64], (y - centre) / (y + centre))
+def _erfc_far(a: Expr, width: int) -> Expr:
+    # as in bpcore.kernels.numba.error_function; from the limit on the result is 0
+    y = call("min", a, 12 if width == 32 else 28)
+    centre = erf_coefficients.CENTRE[width]
+    far = _polynomial(erf_coefficients.FAR[width], (y - centre) / (y + centre))
     return call("exp", -(y * y)) * far / (1 + 2 * y)
 
 
-def _erf64() -> Expr:
+def _erf(width: int) -> Expr:
     a = call("abs", _X)
-    near = _X * _polynomial(erf_coefficients.NEAR[64], _X * _X)
-    return call("where", call("lt", a, 0.75), near, call("sign", _X) * (1 - _erfc_far(a)))
+    near = _X * _polynomial(erf_coefficients.NEAR[width], _X * _X)
+    return call("where", call("lt", a, 0.75), near, call("sign", _X) * (1 - _erfc_far(a, width)))
 
 
-def _erfc64() -> Expr:
+def _erfc(width: int) -> Expr:
     a = call("abs", _X)
-    near = 1 - _X * _polynomial(erf_coefficients.NEAR[64], _X * _X)
-    tail = _erfc_far(a)
+    near = 1 - _X * _polynomial(erf_coefficients.NEAR[width], _X * _X)
+    tail = _erfc_far(a, width)
     return call("where", call("lt", a, 0.75), near, call("where", call("lt", _X, 0), 2 - tail, tail))
 
 
 EXPANSIONS: dict[str, Callable[[], Expr]] = {
     "expm1": _expm1,
     "log1p": _log1p,
-    "erfc": lambda: 1 - call("erf", _X),
     "ne": lambda: call("not", call("eq", _X, _Y)),
 }
 """Operations that ONNX lacks, in ``x`` and ``y``; ``sigmoid`` and ``softplus`` have theirs in
 :data:`~bpcore.functions.expression.OPERATIONS`."""
 
-EXPANSIONS64: dict[str, Callable[[], Expr]] = {"erf": _erf64, "erfc": _erfc64}
-"""ONNX Runtime has no ``Erf`` for float64."""
+EXPANSIONS_OF: dict[int, dict[str, Callable[[], Expr]]] = {
+    4: {**EXPANSIONS, "erfc": lambda: _erfc(32)},
+    # ONNX Runtime has no Erf for float64
+    8: {**EXPANSIONS, "erf": lambda: _erf(64), "erfc": lambda: _erfc(64)},
+}
+"""All of them, by the bytes of the dtype."""
+
+
+def _with_erf(node: Expr) -> Expr | None:
+    """Write ``erfc(x)`` as ``1 - erf(x)``."""
+    return 1 - call("erf", *node.args) if isinstance(node, Call) and node.op == "erfc" else None
 
 
 def import_onnx() -> Any:
@@ -204,6 +213,9 @@ class Graph:
         formula = activation.value_formula.expr
         if formula == Call("sigmoid", (Var("z"),)):
             return self.node("Sigmoid", Z, output=output)
+        if activation == ACTIVATIONS["gelu"] and self.dtype == np.float32:
+            # what runtimes know and fuse; the digits that are lost in the tail are multiplied by small z
+            formula = rebuild(formula, _with_erf)
         known: dict[tuple[str, ...], str] = {}
         H = self._formula(formula, {"z": Z}, known)
         if not activation.value_formula.variables:
@@ -228,7 +240,7 @@ class Graph:
         return known[key]
 
     def _operation(self, op: str, args: tuple[str, ...], known: dict[tuple[str, ...], str]) -> str:
-        expansion = (EXPANSIONS64.get(op) if self.dtype == np.float64 else None) or EXPANSIONS.get(op)
+        expansion = EXPANSIONS_OF[self.dtype.itemsize].get(op)
         if expansion is not None:
             return self._formula(expansion(), dict(zip("xy", args, strict=False)), known)
         general = OPERATIONS[op].expansion

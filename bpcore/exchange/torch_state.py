@@ -17,7 +17,6 @@ import numpy as np
 
 from bpcore.data.arrays import host_array
 from bpcore.errors import ConfigurationError, ModelFileError, ShapeError
-from bpcore.exchange.card import model_card
 from bpcore.functions.activations import ACTIVATIONS, Activation
 from bpcore.persistence.activation_json import activation_from_json, activation_to_json
 from bpcore.persistence.atomic import check_writable, write_atomically
@@ -108,9 +107,9 @@ def to_torch_state(net: MLP, names: Sequence[str] | None = None) -> dict[str, ND
 def export_torch(net: MLP, path: str | os.PathLike[str], names: Sequence[str] | None = None) -> None:
     """Write the parameters as a PyTorch state dictionary in a safetensors file.
 
-    ``model.load_state_dict(safetensors.torch.load_file(path))`` reads it. The metadata holds the order of the layers,
-    the activations, the source of a module that fits (``module``), and the model card (``card``). Preprocessing is in
-    the card only: PyTorch gets the numbers as the network does, after it.
+    ``model.load_state_dict(safetensors.torch.load_file(path))`` reads it. The metadata holds the source of a module that
+    fits (``module``), and, for :func:`from_torch_state`, the order of the layers, the activations and ``net.meta``.
+    Preprocessing is there only: PyTorch gets the numbers as the network does, after it.
 
     Parameters
     ----------
@@ -124,9 +123,9 @@ def export_torch(net: MLP, path: str | os.PathLike[str], names: Sequence[str] | 
     Raises
     ------
     ConfigurationError
-        As :func:`to_torch_state` and :func:`model_card`.
+        As :func:`to_torch_state`.
     ModelFileError
-        If the file cannot be written.
+        If ``net.meta`` is not plain JSON, or the file cannot be written.
     """
     from safetensors.numpy import save
 
@@ -137,7 +136,10 @@ def export_torch(net: MLP, path: str | os.PathLike[str], names: Sequence[str] | 
         "activations": [activation_to_json(activation) for activation in net.activations],
         "meta": net.meta,
     }
-    metadata = {KEY: json.dumps(description), "card": json.dumps(model_card(net))}
+    try:
+        metadata = {KEY: json.dumps(description, allow_nan=False)}
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ModelFileError(f"cannot write {os.fspath(path)}: net.meta is not plain JSON: {error}") from error
     module = torch_modules(net)
     if module is not None and names is None:
         metadata["module"] = module
