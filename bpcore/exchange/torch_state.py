@@ -100,7 +100,7 @@ def to_torch_state(net: MLP, names: Sequence[str] | None = None) -> dict[str, ND
     layers = _layer_names(net, names)
     state = {}
     for name, (W, b) in zip(layers, net.get_weights(), strict=True):
-        state[f"{name}.weight"], state[f"{name}.bias"] = np.ascontiguousarray(W.T), b
+        state[_key(name, "weight")], state[_key(name, "bias")] = np.ascontiguousarray(W.T), b
     return state
 
 
@@ -230,6 +230,11 @@ def _layer_names(net: MLP, names: Sequence[str] | None) -> list[str]:
     return layers
 
 
+def _key(layer: str, part: str) -> str:
+    """Return the name of a tensor; the state of a linear layer alone has names without a dot."""
+    return f"{layer}.{part}" if layer else part
+
+
 def _prefixes(state: Mapping[str, Any]) -> list[str]:
     """Return the names of the layers in the order in which they appear."""
     found: dict[str, None] = {}
@@ -265,7 +270,7 @@ def _linear_layers(state: Mapping[str, Any], layers: Iterable[str]) -> list[tupl
     weights: list[tuple[NDArray[Any], NDArray[Any]]] = []
     before = ""
     for name in layers:
-        key, bias = f"{name}.weight", f"{name}.bias"
+        key, bias = _key(name, "weight"), _key(name, "bias")
         if key not in state:
             raise ConfigurationError(f"the state has no {key!r}; it has {', '.join(map(str, list(state)[:12]))}")
         W = _array(state[key], key)
