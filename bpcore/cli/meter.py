@@ -38,7 +38,7 @@ def metered(blocks: Iterable[tuple[T, float]], shown: bool | None = None) -> Ite
         BarColumn(bar_width=24),
         TextColumn("{task.percentage:3.0f} %"),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=Console(stderr=True, force_terminal=shown),
         transient=True,
     )
     with bar:

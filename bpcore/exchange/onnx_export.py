@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from bpcore._version import __version__
 from bpcore.data.preprocessing import Preprocessing, Scaler
-from bpcore.errors import ConfigurationError
+from bpcore.errors import ConfigurationError, missing_extra
 from bpcore.exchange.card import model_card
-from bpcore.exchange.onnx_nodes import Graph
+from bpcore.exchange.onnx_nodes import ELEMENT_TYPES, Graph
 from bpcore.persistence.atomic import check_writable, write_atomically
 from bpcore.persistence.knowledge import Knowledge
 from bpcore.settings import check_dtype
@@ -81,8 +81,54 @@ def export_onnx(net: MLP, path: str | os.PathLike[str], *, dtype: Any = None, ba
 
 def onnx_model(net: MLP, *, dtype: Any = None, bare: bool = False) -> Any:
     """Build what :func:`export_onnx` writes, as an ``onnx.ModelProto``."""
+    onnx = import_onnx()
+    helper = onnx.helper
     graph = Graph(net.dtype if dtype is None else check_dtype(dtype))
-    helper, knowledge = graph.onnx.helper, Knowledge(net)
+    outputs = _network(graph, net, Knowledge(net), bare)
+    element_type = ELEMENT_TYPES[graph.dtype.name]
+    model = helper.make_model(
+        helper.make_graph(
+            [
+                helper.make_node(node.operator, node.inputs, [node.output], name=node.output, **node.attributes)
+                for node in graph.nodes
+            ],
+            "bpcore",
+            [helper.make_tensor_value_info("X", element_type, ["batch", net.sizes[0]])],
+            [helper.make_tensor_value_info(name, kind, ["batch", *shape]) for name, kind, shape in outputs],
+            [_tensor(onnx, name, array) for name, array in graph.constants().items()],
+            doc_string=f"{list(net.sizes)} {ascii([activation.name for activation in net.activations])}",
+        ),
+        producer_name="bpcore",
+        producer_version=__version__,
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+    )
+    # JSON in ASCII, which every reader of protocol buffers takes
+    helper.set_model_props(model, {"card": json.dumps(model_card(net))})
+    return model
+
+
+def import_onnx() -> Any:
+    """Return the package `onnx`.
+
+    Raises
+    ------
+    MissingExtraError
+        If it is not installed.
+    """
+    try:
+        import onnx
+    except ImportError as error:
+        raise missing_extra("onnx", "onnx", "writing ONNX files") from error
+    return onnx
+
+
+Output: TypeAlias = tuple[str, int, list[int]]
+"""Name, type of the elements, and shape but for the batch."""
+
+
+def _network(graph: Graph, net: MLP, knowledge: Knowledge, bare: bool) -> list[Output]:
+    """Add everything from the samples to the labels, and return what comes out."""
     if net.n_parameters * graph.dtype.itemsize > LARGEST:
         raise ConfigurationError(
             f"the {net.n_parameters:,} parameters need {net.n_parameters * graph.dtype.itemsize / 2**30:.1f} GiB as "
@@ -98,27 +144,17 @@ def onnx_model(net: MLP, *, dtype: Any = None, bare: bool = False) -> Any:
         H = graph.activation(net.activations[l + 1], Z, output="output" if last else f"H{l + 1}")
     if undo is not None:
         _undo(graph, undo, H)
-    outputs = [helper.make_tensor_value_info("output", graph.element_type, ["batch", net.sizes[-1]])]
-    if labelled:
-        outputs += _labels(graph, knowledge)
-    made = helper.make_graph(
-        graph.nodes,
-        "bpcore",
-        [helper.make_tensor_value_info("X", graph.element_type, ["batch", net.sizes[0]])],
-        outputs,
-        graph.constants(),
-        doc_string=repr(list(net.sizes)) + " " + ascii([activation.name for activation in net.activations]),
-    )
-    model = helper.make_model(
-        made,
-        producer_name="bpcore",
-        producer_version=__version__,
-        opset_imports=[helper.make_opsetid("", OPSET)],
-        ir_version=IR_VERSION,
-    )
-    # JSON in ASCII, which every reader of protocol buffers takes
-    helper.set_model_props(model, {"card": json.dumps(model_card(net))})
-    return model
+    found: list[Output] = [("output", ELEMENT_TYPES[graph.dtype.name], [net.sizes[-1]])]
+    return found + (_labels(graph, knowledge) if labelled else [])
+
+
+def _tensor(onnx: Any, name: str, array: Any) -> Any:
+    if array.dtype.kind != "O":
+        return onnx.numpy_helper.from_array(array, name)
+    try:
+        return onnx.helper.make_tensor(name, ELEMENT_TYPES["str"], array.shape, [text.encode() for text in array])
+    except UnicodeEncodeError as error:
+        raise ConfigurationError(f"a class cannot be written to an ONNX file: {error}; rename it") from error
 
 
 def _cast(P: Any, dtype: np.dtype[Any], name: str) -> Any:
@@ -142,33 +178,31 @@ def _apply(graph: Graph, fitted: Preprocessing | None, X: str) -> str:
 
 
 def _undo(graph: Graph, fitted: Preprocessing, H: str) -> None:
-    narrow = graph.dtype != np.float64
-    wide = graph.cast(H, np.float64) if narrow else H
+    wide = graph.cast(H, np.float64) if graph.dtype != np.float64 else H
     if isinstance(fitted, Scaler):
-        value = graph.node("Mul", wide, graph.array("target_divisor", np.array(fitted.divisor)))
+        value = graph.node("Mul", wide, graph.array("target_divisor", np.float64(fitted.divisor)))
     else:
         scaled = graph.node("Mul", wide, graph.array("target_scale", np.array(fitted.scale)))
         value = graph.node("Add", scaled, graph.array("target_mean", np.array(fitted.mean)))
-    graph.node("Cast", value, output="output", to=graph.element_type)
+    graph.cast(value, graph.dtype, output="output")
 
 
-def _labels(graph: Graph, knowledge: Knowledge) -> list[Any]:
-    """Add the class of each row, and the probabilities where there are some; return their descriptions."""
-    helper, types, net = graph.onnx.helper, graph.onnx.TensorProto, knowledge.net
+def _labels(graph: Graph, knowledge: Knowledge) -> list[Output]:
+    """Add the class of each row, and the probabilities where there are some."""
+    net = knowledge.net
     if net.sizes[-1] > 1:
         index = graph.node("ArgMax", "output", axis=1, keepdims=0)
     else:
         above = graph.node("Greater", "output", graph.number(net.threshold))
-        index = graph.node("Cast", graph.node("Squeeze", above, graph.array("axis", np.array([1]))), to=types.INT64)
+        index = graph.cast(graph.node("Squeeze", above, graph.array("axis", np.array([1], np.int64))), np.int64)
     names = knowledge.class_names
-    kind = types.STRING if isinstance(names[0], str) else types.INT64
+    kind = "str" if isinstance(names[0], str) else "int64"
     try:
-        values = [name.encode() if isinstance(name, str) else name for name in names]
-        graph.initializers.append(helper.make_tensor("classes", kind, [len(names)], values))
-    except (UnicodeEncodeError, OverflowError, ValueError) as error:
+        classes = np.array(names, object if kind == "str" else np.int64)
+    except OverflowError as error:
         raise ConfigurationError(f"a class cannot be written to an ONNX file: {error}; rename it") from error
-    graph.node("Gather", "classes", index, output="label")
-    found = [helper.make_tensor_value_info("label", kind, ["batch"])]
+    graph.node("Gather", graph.array("classes", classes), index, output="label")
+    found: list[Output] = [("label", ELEMENT_TYPES[kind], [])]
     if knowledge.has_probabilities:
         if net.output.name == "log_softmax":
             graph.node("Exp", "output", output="probabilities")
@@ -177,6 +211,5 @@ def _labels(graph: Graph, knowledge: Knowledge) -> list[Any]:
             graph.node("Concat", rest, "output", output="probabilities", axis=1)
         else:
             graph.node("Identity", "output", output="probabilities")
-        shape = ["batch", knowledge.n_classes]
-        found.append(helper.make_tensor_value_info("probabilities", graph.element_type, shape))
+        found.append(("probabilities", ELEMENT_TYPES[graph.dtype.name], [knowledge.n_classes]))
     return found

@@ -8,17 +8,17 @@ formula language itself (:data:`EXPANSIONS`), so that NaN, infinities and tails 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from bpcore.errors import missing_extra
 from bpcore.functions.activations import ACTIVATIONS, Activation
 from bpcore.functions.expression import OPERATIONS, Call, Expr, Num, Var, call, rebuild
 from bpcore.kernels.numba import erf_coefficients
 from bpcore.typing import NDArray
 
-__all__ = ["OPERATORS", "Graph", "import_onnx", "onnx_operators"]
+__all__ = ["ELEMENT_TYPES", "OPERATORS", "Graph", "Node", "onnx_operators"]
 
 OPERATORS = {
     "add": "Add",
@@ -50,6 +50,9 @@ OPERATORS = {
 }
 """Operations of the formula language that ONNX has, by their name in
 :data:`~bpcore.functions.expression.OPERATIONS`."""
+
+ELEMENT_TYPES = {"float32": 1, "int64": 7, "str": 8, "float64": 11}
+"""The numbers that the format has for types of elements."""
 
 ROWWISE = {"softmax": "Softmax", "log_softmax": "LogSoftmax"}
 _X, _Y = Var("x"), Var("y")
@@ -116,46 +119,38 @@ def _with_erf(node: Expr) -> Expr | None:
     return 1 - call("erf", *node.args) if isinstance(node, Call) and node.op == "erfc" else None
 
 
-def import_onnx() -> Any:
-    """Return the package `onnx`.
+@dataclass
+class Node:
+    """An operator with its inputs, its one output and its attributes."""
 
-    Raises
-    ------
-    MissingExtraError
-        If it is not installed.
-    """
-    try:
-        import onnx
-    except ImportError as error:
-        raise missing_extra("onnx", "onnx", "writing ONNX files") from error
-    return onnx
+    operator: str
+    inputs: tuple[str, ...]
+    output: str
+    attributes: dict[str, Any]
 
 
 class Graph:
-    """Nodes and constants of an ONNX graph that grows from its input on.
+    """Nodes and constants of an ONNX graph that grows from its input on; the package `onnx` is not needed yet.
 
     Parameters
     ----------
     dtype : dtype
         float32 or float64, of everything that is computed.
+
+    Attributes
+    ----------
+    nodes : list of Node
+        In the order of computation.
+    arrays : dict of str to ndarray
+        The constants by name.
     """
 
-    def __init__(self, dtype: np.dtype[Any]) -> None:
-        self.onnx = import_onnx()
+    def __init__(self, dtype: Any) -> None:
         self.dtype = np.dtype(dtype)
-        self.nodes: list[Any] = []
-        self.initializers: list[Any] = []
+        self.nodes: list[Node] = []
+        self.arrays: dict[str, NDArray[Any]] = {}
         self._numbers: dict[bytes, str] = {}
         self._names: dict[str, int] = {}
-
-    @property
-    def element_type(self) -> int:
-        """The number that ONNX has for the dtype."""
-        return self.type_of(self.dtype)
-
-    def type_of(self, dtype: Any) -> int:
-        """Return the number that ONNX has for a dtype."""
-        return int(self.onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
 
     def fresh(self, stem: str) -> str:
         """Return a name that is not taken."""
@@ -163,20 +158,19 @@ class Graph:
         return f"{stem}_{self._names[stem]}"
 
     def node(self, operator: str, *inputs: str, output: str = "", **attributes: Any) -> str:
-        """Add a node with one output and return the name of that."""
-        output = output or self.fresh(operator)
-        self.nodes.append(self.onnx.helper.make_node(operator, list(inputs), [output], name=output, **attributes))
-        return output
+        """Add a node and return the name of its output."""
+        self.nodes.append(Node(operator, inputs, output or self.fresh(operator), attributes))
+        return self.nodes[-1].output
 
-    def array(self, name: str, values: NDArray[Any]) -> str:
+    def array(self, name: str, values: Any) -> str:
         """Add a constant array under a name of its own and return the name."""
-        self.initializers.append(self.onnx.numpy_helper.from_array(np.ascontiguousarray(values), name))
+        self.arrays[name] = np.ascontiguousarray(values) if np.ndim(values) else np.asarray(values)
         return name
 
-    def constants(self) -> list[Any]:
+    def constants(self) -> dict[str, NDArray[Any]]:
         """Return the constants that nodes read; a number may have become part of an operator, such as Relu."""
-        read = {name for node in self.nodes for name in node.input}
-        return [initializer for initializer in self.initializers if initializer.name in read]
+        read = {name for node in self.nodes for name in node.inputs}
+        return {name: array for name, array in self.arrays.items() if name in read}
 
     def number(self, value: float) -> str:
         """Return the name of a constant, rounded to the dtype as the backends do."""
@@ -187,9 +181,9 @@ class Graph:
             self._numbers[key] = self.array(self.fresh("number"), scalar)
         return self._numbers[key]
 
-    def cast(self, name: str, dtype: Any) -> str:
+    def cast(self, name: str, dtype: Any, output: str = "") -> str:
         """Convert to another dtype."""
-        return self.node("Cast", name, to=self.type_of(dtype))
+        return self.node("Cast", name, output=output, to=ELEMENT_TYPES[np.dtype(dtype).name])
 
     def activation(self, activation: Activation, Z: str, output: str = "") -> str:
         """Add the nodes of an activation; Z is a matrix (m, n).
@@ -220,10 +214,10 @@ class Graph:
         H = self._formula(formula, {"z": Z}, known)
         if not activation.value_formula.variables:
             return self.node("Expand", H, self.node("Shape", Z), output=output)
-        if not self.nodes or self.nodes[-1].output[0] != H:  # the argument as it is
+        if not self.nodes or self.nodes[-1].output != H:  # the argument as it is
             return self.node("Identity", H, output=output)
         if output:
-            self.nodes[-1].name = self.nodes[-1].output[0] = output
+            self.nodes[-1].output = output
         return output or H
 
     def _formula(self, expr: Expr, names: Mapping[str, str], known: dict[tuple[str, ...], str]) -> str:
@@ -256,12 +250,14 @@ class Graph:
 def onnx_operators(activation: Activation, dtype: Any = "float32") -> tuple[str, ...]:
     """Name the ONNX operators that an activation becomes, each once, in order of first use.
 
+    Needs no package `onnx`.
+
     Examples
     --------
     >>> from bpcore.functions.activations import ACTIVATIONS
     >>> onnx_operators(ACTIVATIONS["relu"])
     ('Relu',)
     """
-    graph = Graph(np.dtype(dtype))
+    graph = Graph(dtype)
     graph.activation(activation, "Z")
-    return tuple(dict.fromkeys(node.op_type for node in graph.nodes))
+    return tuple(dict.fromkeys(node.operator for node in graph.nodes))
