@@ -151,8 +151,8 @@ def functions() -> str:
         )
     text += "\n## Activations\n\nOf `z`; the derivative may use the output `h`.\n\n"
     text += table(("name", "formula", "derivative", "source"), rows)
-    text += "\n### In ONNX\n\nWhat `export_onnx` makes of them, opset 13. Operators are named once; in float64, `gelu` does\n"
-    text += "without `Erf`, which ONNX Runtime has for float32 only.\n\n"
+    text += "\n### In ONNX\n\nWhat `export_onnx` makes of them, opset 13. Operators are named once; in float64,\n"
+    text += "`gelu` does without `Erf`, which ONNX Runtime has for float32 only.\n\n"
     text += table(
         ("name", "operators"),
         ((f"`{act.name}`", ", ".join(f"`{name}`" for name in onnx_operators(act))) for act in ACTIVATIONS.values()),

@@ -25,21 +25,22 @@ Write = Callable[[Columns], None]
 
 
 class CsvText:
-    """Turns columns into lines of CSV; the header comes before the first of them.
+    r"""Turns columns into lines of CSV; the header comes before the first of them.
 
     Examples
     --------
     >>> text = CsvText()
     >>> text({"prediction": np.array([1, 2])})
-    'prediction\\n1\\n2\\n'
+    'prediction\n1\n2\n'
     >>> text({"prediction": np.array([3])})
-    '3\\n'
+    '3\n'
     """
 
     def __init__(self) -> None:
         self._begun = False
 
     def __call__(self, columns: Columns) -> str:
+        """Return the lines of the next rows."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         if not self._begun:
@@ -108,4 +109,6 @@ def _parquet(path: str | os.PathLike[str]) -> Iterator[Write]:
 
 
 def _array(arrow: Any, values: NDArray[Any]) -> Any:
-    return arrow.array(values.tolist(), arrow.string()) if values.dtype.kind in "UT" else arrow.array(np.asarray(values))
+    return (
+        arrow.array(values.tolist(), arrow.string()) if values.dtype.kind in "UT" else arrow.array(np.asarray(values))
+    )

@@ -135,9 +135,12 @@ def train(
     )
     test = measure(net, source, X, targets, test_rows)
     if save is not None:
-        parts = {"train": fit_rows, "validation": validation_rows if patience is not None else [], "test": test_rows}
         net.meta |= {
-            "samples": {part: len(rows) for part, rows in parts.items()},
+            "samples": {
+                "train": len(fit_rows),
+                "validation": len(validation_rows) if patience is not None else 0,
+                "test": len(test_rows),
+            },
             "held_out": plain(test),
             "run": run_facts(run),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),

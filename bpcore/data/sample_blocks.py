@@ -1,8 +1,9 @@
 """Samples from files of any length, a block of rows at a time.
 
-No more than :data:`NUMBERS` numbers are in memory at once (or two rows, if these are longer), whatever the file holds:
-``.csv`` is read line by line, ``.npy`` and ``.npz`` are read on and never mapped as a whole, ``.parquet`` comes in record
-batches. The exception is an array in Fortran's order inside an ``.npz``, whose rows are scattered: it is read whole.
+No more than :data:`NUMBERS` numbers are in memory at once (or two rows, if these are longer), whatever the file
+holds: ``.csv`` is read line by line, ``.npy`` and ``.npz`` are read on from the beginning, ``.parquet`` comes in
+record batches. Arrays in Fortran's order have their rows scattered over the file: a ``.npy`` is mapped then, an
+``.npz`` is read whole.
 """
 
 from __future__ import annotations

@@ -171,13 +171,16 @@ def _facts(net: MLP, knowledge: Knowledge) -> str:
         if isinstance(fitted, Scaler):
             lines.append(f"{name}DIVISOR = {fitted.divisor!r}")
         elif fitted is not None:
-            lines += [f"{name}MEAN = np.array({_tuple(fitted.mean)})", f"{name}SCALE = np.array({_tuple(fitted.scale)})"]
+            lines += [
+                f"{name}MEAN = np.array({_tuple(fitted.mean)})",
+                f"{name}SCALE = np.array({_tuple(fitted.scale)})",
+            ]
     return "\n".join(lines) + "\n"
 
 
 def _tuple(values: Iterable[Any]) -> str:
     """Spell a tuple of numbers or text in ASCII, on as many lines as it needs."""
-    cells = [f"{ascii(value)}," for value in values]
+    cells = [f"{value!a}," for value in values]
     line = " ".join(cells)
     if len(line) < 80:
         return f"({line})" if len(cells) == 1 else f"({line[:-1]})"
@@ -194,7 +197,7 @@ def _tuple(values: Iterable[Any]) -> str:
 def _weights(theta: NDArray[Any], weights: str | None) -> str:
     if weights is not None:
         digest = hashlib.sha256(theta.tobytes()).hexdigest()
-        return f"WEIGHTS_FILE = {ascii(weights)}\nWEIGHTS_SHA256 = {digest!r}\n"
+        return f"WEIGHTS_FILE = {weights!a}\nWEIGHTS_SHA256 = {digest!r}\n"
     text = "\n".join(textwrap.wrap(base64.b64encode(theta.tobytes()).decode(), 116))
     return f'# W and b of each layer in turn, little-endian, in base64\nWEIGHTS = """\n{text}\n"""\n'
 
@@ -223,7 +226,7 @@ def _activations(net: MLP) -> list[str]:
 
 
 def _activation(activation: Activation, name: str) -> str:
-    comment = f"\n# {ascii(activation.name)}"
+    comment = f"\n# {activation.name!a}"
     if activation.rowwise:
         return comment + template.ROWWISE[activation.rowwise].format(name=name)
     expr, variables = activation.value_formula.expr, activation.value_formula.variables
@@ -245,7 +248,9 @@ def _prepare(fitted: Preprocessing | None) -> str:
         value = "X / X.dtype.type(DIVISOR)"
     elif fitted is not None:
         value = "((X - MEAN) / SCALE).astype(X.dtype)"
-    return f'\ndef prepare(X):\n    """Apply the preprocessing that the network was trained with."""\n    return {value}\n'
+    return (
+        f'\ndef prepare(X):\n    """Apply the preprocessing that the network was trained with."""\n    return {value}\n'
+    )
 
 
 def _predict(knowledge: Knowledge) -> str:

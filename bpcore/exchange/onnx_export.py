@@ -96,7 +96,7 @@ def onnx_model(net: MLP, *, dtype: Any = None, bare: bool = False) -> Any:
             [helper.make_tensor_value_info("X", element_type, ["batch", net.sizes[0]])],
             [helper.make_tensor_value_info(name, kind, ["batch", *shape]) for name, kind, shape in outputs],
             [_tensor(onnx, name, array) for name, array in graph.constants().items()],
-            doc_string=f"{list(net.sizes)} {ascii([activation.name for activation in net.activations])}",
+            doc_string=f"{list(net.sizes)} {[activation.name for activation in net.activations]!a}",
         ),
         producer_name="bpcore",
         producer_version=__version__,

@@ -20,6 +20,7 @@ from bpcore.errors import ConfigurationError, ModelFileError, ShapeError
 from bpcore.functions.activations import ACTIVATIONS, Activation
 from bpcore.persistence.activation_json import activation_from_json, activation_to_json
 from bpcore.persistence.atomic import check_writable, write_atomically
+from bpcore.persistence.knowledge import Knowledge
 from bpcore.typing import NDArray
 
 if TYPE_CHECKING:
@@ -107,9 +108,9 @@ def to_torch_state(net: MLP, names: Sequence[str] | None = None) -> dict[str, ND
 def export_torch(net: MLP, path: str | os.PathLike[str], names: Sequence[str] | None = None) -> None:
     """Write the parameters as a PyTorch state dictionary in a safetensors file.
 
-    ``model.load_state_dict(safetensors.torch.load_file(path))`` reads it. The metadata holds the source of a module that
-    fits (``module``), and, for :func:`from_torch_state`, the order of the layers, the activations and ``net.meta``.
-    Preprocessing is there only: PyTorch gets the numbers as the network does, after it.
+    ``model.load_state_dict(safetensors.torch.load_file(path))`` reads it. The metadata holds the source of a module
+    that fits (``module``), and, for :func:`from_torch_state`, the order of the layers, the activations and
+    ``net.meta``. Preprocessing is there only: PyTorch gets the numbers as the network does, after it.
 
     Parameters
     ----------
@@ -206,6 +207,8 @@ def from_torch_state(
             f"a state dictionary maps names to arrays; got {type(state).__name__}. For a module use module.state_dict()"
         )
     layers = list(_prefixes(state) if names is None else names)
+    if not layers:
+        raise ConfigurationError("names is empty; list the linear layers, first to last")
     weights = _linear_layers(state, layers)
     activations = _activations(description, len(layers), activation, output)
     if dtype is None:
@@ -216,6 +219,7 @@ def from_torch_state(
     net.set_weights(weights)
     if isinstance(description.get("meta"), dict):
         net.meta = description["meta"]
+        Knowledge(net)  # notes from a file are not believed
     return net
 
 
@@ -256,9 +260,12 @@ def _by_number(prefixes: list[str]) -> list[str]:
     if len(prefixes) == 1:
         return prefixes
     parts = [re.split(r"([0-9]+)", prefix) for prefix in prefixes]
-    differ = {i for part in parts for i in range(max(len(part), len(parts[0]))) if part[i : i + 1] != parts[0][i : i + 1]}
-    if len({len(part) for part in parts}) == 1 and len(differ) == 1 and (place := differ.pop()) % 2 == 1:
-        return [prefix for _, prefix in sorted(zip((int(part[place]) for part in parts), prefixes, strict=True))]
+    if len({len(part) for part in parts}) == 1:
+        differ = [i for i, texts in enumerate(zip(*parts, strict=True)) if len(set(texts)) > 1]
+        if len(differ) == 1 and differ[0] % 2 == 1:  # re.split puts the numbers at odd places
+            numbers = [int(part[differ[0]]) for part in parts]
+            if len(set(numbers)) == len(numbers):
+                return [prefix for _, prefix in sorted(zip(numbers, prefixes, strict=True))]
     raise ConfigurationError(
         f"the order of the layers cannot be told from their names, {', '.join(sorted(prefixes))}; "
         "list them with names=, first to last"
@@ -335,7 +342,7 @@ def _read(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
             metadata = file.metadata() or {}
             if "bpcore" in metadata:
                 raise ConfigurationError(f"{path} is a model file of bpcore, not a PyTorch state: use bpcore.load")
-            state = {name: _from_bytes(file, name) for name in file.keys()}  # noqa: SIM118
+            state = {name: _from_bytes(file, name) for name in file.keys()}
     except SafetensorError as error:
         raise ModelFileError(
             f"{path} is not a safetensors file, or is cut short or damaged ({error}). Files of torch.save are pickles, "

@@ -34,12 +34,12 @@ def test_all_forms_at_once(bpcore: Run, model: Path, flowers: Path, tmp_path: Pa
         "model card",
     ]
     kinds = bpcore("predict", model, flowers).stdout.split()[1:]
-    X = np.array([[float(row.split(",")[i]) for i in (0, 2)] for row in flowers.read_text().splitlines()[1:]])
+    X = np.array([[float(row.split(",")[column]) for column in (0, 2)] for row in flowers.read_text().splitlines()[1:]])
     assert runpy.run_path(str(tmp_path / "m.py"))["predict"](X).tolist() == kinds
     from onnx.reference import ReferenceEvaluator
 
-    labels = ReferenceEvaluator(onnx.load(tmp_path / "m.onnx")).run(["label"], {"X": X.astype(np.float32)})[0]
-    assert labels.tolist() == kinds
+    found: Any = ReferenceEvaluator(onnx.load(tmp_path / "m.onnx")).run(["label"], {"X": X.astype(np.float32)})
+    assert found[0].tolist() == kinds
     bpcore("import", tmp_path / "t.safetensors", "--save", tmp_path / "back.safetensors")
     assert bpcore("predict", tmp_path / "back.safetensors", flowers).stdout.split()[1:] == kinds
     assert json.loads((tmp_path / "c.json").read_text()) == json.loads(bpcore("card", model).stdout)
@@ -96,7 +96,9 @@ def test_export_says_what_is_wrong(
     monkeypatch.chdir(tmp_path)
     before = model.read_bytes()
     files = sorted(tmp_path.iterdir())
-    assert message in bpcore("export", model, *[str(model) if word == "MODEL" else word for word in words], code=2).stderr
+    assert (
+        message in bpcore("export", model, *[str(model) if word == "MODEL" else word for word in words], code=2).stderr
+    )
     assert model.read_bytes() == before
     assert sorted(tmp_path.iterdir()) == files
 

@@ -34,7 +34,7 @@ def model(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    X = np.random.default_rng(0).normal(size=(1001, 4)) + [1, 2, 3, 4]
+    X = np.random.default_rng(0).normal(size=(1001, 4)) + np.array([1, 2, 3, 4])
     np.save(tmp_path / "d.npy", X)
     np.savetxt(tmp_path / "d.csv", X, delimiter=",", fmt="%.17g")
     return tmp_path / "d.npy"
@@ -135,7 +135,9 @@ def test_numbers_in_parquet(bpcore: Run, tmp_path: Path) -> None:
     found = pq.read_table(tmp_path / "p.parquet")
     assert found.column_names == ["prediction 0", "prediction 1"]
     assert [str(kind) for kind in found.schema.types] == ["double", "double"]
-    np.testing.assert_allclose(np.array([c.to_pylist() for c in found.columns]).T, 4.0 * net.predict(np.eye(2)), rtol=1e-6)
+    np.testing.assert_allclose(
+        np.array([c.to_pylist() for c in found.columns]).T, 4.0 * net.predict(np.eye(2)), rtol=1e-6
+    )
 
 
 def test_parquet_without_pyarrow(
@@ -143,7 +145,7 @@ def test_parquet_without_pyarrow(
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     result = bpcore("predict", model, data, "--out", tmp_path / "p.parquet", code=2)
-    assert 'writing Parquet files needs the package \'pyarrow\'' in result.stderr
+    assert "writing Parquet files needs the package 'pyarrow'" in result.stderr
     assert not (tmp_path / "p.parquet").exists()
 
 

@@ -157,7 +157,7 @@ def test_parquet_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has no rows"):
         list(sample_blocks(path, 1))
     path.write_bytes(b"PAR1 not really PAR1")
-    with pytest.raises(DataError, match="cannot read .* as a Parquet file"):
+    with pytest.raises(DataError, match=r"cannot read .* as a Parquet file"):
         list(sample_blocks(path, 1))
 
 
@@ -216,7 +216,9 @@ def test_archives_that_are_none(tmp_path: Path) -> None:
         list(sample_blocks(path, 3))
     with pytest.raises(DataError, match="there is no file"):
         list(sample_blocks(tmp_path / "no.csv", 3))
-    with pytest.raises(DataError, match=r"cannot read files of type '\.xlsx'; possible: \.csv, \.npz, \.npy, \.parquet"):
+    with pytest.raises(
+        DataError, match=r"cannot read files of type '\.xlsx'; possible: \.csv, \.npz, \.npy, \.parquet"
+    ):
         list(sample_blocks(tmp_path / "no.xlsx", 3))
 
 

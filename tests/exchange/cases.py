@@ -39,7 +39,7 @@ PREPROCESSING: dict[str, Any] = {
     "scaler": {"kind": "scaler", "divisor": 3.0},
     "standardizer": {"kind": "standardizer", "mean": MEAN, "scale": SCALE},
 }
-NAMES = ["it's \"quoted\"", "two\nlines", "größe, 寸"]
+NAMES = ['it\'s "quoted"', "two\nlines", "größe, 寸"]
 FEATURES = ["a'b", 'say "x"', "ümlaut, comma"]
 
 
@@ -58,7 +58,9 @@ def arguments(activation: Any, dtype: Any) -> Any:
     return np.random.default_rng(0).normal(scale=[1, 5, 10], size=(50, 3)).astype(dtype)
 
 
-def network(n_out: int, output: Any, dtype: Any = "float32", hidden: Any = "tanh", preprocessing: str = "none") -> bp.MLP:
+def network(
+    n_out: int, output: Any, dtype: Any = "float32", hidden: Any = "tanh", preprocessing: str = "none"
+) -> bp.MLP:
     """A network with three inputs and weights and biases drawn at random."""
     net = bp.MLP([3, 5, 4, n_out], activation=hidden, output=output, seed=0, dtype=dtype, backend="numpy")
     rng = np.random.default_rng(7)
@@ -127,5 +129,10 @@ def expected(task: str, H: Any) -> tuple[list[Any] | None, Any]:
         return [NAMES[int(h > 0.5)] for h in H[:, 0]], np.stack([1 - H[:, 0], H[:, 0]], axis=1)
     if task == "binary by sign":
         return [[3, 7][int(h > 0)] for h in H[:, 0]], None
-    names = {"two outputs": NAMES[1:], "classes": NAMES, "logarithms": [5, -1, 2**40], "several sigmoids": [0, 1, 2]}
+    names: dict[str, Any] = {
+        "two outputs": NAMES[1:],
+        "classes": NAMES,
+        "logarithms": [5, -1, 2**40],
+        "several sigmoids": [0, 1, 2],
+    }
     return [names[task][i] for i in H.argmax(axis=1)], np.exp(H) if task == "logarithms" else H

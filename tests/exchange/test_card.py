@@ -32,7 +32,12 @@ def test_a_card_of_a_file(tmp_path: Path) -> None:
     assert card["preprocessing"] == net.meta["preprocessing"]
     assert card["held_out"] == {"accuracy": 0.5}
     file = card.pop("file")
-    assert (file["name"], file["format"], file["bpcore"], len(file["sha256"])) == ("m.safetensors", 1, bp.__version__, 64)
+    assert (file["name"], file["format"], file["bpcore"], len(file["sha256"])) == (
+        "m.safetensors",
+        1,
+        bp.__version__,
+        64,
+    )
     assert card == bp.model_card(net)
     assert json.loads(json.dumps(card)) == card
 
@@ -56,7 +61,7 @@ def test_own_activations_are_declared() -> None:
 def test_notes_that_are_no_json() -> None:
     net = network(1, "identity")
     net.meta["run"] = {"x": float("inf")}
-    with pytest.raises(ConfigurationError, match="net.meta is not plain JSON"):
+    with pytest.raises(ConfigurationError, match=r"net\.meta is not plain JSON"):
         bp.model_card(net)
     with pytest.raises(ModelFileError, match="there is no model file"):
         bp.model_card("nothing.safetensors")

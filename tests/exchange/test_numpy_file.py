@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import bpcore as bp
+from bpcore.data import preprocessing_from_dict
 from bpcore.errors import ConfigurationError, ModelFileError
 from bpcore.exchange import numpy_export
 from bpcore.exchange.numpy_export import numpy_source
@@ -93,7 +94,7 @@ def test_every_task_with_preprocessing(task: str, preprocessing: str, dtype: Any
 def test_samples_are_prepared_in_their_own_dtype(tmp_path: Path) -> None:
     net = task_network("regression", "float64")
     X = samples("float32", "standardizer")
-    fitted = bp.data.preprocessing.preprocessing_from_dict(net.meta["preprocessing"])
+    fitted = preprocessing_from_dict(net.meta["preprocessing"])
     found = load(net, tmp_path / "m.py")["forward"](X)
     np.testing.assert_allclose(found, net.predict(fitted.apply(X)), rtol=1e-13)
 
@@ -117,10 +118,14 @@ def test_the_text_is_plain_python_for_old_versions() -> None:
             assert imported - {"numpy"} <= used, "nothing is imported in vain"
 
 
-@pytest.mark.parametrize("evil", ["'''", '"""', "\\", "\n\nimport os\n", "\\'); x = 1 #", "\x00", "\u2028", "\ud800", "{x}"])
+@pytest.mark.parametrize(
+    "evil", ["'''", '"""', "\\", "\n\nimport os\n", "\\'); x = 1 #", "\x00", "\u2028", "\ud800", "{x}"]
+)
 def test_names_are_data(evil: str, tmp_path: Path) -> None:
     net = task_network("binary")
-    net.activations = type(net.activations)([bp.Activation(evil, "z", check=False), *list(net.activations)[1:]], first=2)
+    net.activations = type(net.activations)(
+        [bp.Activation(evil, "z", check=False), *list(net.activations)[1:]], first=2
+    )
     net.meta |= {"classes": ["a" + evil + "b", "c"], "feature_names": [evil + "x", "y", "z"], "data": evil}
     model = load(net, tmp_path / "m.py")
     assert model["CLASSES"] == ("a" + evil + "b", "c")
@@ -199,7 +204,9 @@ def test_wrong_samples_are_refused(X: Any, message: str, tmp_path: Path) -> None
 def test_weights_in_a_file_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     net = network(2, "identity", hidden="gelu")
     monkeypatch.setattr(numpy_export, "EMBEDDED_BYTES", 100)
-    with pytest.raises(ConfigurationError, match=r"name a file for them with weights= \(--weights\), such as model.npy"):
+    with pytest.raises(
+        ConfigurationError, match=r"name a file for them with weights= \(--weights\), such as model.npy"
+    ):
         bp.export_numpy(net, tmp_path / "m.py")
     assert list(tmp_path.iterdir()) == []
     model = load(net, tmp_path / "m.py", weights=tmp_path / "w.npy")

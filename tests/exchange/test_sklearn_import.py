@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import bpcore as bp
 from bpcore.errors import ConfigurationError
 from bpcore.exchange.numpy_export import numpy_source
+from bpcore.exchange.sklearn_import import ACTIVATION
 from bpcore.persistence.knowledge import Knowledge
 
 pytest.importorskip("sklearn", reason='scikit-learn is not installed; the extra "sklearn" brings it')
@@ -44,6 +46,8 @@ def test_classifiers(labels: str, activation: str) -> None:
     estimator = fit(make_pipeline(StandardScaler(), mlp), X, CLASSES[labels])
     net = bp.from_sklearn(estimator, backend="numpy")
     knowledge = Knowledge(net)
+    assert knowledge.preprocessing is not None
+    assert knowledge.classes is not None
     assert net.dtype == np.float64
     H = net.predict(knowledge.preprocessing.apply(X))
     np.testing.assert_allclose(knowledge.probabilities_of(H), estimator.predict_proba(X), rtol=1e-9, atol=1e-12)
@@ -56,7 +60,11 @@ def test_regressors(outputs: int, options: dict[str, str]) -> None:
     if options and "loss" not in MLPRegressor().get_params():
         pytest.skip("this scikit-learn has no Poisson loss")
     y = np.abs(X[:, :outputs]) + 1
-    estimator = fit(MLPRegressor(hidden_layer_sizes=[6], max_iter=30, random_state=0, **options), X / [1, 10, 100, 1000], y.squeeze())
+    estimator = fit(
+        MLPRegressor(hidden_layer_sizes=[6], max_iter=30, random_state=0, **options),
+        X / [1, 10, 100, 1000],
+        y.squeeze(),
+    )
     net = bp.from_sklearn(estimator, backend="numpy")
     found = net.predict(X / [1, 10, 100, 1000])
     np.testing.assert_allclose(found.squeeze(), estimator.predict(X / [1, 10, 100, 1000]), rtol=1e-9)
@@ -71,7 +79,8 @@ def test_float32_and_names_of_features(tmp_path: Any) -> None:
     estimator.feature_names_in_ = np.array(list("abcd"), object)
     net = bp.from_sklearn(estimator, backend="numpy", dtype="float64")
     del estimator.feature_names_in_
-    assert (net.dtype, net.meta["feature_names"]) == (np.float64, list("abcd"))
+    assert net.dtype == np.float64
+    assert net.meta["feature_names"] == list("abcd")
     net.save(tmp_path / "m.safetensors")
     assert bp.load(tmp_path / "m.safetensors").meta == net.meta
     namespace: dict[str, Any] = {"__name__": "m"}
@@ -84,14 +93,22 @@ def test_scalers_in_part(options: Any) -> None:
     y = CLASSES["several"]
     estimator = fit(make_pipeline(StandardScaler(**options), MLPClassifier([3], max_iter=5, random_state=0)), X, y)
     net = bp.from_sklearn(estimator, backend="numpy")
-    H = net.predict(Knowledge(net).preprocessing.apply(X))
+    fitted = Knowledge(net).preprocessing
+    assert fitted is not None
+    H = net.predict(fitted.apply(X))
     np.testing.assert_allclose(H, estimator.predict_proba(X), rtol=1e-8, atol=1e-12)
+
+
+def test_the_activation_of_poisson_is_right() -> None:
+    exp = ACTIVATION["exp"]
+    assert isinstance(exp, bp.Activation)
+    assert replace(exp, check=True) == exp
 
 
 def test_what_cannot_be_imported() -> None:
     y = CLASSES["several"]
     small = X / [1, 10, 100, 1000]
-    with pytest.raises(ConfigurationError, match="takes an MLPClassifier or MLPRegressor, .*; got LogisticRegression"):
+    with pytest.raises(ConfigurationError, match=r"takes an MLPClassifier or MLPRegressor, .*; got LogisticRegression"):
         bp.from_sklearn(LogisticRegression())
     with pytest.raises(ConfigurationError, match="got NoneType"):
         bp.from_sklearn(None)
@@ -100,7 +117,9 @@ def test_what_cannot_be_imported() -> None:
     pipeline = fit(make_pipeline(MinMaxScaler(), MLPClassifier([3], max_iter=3)), X, y)
     with pytest.raises(ConfigurationError, match="the pipeline has the steps MinMaxScaler before the MLPClassifier"):
         bp.from_sklearn(pipeline)
-    several = fit(MLPClassifier([3], max_iter=3), small, np.stack([small[:, 0] > 0, small[:, 1] > 0], axis=1).astype(int))
+    several = fit(
+        MLPClassifier([3], max_iter=3), small, np.stack([small[:, 0] > 0, small[:, 1] > 0], axis=1).astype(int)
+    )
     with pytest.raises(ConfigurationError, match="several labels at once"):
         bp.from_sklearn(several)
     halves = fit(MLPClassifier([3], max_iter=3), small, y)
