@@ -30,7 +30,7 @@ FORMULAS = {
 OWN = {name: bp.Activation(name, text, differentiable=False) for name, text in FORMULAS.items()}
 ALL = {**ACTIVATIONS, **OWN}
 
-Z = np.r_[np.linspace(-12, 12, 401), -1000, -1e4, 1e4, 100, -100, -30, 30, 1e-6, -1e-6, -1, 0]
+Z = np.r_[np.linspace(-12, 12, 401), -1000, -1e4, 1e4, 100, -100, -30, 30, 1e-6, -1e-6, -5, -3, -1, 0, 0.5, 1, 2, 3, 5]
 """Arguments for element-wise functions: edges, tails, kinks."""
 
 MEAN, SCALE = [1e3, -2.0, 0.5], [10.0, 0.25, 3.0]

@@ -119,7 +119,7 @@ def test_the_text_is_plain_python_for_old_versions() -> None:
 
 
 @pytest.mark.parametrize(
-    "evil", ["'''", '"""', "\\", "\n\nimport os\n", "\\'); x = 1 #", "\x00", "\u2028", "\ud800", "{x}"]
+    "evil", ["'''", '"""', "\\", "\n\nimport os\n", "\\'); x = 1 #", "\x00", "\u2028", "\ud800", "{x}", "ü'寸"]
 )
 def test_names_are_data(evil: str, tmp_path: Path) -> None:
     net = task_network("binary")
