@@ -18,6 +18,11 @@ from bpcore.backprop import bp1_output_delta, bp2_hidden_delta, bp3_bias_grad, b
 from bpcore.calls import backward, forward, sample_losses
 from bpcore.descent import Descent, descend
 from bpcore.evaluation import evaluate
+from bpcore.exchange.card import model_card
+from bpcore.exchange.numpy_export import export_numpy
+from bpcore.exchange.onnx_export import export_onnx
+from bpcore.exchange.sklearn_import import from_sklearn
+from bpcore.exchange.torch_state import export_torch, from_torch_state, to_torch_state
 from bpcore.functions.activations import ACTIVATIONS, Activation
 from bpcore.functions.clipping import ClipLayerNorm, ClipNorm, ClipValue
 from bpcore.functions.formula import Formula
@@ -146,17 +151,24 @@ __all__ = [
     "entropy",
     "errors",
     "evaluate",
+    "export_numpy",
+    "export_onnx",
+    "export_torch",
     "forward",
+    "from_sklearn",
+    "from_torch_state",
     "get_backend",
     "gradcheck",
     "information_content",
     "kl_divergence",
     "load",
+    "model_card",
     "random",
     "sample_losses",
     "save",
     "selection",
     "set_backend",
+    "to_torch_state",
     "train",
     "use_backend",
 ]

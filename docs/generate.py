@@ -16,6 +16,7 @@ from typing import Any
 import bpcore
 from bpcore.backends.contract import Backend, native_operations
 from bpcore.backends.ops import OPS
+from bpcore.exchange.onnx_nodes import onnx_operators
 from bpcore.functions.activations import ACTIVATIONS
 from bpcore.functions.initializers import INITIALIZERS
 from bpcore.functions.losses import LOSSES
@@ -50,6 +51,7 @@ GROUPS = {
     "bpcore.functions.program": "Formulas",
     "bpcore.descent": "Formulas",
     "bpcore.functions.information": "Information measures",
+    "bpcore.exchange": "Exchange",
     "bpcore.backends": "Backends",
 }
 
@@ -150,6 +152,12 @@ def functions() -> str:
         )
     text += "\n## Activations\n\nOf `z`; the derivative may use the output `h`.\n\n"
     text += table(("name", "formula", "derivative", "source"), rows)
+    text += "\n### In ONNX\n\nWhat `export_onnx` makes of them, opset 13. Operators are named once; in float64,\n"
+    text += "`gelu` does without `Erf`, which ONNX Runtime has for float32 only.\n\n"
+    text += table(
+        ("name", "operators"),
+        ((f"`{act.name}`", ", ".join(f"`{name}`" for name in onnx_operators(act))) for act in ACTIVATIONS.values()),
+    )
     text += "\n## Losses\n\nOf a prediction `a` and a target `y`, for one output; the mean over the samples.\n\n"
     text += table(
         ("name", "formula", "outputs", "targets", "cancels with", "source"),

@@ -1,4 +1,4 @@
-"""The command line: ``bpcore train``, ``predict``, ``evaluate``, ``gradcheck``, ``doctor``, ``bench`` and others.
+"""The command line: ``bpcore train``, ``predict``, ``evaluate``, ``export``, ``doctor``, ``bench`` and others.
 
 Exit codes, for scripts:
 

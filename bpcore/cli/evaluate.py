@@ -7,11 +7,12 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from bpcore.cli.inputs import Model, load_for_model, prepare
+from bpcore.cli.inputs import load_for_model, prepare
 from bpcore.cli.reporting import facts_table, out, print_json, rows_table
 from bpcore.data.preprocessing import ClassList
 from bpcore.errors import DataError
 from bpcore.network import MLP
+from bpcore.persistence.knowledge import Knowledge
 from bpcore.persistence.model_file import load_model
 from bpcore.typing import NDArray
 
@@ -27,8 +28,8 @@ def evaluate(
 ) -> None:
     """Measure a saved MODEL on DATA."""
     net = load_model(model, backend)
-    knowledge = Model(net)
-    source = load_for_model(data, knowledge, target, read_target=True)
+    knowledge = Knowledge(net)
+    source = load_for_model(data, knowledge, target)
     if source.y is None or source.task != knowledge.task:
         raise DataError(f"{data} has a target for {source.task}, but the model was trained for {knowledge.task}")
     X = prepare(source, knowledge.preprocessing)
@@ -56,7 +57,7 @@ def evaluate(
 
 
 def _classes(
-    net: MLP, knowledge: Model, X: NDArray[Any], labels: NDArray[Any]
+    net: MLP, knowledge: Knowledge, X: NDArray[Any], labels: NDArray[Any]
 ) -> tuple[dict[str, float], list[dict[str, Any]]]:
     """Loss and accuracy, and what became of each class."""
     metrics = net.evaluate(X, labels, loss=knowledge.loss)
@@ -73,7 +74,7 @@ def _classes(
     return metrics, rows
 
 
-def _numbers(net: MLP, knowledge: Model, X: NDArray[Any], y: NDArray[Any]) -> dict[str, float]:
+def _numbers(net: MLP, knowledge: Knowledge, X: NDArray[Any], y: NDArray[Any]) -> dict[str, float]:
     """Errors in the units of the target, and the share of the variance that is explained."""
     truth = y.reshape(len(y), -1)
     fitted = knowledge.target_preprocessing

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
+from typing import Any, Literal
 
 from bpcore.data.datasets import DATASETS, Dataset, load_dataset
 from bpcore.data.files import load_file
-from bpcore.data.preprocessing import ClassList, Preprocessing, preprocessing_from_dict
+from bpcore.data.preprocessing import Preprocessing
+from bpcore.data.sample_blocks import SUFFIXES, sample_blocks
 from bpcore.errors import ConfigurationError, UnknownNameError, unknown
-from bpcore.typing import IntArray, NDArray
+from bpcore.persistence.knowledge import Knowledge
+from bpcore.typing import NDArray
 
-if TYPE_CHECKING:
-    from bpcore.network import MLP
-
-__all__ = ["Model", "load_data", "load_for_model", "parse_names", "parse_widths", "prepare"]
+__all__ = ["blocks_for_model", "load_data", "load_for_model", "parse_names", "parse_widths", "prepare"]
 
 
 def load_data(
@@ -42,76 +40,69 @@ def load_data(
     return _bundled(name, target) or load_file(name, target=target, task=task)
 
 
-def load_for_model(name: str, model: Model, target: str | None = None, *, read_target: bool) -> Dataset:
-    """Load data in the form that a trained model takes: its columns, its classes, its preprocessing.
+def load_for_model(name: str, model: Knowledge, target: str | None = None) -> Dataset:
+    """Load data with targets in the form that a trained model takes: its columns, its classes.
 
     Parameters
     ----------
     name : str
         As for :func:`load_data`.
-    model : Model
-        The trained model.
+    model : Knowledge
+        What the trained model knows.
     target : str, optional
         Column (or array) of the targets in a file; by default the one that the model was trained on.
-    read_target : bool
-        False to predict: the targets may be absent, and are left out where they are present.
 
     Returns
     -------
     Dataset
     """
-    bundled = _bundled(name, target)
+    return _bundled(name, target) or load_file(
+        name,
+        target=target or model.target,
+        features=model.feature_names,
+        classes=model.classes,
+        task=model.task,
+    )
+
+
+def blocks_for_model(name: str, model: Knowledge, target: str | None = None) -> Iterator[tuple[NDArray[Any], float]]:
+    """Read data without targets for a trained model, after its preprocessing, a block of rows at a time.
+
+    Parameters
+    ----------
+    name : str
+        A bundled data set, or a file as for :func:`~bpcore.data.sample_blocks.sample_blocks`.
+    model : Knowledge
+        What the trained model knows.
+    target : str, optional
+        Column of the targets in a file, to be left out.
+
+    Yields
+    ------
+    X : ndarray, shape (rows, n_1)
+        The next samples.
+    done : float
+        The share of the data that has been read.
+    """
+    bundled = _bundled(name, target, SUFFIXES)
     if bundled is not None:
-        return bundled
-    if read_target:
-        target = target or model.target
-        return load_file(name, target=target, features=model.feature_names, classes=model.classes, task=model.task)
-    return load_file(name, target=target, features=model.feature_names, read_target=False)
+        yield prepare(bundled, model.preprocessing), 1.0
+        return
+    fitted = model.preprocessing
+    for X, done in sample_blocks(name, model.net.sizes[0], features=model.feature_names, target=target):
+        yield (X if fitted is None else fitted.apply(X)), done
 
 
-def _bundled(name: str, target: str | None) -> Dataset | None:
+def _bundled(name: str, target: str | None, suffixes: Sequence[str] = (".csv", ".npz")) -> Dataset | None:
     """Load a bundled data set; None for the path of a file."""
     if name in DATASETS:
         if target is not None:
             raise ConfigurationError(f"--target is for files; the target of the data set {name!r} is fixed")
         return load_dataset(name)
-    if Path(name).suffix.lower() in (".csv", ".npz") or Path(name).exists():
+    if Path(name).suffix.lower() in suffixes or Path(name).exists():
         return None
-    raise UnknownNameError(f"{unknown('data set', name, DATASETS)} Or give the path of a .csv or .npz file.")
-
-
-class Model:
-    """What a saved network knows about its data, from ``net.meta``.
-
-    Parameters
-    ----------
-    net : MLP
-        A loaded network.
-    """
-
-    def __init__(self, net: MLP) -> None:
-        meta = net.meta
-        self.net = net
-        self.task: Literal["classification", "regression"] = (
-            "regression" if meta.get("task") == "regression" else "classification"
-        )
-        names = meta.get("feature_names")
-        self.feature_names: tuple[str, ...] | None = tuple(names) if names else None
-        self.classes = ClassList(tuple(meta["classes"])) if meta.get("classes") else None
-        self.target: str | None = meta.get("target") or None
-        self.loss: str | None = meta.get("loss")
-        self.preprocessing = _restore(meta.get("preprocessing"))
-        self.target_preprocessing = _restore(meta.get("target_preprocessing"))
-
-    def classes_of(self, H: NDArray[Any]) -> IntArray:
-        """Return the index of the class that each row of outputs, shape (m, n_L), says; int64, shape (m,)."""
-        if H.shape[1] > 1:
-            return np.asarray(H.argmax(axis=1), dtype=np.int64)
-        return np.asarray(H[:, 0] > self.net.threshold, dtype=np.int64)
-
-
-def _restore(description: dict[str, Any] | None) -> Preprocessing | None:
-    return preprocessing_from_dict(description) if description else None
+    kinds = f"{', '.join(suffixes[:-1])} or {suffixes[-1]}"
+    raise UnknownNameError(f"{unknown('data set', name, DATASETS)} Or give the path of a {kinds} file.")
 
 
 def prepare(data: Dataset, preprocessing: Preprocessing | None) -> NDArray[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
@@ -15,6 +16,7 @@ from bpcore.data.datasets import Dataset
 from bpcore.data.preprocessing import Standardizer
 from bpcore.data.split import train_test_split_indices
 from bpcore.errors import ConfigurationError
+from bpcore.exchange.card import plain, run_facts
 from bpcore.persistence.atomic import check_writable
 
 if TYPE_CHECKING:
@@ -148,6 +150,16 @@ def train(
     )
     test = measure(net, source, X, targets, test_rows)
     if save is not None:
+        net.meta |= {
+            "samples": {
+                "train": len(fit_rows),
+                "validation": len(validation_rows) if patience is not None else 0,
+                "test": len(test_rows),
+            },
+            "held_out": plain(test),
+            "run": run_facts(run),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
         net.save(save)
     seconds, samples = run.seconds, len(fit_rows) * len(run.history)
     if json:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import itertools
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
-from bpcore.errors import DataError, unknown
+from bpcore.errors import BpcoreError, DataError, unknown
 from bpcore.typing import NDArray
 
-__all__ = ["Table", "read_table"]
+__all__ = ["Table", "open_csv", "read_table", "read_tables"]
 
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?", "-"})
 
@@ -141,40 +143,92 @@ def read_table(path: Path, target: str | None = None) -> Table:
     The first line is the header if it names `target`, or holds no number at all, or has text in a column
     whose next cell is a number.
     """
+    with open_csv(path) as file:
+        return next(read_tables(path, file, target))
+
+
+@contextlib.contextmanager
+def open_csv(path: Path) -> Iterator[TextIO]:
+    """Open a CSV file for :func:`read_tables`; what goes wrong inside becomes a DataError."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            first = file.readline()
-            file.seek(0)
-            counts = Counter({mark: first.count(mark) for mark in ",;\t"})
-            reader = csv.reader(file, delimiter=counts.most_common(1)[0][0], strict=True)
-            numbered = [([cell.strip() for cell in row], reader.line_num) for row in reader]
+            yield file
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not text in UTF-8 ({error.reason} at byte {error.start})") from error
     except csv.Error as error:
         raise DataError(f"{path} is not a CSV file: {error}") from error
     except OSError as error:
+        if isinstance(error, BpcoreError):
+            raise
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
-    numbered = [(row, line) for row, line in numbered if any(row)]
-    if not numbered:
+
+
+def read_tables(path: Path, file: TextIO, target: str | None = None, cells: int | None = None) -> Iterator[Table]:
+    """Read a CSV file a part at a time, by the rules of :func:`read_table`.
+
+    Parameters
+    ----------
+    path : Path
+        The file, for errors.
+    file : text file
+        What :func:`open_csv` gives.
+    target : str, optional
+        As for :func:`read_table`.
+    cells : int, optional
+        How many cells a part has at most, or two rows of them; by default the whole file is one part.
+
+    Yields
+    ------
+    Table
+        At least one, each with at least one row.
+
+    Raises
+    ------
+    DataError
+        As for :func:`read_table`, when the line in question is reached.
+    """
+    first = file.readline()
+    file.seek(0)
+    counts = Counter({mark: first.count(mark) for mark in ",;\t"})
+    numbered = _numbered_rows(file, counts.most_common(1)[0][0])
+    head = list(itertools.islice(numbered, 2))
+    if not head:
         raise DataError(f"{path} is empty; expected one sample a line, columns separated by commas")
-    rows = [row for row, _ in numbered]
-    width = len(rows[0])
-    for row, line in numbered:
+    width = len(head[0][0])
+    numbered = _of_one_width(path, itertools.chain(head, numbered), width)
+    size = None if cells is None else max(2, cells // width)
+    part = list(itertools.islice(numbered, size))
+    has_header = _is_header([row for row, _ in head], target)
+    names = tuple(head[0][0]) if has_header else tuple(str(i) for i in range(width))
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise DataError(f"{path}: the header has the column {repeated[0]!r} more than once; names must differ")
+    if has_header:
+        part = part[1:]
+        if not part:
+            raise DataError(f"{path} has a header but no data rows")
+    while part:
+        yield Table(path, names, [row for row, _ in part], [line for _, line in part], has_header)
+        part = [] if size is None else list(itertools.islice(numbered, size))
+
+
+def _numbered_rows(file: TextIO, delimiter: str) -> Iterator[tuple[list[str], int]]:
+    """Yield the cells of each row that is not blank, and the line on which it ends."""
+    reader = csv.reader(file, delimiter=delimiter, strict=True)
+    for cells in reader:
+        row = [cell.strip() for cell in cells]
+        if any(row):
+            yield row, reader.line_num
+
+
+def _of_one_width(path: Path, rows: Iterable[tuple[list[str], int]], width: int) -> Iterator[tuple[list[str], int]]:
+    for row, line in rows:
         if len(row) != width:
             raise DataError(
                 f"{path}, line {line}: {len(row)} columns, but the first line has {width}; "
                 "every line needs the same number"
             )
-    has_header = _is_header(rows, target)
-    names = tuple(rows[0]) if has_header else tuple(str(i) for i in range(width))
-    repeated = [name for name, count in Counter(names).items() if count > 1]
-    if repeated:
-        raise DataError(f"{path}: the header has the column {repeated[0]!r} more than once; names must differ")
-    if has_header:
-        numbered = numbered[1:]
-        if not numbered:
-            raise DataError(f"{path} has a header but no data rows")
-    return Table(path, names, [row for row, _ in numbered], [line for _, line in numbered], has_header)
+        yield row, line
 
 
 def _is_header(rows: list[list[str]], target: str | None) -> bool:

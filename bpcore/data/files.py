@@ -16,7 +16,7 @@ from bpcore.data.preprocessing import ClassList
 from bpcore.errors import DataError
 from bpcore.typing import NDArray
 
-__all__ = ["load_file"]
+__all__ = ["load_file", "table_columns"]
 
 SUFFIXES = (".csv", ".npz")
 MOST_NUMERIC_CLASSES = 20
@@ -113,6 +113,30 @@ def _from_table(
         raise DataError(
             f"{table.path}: which column is the target? Name it with --target; the columns are {', '.join(table.names)}"
         )
+    chosen = table_columns(table, target, features)
+    target_index = None if target is None else table.column_index(target)
+    values = table.column(target_index) if target_index is not None and read_target else None
+    names = tuple(features) if features is not None else tuple(table.names[i] for i in chosen)
+    return table.numbers(chosen), values, names, "" if target_index is None else table.names[target_index]
+
+
+def table_columns(table: Table, target: str | None, features: Sequence[str] | None) -> list[int]:
+    """Return the numbers of the columns that are features, in the order of the model.
+
+    Parameters
+    ----------
+    table : Table
+        The table.
+    target : str or None
+        Column that is none of them.
+    features : sequence of str or None
+        As for :func:`load_file`.
+
+    Raises
+    ------
+    DataError, UnknownNameError
+        If a column is absent, or none is left, or there are not as many as the model takes.
+    """
     target_index = None if target is None else table.column_index(target)
     rest = [i for i in range(len(table.names)) if i != target_index]
     if features is not None and table.has_header:
@@ -134,9 +158,7 @@ def _from_table(
             )
     if not chosen:
         raise DataError(f"{table.path} has no column beside the target; at least one feature is needed")
-    values = table.column(target_index) if target_index is not None and read_target else None
-    names = tuple(features) if features is not None else tuple(table.names[i] for i in chosen)
-    return table.numbers(chosen), values, names, "" if target_index is None else table.names[target_index]
+    return chosen
 
 
 def _with_targets(

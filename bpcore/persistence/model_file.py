@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from bpcore.backends.contract import Backend
     from bpcore.network import MLP
 
-__all__ = ["FORMAT", "load_model", "save_model"]
+__all__ = ["FORMAT", "load_model", "model_description", "read_description", "save_model"]
 
 FORMAT = 1
 CHECKPOINT = "checkpoint"
@@ -179,6 +179,17 @@ def make_network(
     net.set_weights(weights)
     net.meta = description["meta"]
     return net
+
+
+def read_description(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read what a model file says of itself: the JSON of the table above, checked like the whole file.
+
+    Raises
+    ------
+    ModelFileError
+        As :func:`load_model`.
+    """
+    return read_tensors(newest_of_folder(path), expected_tensors)[0]
 
 
 def parameters_of(
