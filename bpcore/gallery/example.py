@@ -122,7 +122,14 @@ class Report:
         self.tables.append(Table(title, tuple(header), tuple(tuple(row) for row in rows)))
 
     def check(
-        self, what: str, found: float, expected: float, *, digits: int | None = None, within: float = 0.0, unit: str = ""
+        self,
+        what: str,
+        found: float,
+        expected: float,
+        *,
+        digits: int | None = None,
+        within: float = 0.0,
+        unit: str = "",
     ) -> None:
         """Add a number that must be equal to a known one.
 

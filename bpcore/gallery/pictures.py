@@ -19,7 +19,20 @@ from bpcore.gallery.example import Example, Report
 from bpcore.persistence.atomic import write_atomically
 from bpcore.typing import FloatArray
 
-__all__ = ["BLACK", "BLUE", "COLOURS", "FORMATS", "GREEN", "GREY", "ORANGE", "PURPLE", "RED", "SKY", "arrows", "save_pictures"]
+__all__ = [
+    "BLACK",
+    "BLUE",
+    "COLOURS",
+    "FORMATS",
+    "GREEN",
+    "GREY",
+    "ORANGE",
+    "PURPLE",
+    "RED",
+    "SKY",
+    "arrows",
+    "save_pictures",
+]
 
 BLACK, BLUE, RED, GREEN = "#000000", "#0072B2", "#D55E00", "#009E73"
 ORANGE, SKY, PURPLE, GREY = "#E69F00", "#56B4E9", "#CC79A7", "#707070"
@@ -36,7 +49,7 @@ LOOK = {
     "axes.titlesize": "medium",
     "legend.fontsize": "small",
     "legend.frameon": True,
-    "legend.framealpha": 0.9,
+    "legend.framealpha": 1.0,
     "legend.edgecolor": "none",
 }
 

@@ -102,7 +102,7 @@ def run(be: Backend, report: Report) -> None:
         ax.set(xlabel="w", ylabel="b", title="lines of equal z; the goal is z = 150")
         ax.legend(loc="lower left")
 
-    report.picture("graph", "Values (blue) forwards, slopes of z (red) backwards.", draw_values, (6.6, 3.6))
+    report.picture("graph", "Values (blue) forwards, slopes of z (red) backwards.", draw_values, (6.6, 3.0))
     report.picture("corrections", "From (3, 4) to the line z = 150.", draw_corrections, (5.2, 3.8))
 
 

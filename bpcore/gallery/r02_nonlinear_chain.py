@@ -79,7 +79,9 @@ def run(be: Backend, report: Report) -> None:
         ax.axhline(GOAL, color=GREY, linestyle="--", linewidth=1.0, label="goal 2.13")
         for k, (row, following) in enumerate(zip(rows, rows[1:], strict=False), start=1):
             # the tangent at x meets the goal where the next x is
-            ax.plot([row[0], following[0]], [row[3], GOAL], color=RED, linewidth=1.0, label="tangent" if k == 1 else None)
+            ax.plot(
+                [row[0], following[0]], [row[3], GOAL], color=RED, linewidth=1.0, label="tangent" if k == 1 else None
+            )
             ax.plot([following[0]] * 2, [GOAL, following[3]], color=RED, linewidth=1.0, linestyle=":")
         for k, row in enumerate(rows, start=1):
             ax.plot(row[0], row[3], "o", color=RED)
@@ -87,7 +89,7 @@ def run(be: Backend, report: Report) -> None:
         ax.set(xlabel="x", ylabel="c", title="each step follows the tangent to the goal")
         ax.legend(loc="lower right")
 
-    report.picture("graph", "The chain at x = 2 with its local derivatives.", draw_values, (7.4, 2.2))
+    report.picture("graph", "The chain at x = 2 with its local derivatives.", draw_values, (7.4, 1.4))
     report.picture("iterations", "Five points on c(x); numbers are iterations.", draw_iterations, (5.2, 3.6))
 
 

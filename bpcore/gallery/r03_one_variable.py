@@ -38,7 +38,7 @@ def run(be: Backend, report: Report) -> None:
         arrows(left, x, J, RED)
         left.set(xlabel="x", ylabel="J", title=r"the path on $J = x^2$")
         right.semilogy(J, "o-", color=RED)
-        right.axhline(1e-3, color=GREY, linestyle="--")
+        right.axhline(1e-3, color=GREY, linestyle="--", linewidth=1.0)
         right.annotate("stop below 0.001", (0, 1e-3), xytext=(0, 3), textcoords="offset points", fontsize="small")
         right.set(xlabel="update", ylabel="J", title="J falls by the factor 0.16", xticks=range(len(J)))
 

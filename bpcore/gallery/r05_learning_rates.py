@@ -24,8 +24,7 @@ RATES = {1.0: "bounces for ever", 0.8: "jumps across, shrinking", 0.4: "arrives 
 def run(be: Backend, report: Report) -> None:
     """Descend with four learning rates from the same point."""
     paths = {
-        eta: bp.descend("x**2", {"x": START}, bp.SGD(eta), max_updates=UPDATES, backend=be).points["x"]
-        for eta in RATES
+        eta: bp.descend("x**2", {"x": START}, bp.SGD(eta), max_updates=UPDATES, backend=be).points["x"] for eta in RATES
     }
     bounce, across = paths[1.0], paths[0.8]
     report.at_most("eta 1.0: largest distance of |x| from 0.8", np.abs(np.abs(bounce) - 0.8).max(), 1e-12)

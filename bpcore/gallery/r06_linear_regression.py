@@ -16,7 +16,7 @@ import numpy as np
 import bpcore as bp
 from bpcore.backends.contract import Backend
 from bpcore.gallery.example import Example, Report
-from bpcore.gallery.pictures import BLACK, BLUE, GREY, RED, SKY
+from bpcore.gallery.pictures import BLACK, BLUE, GREEN, GREY, RED
 
 SLOPE, INTERCEPT, SAMPLES = 2.5, -0.7, 60
 WAYS: dict[str, tuple[Any, float, int, float]] = {
@@ -68,7 +68,9 @@ def run(be: Backend, report: Report) -> None:
         report.check(f"{name}: a, against least squares", path[-1, 0], best[0], within=within)
         report.check(f"{name}: b, against least squares", path[-1, 1], best[1], within=within)
         rows.append((name, run.steps, f"{path[-1, 0]:.5f}", f"{path[-1, 1]:.5f}", f"{run.history[-1]['loss']:.5f}"))
-    rows.append(("least squares", "", f"{best[0]:.5f}", f"{best[1]:.5f}", f"{((np.polyval(best, x) - y) ** 2).mean():.5f}"))
+    rows.append(
+        ("least squares", "", f"{best[0]:.5f}", f"{best[1]:.5f}", f"{((np.polyval(best, x) - y) ** 2).mean():.5f}")
+    )
     report.table("three ways to one line", ("way", "updates", "a", "b", "loss"), rows)
 
     rows = []
@@ -89,7 +91,7 @@ def run(be: Backend, report: Report) -> None:
         left.set(xlabel="x", ylabel="y")
         left.legend()
         for (name, (_, path)), (colour, mark) in zip(
-            fits.items(), ((BLUE, "o"), (SKY, "s"), (RED, "^")), strict=True
+            fits.items(), ((BLUE, "o"), (GREEN, "s"), (RED, "^")), strict=True
         ):
             right.plot(*path[:25].T, marker=mark, color=colour, markersize=3.5, linewidth=1.0, label=name)
         right.plot(*best, "*", color=BLACK, markersize=11, label="least squares")

@@ -70,7 +70,9 @@ def run(be: Backend, report: Report) -> None:
     for (name, text), found, difference in zip(formulas.items(), engine, differences, strict=True):
         report.check(f"dE/d{name}, engine against chain rule", found, hand[name], within=1e-12)
         report.check(f"dE/d{name}, engine against differences", found, difference, within=1e-7)
-        rows.append((f"dE/d{name}", text, f"{hand[name]:+.9f}", f"{found - hand[name]:.0e}", f"{found - difference:.0e}"))
+        rows.append(
+            (f"dE/d{name}", text, f"{hand[name]:+.9f}", f"{found - hand[name]:.0e}", f"{found - difference:.0e}")
+        )
     report.table(
         "every derivative",
         ("derivative", "by the chain rule", "value", "engine - rule", "engine - differences"),
@@ -121,7 +123,9 @@ def draw_network(ax: Any, values: dict[str, float], gradient: dict[str, float]) 
         ax.plot(x, y, "o", markersize=34, markerfacecolor="white", markeredgecolor=BLACK, zorder=4)
         ax.text(x, y, f"{name}\n{values[name]:.3g}", ha="center", va="center", fontsize="small", zorder=5)
     for k in (1, 2, 3):
-        ax.text(3.26, 2.0 - k, f"target {values[f'y{k}']:g}\ne{k} = {values[f'e{k}']:+.3f}", va="center", fontsize="small")
+        ax.text(
+            3.26, 2.0 - k, f"target {values[f'y{k}']:g}\ne{k} = {values[f'e{k}']:+.3f}", va="center", fontsize="small"
+        )
     ax.plot([], [], color=RED, label="dE/dw > 0: a smaller w is better")
     ax.plot([], [], "--", color=BLUE, label="dE/dw < 0: a larger w is better")
     ax.legend(loc="lower center", ncols=2, bbox_to_anchor=(0.45, -0.08))
@@ -130,4 +134,6 @@ def draw_network(ax: Any, values: dict[str, float], gradient: dict[str, float]) 
     ax.set_axis_off()
 
 
-EXAMPLE = Example(8, "three-classes-by-hand", "every dE/dw of a 3-2-3 network by hand, by the engine and by differences", run)
+EXAMPLE = Example(
+    8, "three-classes-by-hand", "every dE/dw of a 3-2-3 network by hand, by the engine and by differences", run
+)

@@ -60,6 +60,7 @@ def run(be: Backend, report: Report) -> None:
     )
 
     def draw(figure: Any) -> None:
+        figure.get_layout_engine().set(wspace=0.06)
         axes = figure.subplots(1, 3, width_ratios=[1, 1, 1.1])
         for ax, values, title, cmap, top in (
             (axes[0], h, "prediction h", "Blues", 1.0),
@@ -77,10 +78,14 @@ def run(be: Backend, report: Report) -> None:
         rows = [c * N for c in COPIES]
         axes[2].plot(rows, means, "o-", color=BLUE, label="mean")
         axes[2].plot(rows, sums, "s--", color=RED, label="sum")
-        axes[2].set(xlabel="rows in the batch", ylabel="loss / nat", title="the same rows 1, 2 and 5 times", xticks=rows)
+        axes[2].set(
+            xlabel="rows in the batch", ylabel="loss / nat", title="the same rows 1, 2 and 5 times", xticks=rows
+        )
         axes[2].legend()
 
     report.picture("gradient", "What is predicted too much is pushed down.", draw, (8.0, 3.2))
 
 
-EXAMPLE = Example(9, "softmax-with-loss", "the gradient at the scores is (h - y) / N, whatever the size of the batch", run)
+EXAMPLE = Example(
+    9, "softmax-with-loss", "the gradient at the scores is (h - y) / N, whatever the size of the batch", run
+)

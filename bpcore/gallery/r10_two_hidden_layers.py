@@ -69,7 +69,10 @@ def run(be: Backend, report: Report) -> None:
     report.table(
         "training",
         ("epoch", "loss / nat", "accuracy"),
-        [(r["epoch"], f"{r['loss']:.4f}", f"{r['accuracy']:.3f}") for r in (history[k] for k in (0, 9, 49, EPOCHS - 1))],
+        [
+            (r["epoch"], f"{r['loss']:.4f}", f"{r['accuracy']:.3f}")
+            for r in (history[k] for k in (0, 9, 49, EPOCHS - 1))
+        ],
     )
     grid = np.meshgrid(np.linspace(-1.2, 1.2, 120), np.linspace(-1.2, 1.2, 120))
     classes = np.asarray(net.predict_classes(np.stack([g.ravel() for g in grid], axis=1))).reshape(grid[0].shape)
@@ -91,4 +94,6 @@ def run(be: Backend, report: Report) -> None:
     report.picture("classes", "Regions of the three classes, and the way there.", draw, (7.2, 3.4))
 
 
-EXAMPLE = Example(10, "two-hidden-layers", "the four equations through two hidden layers, and three spirals told apart", run)
+EXAMPLE = Example(
+    10, "two-hidden-layers", "the four equations through two hidden layers, and three spirals told apart", run
+)

@@ -83,4 +83,6 @@ def run(be: Backend, report: Report) -> None:
     report.picture("starts", "z of 2000 hidden neurons, and the training that follows.", draw, (8.4, 3.0))
 
 
-EXAMPLE = Example(11, "weight-initialisation", "how wide z is in the first hidden layer, and what that does to learning", run)
+EXAMPLE = Example(
+    11, "weight-initialisation", "how wide z is in the first hidden layer, and what that does to learning", run
+)

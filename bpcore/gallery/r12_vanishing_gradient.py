@@ -67,4 +67,6 @@ def run(be: Backend, report: Report) -> None:
     report.picture("norms", "Norm of the gradient by layer and by depth.", draw, (7.0, 3.3))
 
 
-EXAMPLE = Example(12, "vanishing-gradient", "the gradient by layer for 2 to 20 hidden layers, sigmoid against ReLU", run)
+EXAMPLE = Example(
+    12, "vanishing-gradient", "the gradient by layer for 2 to 20 hidden layers, sigmoid against ReLU", run
+)

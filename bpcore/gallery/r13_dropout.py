@@ -24,9 +24,9 @@ HIDDEN = 64
 
 
 def noisy(n: int, seed: int) -> tuple[FloatArray, Any]:
-    """Two classes in 20 features, of which two matter; a sixth of the labels is wrong."""
+    """Two classes in 10 features, of which two matter; a sixth of the labels is wrong."""
     rng = np.random.default_rng(seed)
-    X = rng.normal(size=(n, 20))
+    X = rng.normal(size=(n, 10))
     labels = (X[:, 0] + X[:, 1] > 0).astype(np.int64)
     wrong = rng.choice(n, n // 6, replace=False)
     labels[wrong] = 1 - labels[wrong]
@@ -35,7 +35,7 @@ def noisy(n: int, seed: int) -> tuple[FloatArray, Any]:
 
 def moved(be: Backend, X: FloatArray, labels: Any) -> tuple[Any, Any]:
     """Which hidden neurons have weights that one step of training changed, on the way in and on the way out."""
-    net = bp.MLP([20, HIDDEN, 2], "tanh", dtype="float64", seed=1, backend=be)
+    net = bp.MLP([10, HIDDEN, 2], "tanh", dtype="float64", seed=1, backend=be)
     before = net.get_weights()
     bp.train(net, X, labels, optimizer=bp.SGD(0.1), batch_size="full", epochs=1, dropout=RATE, seed=1, verbose=False)
     after = net.get_weights()
@@ -44,10 +44,10 @@ def moved(be: Backend, X: FloatArray, labels: Any) -> tuple[Any, Any]:
 
 def run(be: Backend, report: Report) -> None:
     """Train twice on the same samples, and look at a single step."""
-    training, held_out = noisy(120, 1), noisy(600, 2)
+    training, held_out = noisy(160, 1), noisy(600, 2)
     histories = {}
     for name, dropout in (("without", None), ("with dropout", RATE)):
-        net = bp.MLP([20, HIDDEN, HIDDEN, 2], "relu", dtype="float64", seed=1, backend=be)
+        net = bp.MLP([10, HIDDEN, HIDDEN, 2], "relu", dtype="float64", seed=1, backend=be)
         histories[name] = bp.train(
             net, *training, optimizer=bp.Adam(0.003), batch_size=20, epochs=EPOCHS, dropout=dropout,
             validation=held_out, seed=1, verbose=False,
@@ -55,7 +55,9 @@ def run(be: Backend, report: Report) -> None:
     rows = []
     for name, history in histories.items():
         loss, held = history["loss"], history["val_loss"]
-        rows.append((name, f"{loss[-1]:.4f}", f"{held.min():.4f}", f"{held[-1]:.4f}", f"{history['val_accuracy'][-1]:.3f}"))
+        rows.append(
+            (name, f"{loss[-1]:.4f}", f"{held.min():.4f}", f"{held[-1]:.4f}", f"{history['val_accuracy'][-1]:.3f}")
+        )
     report.table(
         f"after {EPOCHS} epochs",
         ("training", "training loss / nat", "best validation", "last validation", "validation accuracy"),
@@ -77,10 +79,12 @@ def run(be: Backend, report: Report) -> None:
             right.plot(history["epoch"], history["accuracy"], "--", color=colour)
             right.plot(history["epoch"], history["val_accuracy"], "-", color=colour)
         left.set(xlabel="epoch", ylabel="loss / nat", ylim=(0, None))
-        right.set(xlabel="epoch", ylabel="accuracy", ylim=(0.5, 1.02))
+        right.set(xlabel="epoch", ylabel="accuracy", ylim=(0.4, 1.02))
         figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2)
 
-    report.picture("curves", "120 samples for training, 600 held out; a sixth of the labels is wrong.", draw, (7.0, 3.8))
+    report.picture(
+        "curves", "160 samples for training, 600 held out; a sixth of the labels is wrong.", draw, (7.0, 3.8)
+    )
 
 
 EXAMPLE = Example(13, "dropout", "training and validation curves on a small noisy set, with dropout and without", run)

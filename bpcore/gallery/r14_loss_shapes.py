@@ -40,7 +40,7 @@ KNOWN = {
     "exponential": (-1.0, 1.0, np.e),
 }
 STEP = 1e-5
-GRID = 41
+GRID = 61
 
 
 def curve(be: Backend, formula: bp.Formula, a: FloatArray, y: float) -> FloatArray:
@@ -131,7 +131,7 @@ def run(be: Backend, report: Report) -> None:
         left.view_init(elev=38, azim=-60)
         left.set_box_aspect(None, zoom=0.86)
         right.grid(False)
-        levels = [0.1, 0.5, 1, 2, 4, 8, 14, 20]
+        levels = [0.2, 0.5, 1, 2, 4, 8, 14]
         right.clabel(right.contour(*grid, heights, levels=levels, colors=GREY, linewidths=0.8), fontsize="small")
         arrows(right, points[:, 0], points[:, 1], RED, label="training")
         right.plot(*best, "*", color=BLACK, markersize=10, label="least squares")
@@ -142,4 +142,6 @@ def run(be: Backend, report: Report) -> None:
     report.picture("surface", "The bowl of a linear neuron and the path of its training.", draw_surface, (7.6, 3.6))
 
 
-EXAMPLE = Example(14, "loss-shapes", "every loss as a curve, a loss surface with its contours and the path of training", run)
+EXAMPLE = Example(
+    14, "loss-shapes", "every loss as a curve, a loss surface with its contours and the path of training", run
+)

@@ -42,7 +42,9 @@ def run(be: Backend, report: Report) -> None:
     extra = bp.cross_entropy(p, q) - bp.entropy(p)
     report.at_least("smallest H(p, q) - H(p)", extra.min(), 0.0, unit="nat")
     report.at_most("largest |H(p, p) - H(p)|", np.abs(bp.cross_entropy(p, p) - bp.entropy(p)).max(), 1e-14, unit="nat")
-    report.at_most("largest |H(p, q) - H(p) - D(p, q)|", np.abs(extra - bp.kl_divergence(p, q)).max(), 1e-12, unit="nat")
+    report.at_most(
+        "largest |H(p, q) - H(p) - D(p, q)|", np.abs(extra - bp.kl_divergence(p, q)).max(), 1e-12, unit="nat"
+    )
     # a softmax layer whose weights are the unit matrix predicts q from ln q
     net = bp.MLP([8, 8], output="softmax", init="zeros", dtype="float64", backend=be)
     net.set_weights([(np.eye(8), np.zeros(8))])
@@ -60,9 +62,13 @@ def run(be: Backend, report: Report) -> None:
         left.legend()
         for n in EVENTS:
             middle.plot([n] * DRAWN, bp.entropy(drawn[n], base=2), "_", color=GREY, alpha=0.4, markersize=12)
-        middle.plot(EVENTS, [bp.entropy(np.full(n, 1 / n), base=2) for n in EVENTS], "o-", color=RED, label="uniform: log N")
+        middle.plot(
+            EVENTS, [bp.entropy(np.full(n, 1 / n), base=2) for n in EVENTS], "o-", color=RED, label="uniform: log N"
+        )
         middle.plot([], [], "_", color=GREY, label="others, drawn at random")
-        middle.set(xscale="log", xlabel="number of events N", ylabel="entropy / bit", title="uniform is largest", ylim=(0, 4.6))
+        middle.set(
+            xscale="log", xlabel="number of events N", ylabel="entropy / bit", title="uniform is largest", ylim=(0, 4.6)
+        )
         middle.minorticks_off()
         middle.set_xticks(EVENTS, [str(n) for n in EVENTS])
         middle.legend(loc="upper left")
@@ -73,9 +79,11 @@ def run(be: Backend, report: Report) -> None:
         right.axvline(P[0], color=GREY, linestyle=":", linewidth=1.0)
         right.annotate("q = p", (P[0], 3.0), xytext=(3, 0), textcoords="offset points", fontsize="small")
         right.set(xlabel="$q_1$", ylabel="bit", ylim=(0, 4), title="p = (0.7, 0.2, 0.1)")
-        right.legend(loc="upper left")
+        right.legend(loc="upper center")
 
     report.picture("measures", "Information, entropy and cross-entropy.", draw, (8.6, 3.2))
 
 
-EXAMPLE = Example(15, "entropy", "entropy is largest, log N, for equal events; cross-entropy is smallest for q = p", run)
+EXAMPLE = Example(
+    15, "entropy", "entropy is largest, log N, for equal events; cross-entropy is smallest for q = p", run
+)

@@ -80,20 +80,20 @@ def run(be: Backend, report: Report) -> None:
     report.table("activations", ("name", "formula", "derivative", "error of the derivative"), rows)
 
     def draw(figure: Any) -> None:
-        axes = figure.subplots(5, 4, sharex=True, sharey=True)
+        axes = figure.subplots(3, 6, sharex=True, sharey=True)
         for ax, (name, (h, slope)) in zip(axes.flat, curves.items(), strict=False):
-            ax.plot(z, h, color=BLUE, label="activation h(z)")
+            ax.plot(z, h, color=BLUE, label="h(z)")
             if bp.ACTIVATIONS[name].differentiable:
-                ax.plot(z, slope, "--", color=RED, linewidth=1.2, label="derivative h'(z)")
+                ax.plot(z, slope, "--", color=RED, linewidth=1.2, label="h'(z), its\nderivative")
             ax.set_title(name.replace("_", " "), pad=3)
             ax.set(ylim=(-2.2, 3.2), xlim=(-REACH, REACH), xticks=[-4, 0, 4], yticks=[-2, 0, 2])
         for ax in axes.flat[len(curves) :]:
             ax.set_axis_off()
         handles, labels = axes[0, 0].get_legend_handles_labels()
-        axes[-1, -1].legend(handles, labels, loc="center")
+        axes[-1, -1].legend(handles, labels, loc="center", fontsize="small", handlelength=1.2)
         figure.supxlabel("z", fontsize="medium")
 
-    report.picture("curves", "Activations (solid) and derivatives (dashed).", draw, (7.4, 7.0))
+    report.picture("curves", "Activations (solid) and derivatives (dashed).", draw, (8.6, 4.6))
 
 
 EXAMPLE = Example(16, "activation-curves", "every activation with its derivative", run)
