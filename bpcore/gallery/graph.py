@@ -1,12 +1,13 @@
 """A computational graph of formulas: values forwards, slopes backwards.
 
-Every node is a formula of nodes before it. ``forward`` computes the values; ``backward`` passes the derivative of the last
-node back along the edges, each edge multiplying by its local derivative, and a node adding up what comes from its children::
+Every node is a formula of nodes before it. ``forward`` computes the values; ``backward`` passes the derivative of the
+last node back along the edges, each edge multiplying by its local derivative, and a node adding up what comes from its
+children::
 
     dz/du = sum over the children v of u:  dz/dv * dv/du
 
-Values are numbers or arrays of one shape; an array is many graphs side by side, and a number that feeds arrays collects the
-slopes of all of them. Everything is computed by a backend, in float64.
+Values are numbers or arrays of one shape; an array is many graphs side by side, and a number that feeds arrays collects
+the slopes of all of them. Everything is computed by a backend, in float64.
 """
 
 from __future__ import annotations

@@ -22,8 +22,8 @@ def draw_graph(ax: Any, graph: Graph) -> None:
 
     Notes
     -----
-    Inputs are on the left. A node holds its formula and, in blue, its value; the derivative of the output by it is red and
-    below; grey numbers are the local derivatives of the edges.
+    Inputs are on the left. A node holds its formula; its value is blue and above, the derivative of the output by it is
+    red and below; grey numbers are the local derivatives of the edges.
     """
     places, boxes = _places(graph), {}
     for name, (x, y) in places.items():
@@ -41,9 +41,9 @@ def draw_graph(ax: Any, graph: Graph) -> None:
             arrowprops={"arrowstyle": "-|>", "color": GREY, "linewidth": 1.2, "shrinkA": 5, "shrinkB": 5},
         )  # fmt: skip
         (x0, y0), (x1, y1) = places[parent], places[child]
+        words = f"$\\partial {child}/\\partial {parent}$ = {graph.local[parent, child]:.4g}"
         ax.text(
-            (x0 + x1) / 2 - 0.1, (y0 + y1) / 2, f"$\\partial {child}/\\partial {parent}$ = {graph.local[parent, child]:.4g}",
-            ha="center", va="center", color=GREY, fontsize="small", zorder=4,
+            (x0 + x1) / 2 - 0.1, (y0 + y1) / 2, words, ha="center", va="center", color=GREY, fontsize="small", zorder=4,
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.0},
         )  # fmt: skip
     columns, rows = zip(*places.values(), strict=True)

@@ -1,7 +1,7 @@
 """How the pictures of the gallery look, and how they become files.
 
-The colours are those of Okabe and Ito, which people with any kind of colour vision tell apart; lines differ in dash or marker
-as well. Nothing here touches ``pyplot``, so no window and no display is needed.
+The colours are those of Okabe and Ito, which people with any kind of colour vision tell apart; lines differ in dash or
+marker as well. Nothing here touches ``pyplot``, so no window and no display is needed.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def save_pictures(example: Example, report: Report, folder: str | os.PathLike[st
         with matplotlib.rc_context(look):
             figure = matplotlib.figure.Figure(figsize=picture.size, layout="constrained")
             picture.draw(figure)
-            figure.savefig(data, format=format, dpi=160, metadata=metadata)
+            figure.savefig(data, format=format, dpi=144, metadata=metadata)
         target.mkdir(parents=True, exist_ok=True)
         paths.append(target / f"r{example.number:02d}-{example.name}-{picture.name}.{format}")
         write_atomically(paths[-1], data.getvalue())

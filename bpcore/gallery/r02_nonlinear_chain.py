@@ -12,6 +12,7 @@ What a node has to change by is what the next one has to change by, divided by t
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ def run(be: Backend, report: Report) -> None:
     x, rows = START, list[tuple[float, ...]]()
     while len(rows) < 50:
         c = graph.forward(x=x)
-        row = x, graph.values["a"], graph.values["b"], c
+        row: tuple[float, ...] = (x, graph.values["a"], graph.values["b"], c)
         dc = c - GOAL
         if abs(dc) < CLOSE:
             rows.append(row)
@@ -77,7 +78,7 @@ def run(be: Backend, report: Report) -> None:
         ax = figure.subplots()
         ax.plot(xs, cs, color=BLUE, label="c(x)")
         ax.axhline(GOAL, color=GREY, linestyle="--", linewidth=1.0, label="goal 2.13")
-        for k, (row, following) in enumerate(zip(rows, rows[1:], strict=False), start=1):
+        for k, (row, following) in enumerate(pairwise(rows), start=1):
             # the tangent at x meets the goal where the next x is
             ax.plot(
                 [row[0], following[0]], [row[3], GOAL], color=RED, linewidth=1.0, label="tangent" if k == 1 else None

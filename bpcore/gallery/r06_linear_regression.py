@@ -62,15 +62,14 @@ def run(be: Backend, report: Report) -> None:
         return run, np.array(path)
 
     fits = {name: fit(batch, eta, epochs) for name, (batch, eta, epochs, _) in WAYS.items()}
-    rows = []
+    rows: list[tuple[object, ...]] = []
     for name, (run, path) in fits.items():
         within = WAYS[name][3]
         report.check(f"{name}: a, against least squares", path[-1, 0], best[0], within=within)
         report.check(f"{name}: b, against least squares", path[-1, 1], best[1], within=within)
         rows.append((name, run.steps, f"{path[-1, 0]:.5f}", f"{path[-1, 1]:.5f}", f"{run.history[-1]['loss']:.5f}"))
-    rows.append(
-        ("least squares", "", f"{best[0]:.5f}", f"{best[1]:.5f}", f"{((np.polyval(best, x) - y) ** 2).mean():.5f}")
-    )
+    least = ((np.polyval(best, x) - y) ** 2).mean()
+    rows.append(("least squares", "", f"{best[0]:.5f}", f"{best[1]:.5f}", f"{least:.5f}"))
     report.table("three ways to one line", ("way", "updates", "a", "b", "loss"), rows)
 
     rows = []

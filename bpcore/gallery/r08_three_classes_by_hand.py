@@ -10,6 +10,7 @@ Sigmoid everywhere; w1 ... w6 lead from input to hidden neurons, row by row, w7 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -85,7 +86,7 @@ def run(be: Backend, report: Report) -> None:
     report.picture("network", "The network; colour and width of a line are its dE/dw.", draw, (6.8, 4.0))
 
 
-def central_differences(net: bp.MLP, weights: list[tuple[FloatArray, FloatArray]], X: Any, Y: Any) -> FloatArray:
+def central_differences(net: bp.MLP, weights: Sequence[tuple[FloatArray, FloatArray]], X: Any, Y: Any) -> FloatArray:
     """Move every parameter up and down and look at the loss."""
     flat = np.concatenate([array.ravel() for pair in weights for array in pair])
     shapes = [array.shape for pair in weights for array in pair]

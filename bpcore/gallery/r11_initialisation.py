@@ -22,7 +22,7 @@ from bpcore.gallery.pictures import BLUE, GREY, RED
 P, NEURONS, LIMIT = 1000, 2000, 5.0
 STARTS = {"standard_normal": ("N(0, 1)", sqrt(P / 2 + 1), 22.4, RED, "-"),
           "improved": ("N(0, 1/(p+1))", sqrt((P / 2 + 1) / (P + 1)), 0.71, BLUE, "--")}  # fmt: skip
-SAMPLES, EPOCHS = 300, 40
+SAMPLES, EPOCHS = 300, 24
 
 
 def samples() -> tuple[Any, Any]:

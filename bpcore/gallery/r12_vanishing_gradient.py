@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -36,8 +37,8 @@ def run(be: Backend, report: Report) -> None:
             grads = bp.backward(net, bp.forward(net, X), labels)
             norms[kind][depth] = np.array([np.linalg.norm(be.to_numpy(dW)) for dW in grads.dW])
             if kind == "sigmoid":
-                delta = {l: np.linalg.norm(be.to_numpy(grads.Delta[l])) for l in range(2, depth + 3)}
-                W = {l: np.linalg.norm(w, 2) for l, (w, _) in enumerate(net.get_weights(), start=1)}
+                delta = {l: float(np.linalg.norm(be.to_numpy(grads.Delta[l]))) for l in range(2, depth + 3)}
+                W = {l: float(np.linalg.norm(w, 2)) for l, (w, _) in enumerate(net.get_weights(), start=1)}
                 worst = max(worst, *(delta[l] / (W[l] * delta[l + 1] / 4) for l in range(2, depth + 2)))
     ratios = {kind: {depth: n[0] / n[-2] for depth, n in by_depth.items()} for kind, by_depth in norms.items()}
     report.at_most("sigmoid: largest |Delta[l]| as a share of its bound", worst, 1.0)
@@ -45,7 +46,7 @@ def run(be: Backend, report: Report) -> None:
                    ratios["sigmoid"][20], 1e-9)  # fmt: skip
     report.at_least("relu, depth 20: gradient of the first layer over that of the last hidden one",
                     ratios["relu"][20], 0.05)  # fmt: skip
-    falls = [ratios["sigmoid"][b] / ratios["sigmoid"][a] for a, b in zip(DEPTHS, DEPTHS[1:], strict=False)]
+    falls = [ratios["sigmoid"][b] / ratios["sigmoid"][a] for a, b in pairwise(DEPTHS)]
     report.at_most("sigmoid: largest ratio from one depth to the next", max(falls), 0.5)
     report.table(
         "gradient of the first layer over that of the last hidden one",

@@ -1,7 +1,7 @@
 """R13. Dropout keeps a large network from learning a small noisy set by heart.
 
-For every mini-batch each hidden neuron is dropped with probability 1/2; the others count double, so that predictions need no
-change. What belongs to a dropped neuron does not move in that step::
+For every mini-batch each hidden neuron is dropped with probability 1/2; the others count double, so that predictions
+need no change. What belongs to a dropped neuron does not move in that step::
 
     H[l] <- H[l] * mask / (1 - rate)        mask_j = 0 with probability rate, else 1
     mask_j = 0:  dE/dW[l-1][:, j] = 0,  dE/db[l-1][j] = 0,  dE/dW[l][j, :] = 0
@@ -19,7 +19,7 @@ from bpcore.gallery.example import Example, Report
 from bpcore.gallery.pictures import BLUE, RED
 from bpcore.typing import FloatArray
 
-RATE, EPOCHS = 0.5, 100
+RATE, EPOCHS = 0.5, 60
 HIDDEN = 64
 
 

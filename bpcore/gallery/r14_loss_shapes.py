@@ -2,7 +2,7 @@
 
 a is the prediction, y the target; m = y a is the margin of targets -1 and +1::
 
-    quadratic (a - y)^2 / 2        squared (a - y)^2        absolute |a - y|        Huber: quadratic up to 1, then linear
+    quadratic (a - y)^2 / 2        squared (a - y)^2        absolute |a - y|        Huber: quadratic, linear from 1 on
     binary cross-entropy -[y ln a + (1 - y) ln(1 - a)]        cross-entropy -sum y ln a
     hinge max(0, 1 - m)        exponential e^-m        0-1 loss: 1 where m < 0
     surface: E(w, b) = mean (w x + b - y)^2
@@ -62,16 +62,17 @@ def run(be: Backend, report: Report) -> None:
     """Evaluate every loss and its derivative, and train a neuron across its surface."""
     curves: dict[str, tuple[FloatArray, FloatArray, FloatArray]] = {}
     rows = []
-    for names, (low, high), y in GROUPS.values():
+    for names, (low, high), target in GROUPS.values():
         a = np.linspace(low, high, 200)  # an even number of points, none of them at a corner
         for name in names:
             loss = bp.LOSSES[name]
-            value, slope = curve(be, loss.value_formula, a, y), curve(be, loss.derivative_formula, a, y)
-            ahead, behind = (curve(be, loss.value_formula, a + step, y) for step in (STEP, -STEP))
+            value = curve(be, loss.value_formula, a, target)
+            slope = curve(be, loss.derivative_formula, a, target)
+            ahead, behind = (curve(be, loss.value_formula, a + step, target) for step in (STEP, -STEP))
             error = np.abs(slope - (ahead - behind) / (2 * STEP)) / np.maximum(1, np.abs(slope))
-            at, target, known = KNOWN[name]
-            found = float(curve(be, loss.value_formula, np.array([at]), target)[0])
-            report.check(f"{name} at a = {at:g}, y = {target:g}", found, known, within=1e-12)
+            at, goal, known = KNOWN[name]
+            found = float(curve(be, loss.value_formula, np.array([at]), goal)[0])
+            report.check(f"{name} at a = {at:g}, y = {goal:g}", found, known, within=1e-12)
             report.at_most(f"{name}: derivative against differences", error.max(), 1e-6)
             rows.append((name, loss.formula, loss.reduce, f"{found:.4f}", f"{error.max():.0e}"))
             curves[name] = a, value, slope

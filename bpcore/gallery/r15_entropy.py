@@ -18,7 +18,7 @@ from bpcore.backends.contract import Backend
 from bpcore.gallery.example import Example, Report
 from bpcore.gallery.pictures import BLACK, BLUE, GREEN, GREY, RED
 
-BASES = {"e": (np.log, "nat"), 2: (np.log2, "bit"), 10: (np.log10, "hartley")}
+BASES: dict[Any, tuple[Any, str]] = {"e": (np.log, "nat"), 2: (np.log2, "bit"), 10: (np.log10, "hartley")}
 EVENTS = (2, 4, 8, 16)
 DRAWN = 300
 P = (0.7, 0.2, 0.1)
@@ -30,7 +30,7 @@ def run(be: Backend, report: Report) -> None:
     drawn: dict[int, Any] = {n: rng.dirichlet(np.full(n, 0.7), DRAWN) for n in EVENTS}
     rows = []
     for n in EVENTS:
-        uniform = {base: float(bp.entropy(np.full(n, 1 / n), base=base)) for base in (2, 10, "e")}
+        uniform = {base: float(bp.entropy(np.full(n, 1 / n), base=base)) for base in BASES}
         for base, (log, unit) in BASES.items():
             report.check(f"entropy of {n} equal events", uniform[base], log(n), within=1e-14, unit=unit)
         largest = float(bp.entropy(drawn[n], base=2).max())
