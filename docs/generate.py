@@ -294,8 +294,8 @@ A number that is off makes the exit code 1. Pictures need the extra `plot`; the 
 ('update', 'x', 'J') (4, '0.03072', '0.000944')
 ```
 
-`bpcore.gallery.save_pictures(example, report, folder)` writes its pictures. R1 and R2 use a small computational graph of
-formulas, which serves for examples of your own:
+`bpcore.gallery.save_pictures(example, report, folder)` writes its pictures. R1 and R2 use a small computational graph
+of formulas, which serves for examples of your own:
 
 ```python
 >>> from bpcore.gallery import Graph
