@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import math
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from bpcore.functions.activations import ACTIVATIONS
 from bpcore.functions.initializers import INITIALIZERS
 from bpcore.functions.losses import LOSSES
 from bpcore.functions.update_rules import UPDATE_RULES
+from bpcore.gallery import EXAMPLES
 from bpcore.kernels.numba.accuracy import ACCURACY
 
 HERE = Path(__file__).resolve().parent / "reference"
@@ -274,6 +276,65 @@ NaN gives NaN in all of them. These results are exact, including the sign of zer
     return text
 
 
+def gallery() -> str:
+    text = NOTE
+    text += """
+# Gallery
+
+Sixteen worked examples. Each is one short script built on the public names: it says which equations it uses, computes,
+and compares what it found with the numbers that are known, within their tolerances. The command lists them, runs one by
+number or by name, on the backend that is asked for, and saves its pictures:
+
+```sh
+bpcore gallery
+bpcore gallery R7 --backend numba
+bpcore gallery saturated-neuron --out pictures --format svg
+bpcore gallery --all --json
+```
+
+A number that is off makes the exit code 1. Pictures need the extra `plot`; the numbers do not. In Python:
+
+```python
+>>> from bpcore.gallery import get_example, run_example
+>>> report = run_example(get_example("R3"), backend="numpy")
+>>> report.passed, len(report.checks)
+(True, 7)
+>>> print(report.tables[0].header, report.tables[0].rows[-1])
+('update', 'x', 'J') (4, '0.03072', '0.000944')
+```
+
+`bpcore.gallery.save_pictures(example, report, folder)` writes its pictures. R1 and R2 use a small computational graph
+of formulas, which serves for examples of your own:
+
+```python
+>>> from bpcore.gallery import Graph
+>>> graph = Graph({"h": "sigmoid(w*x + b)", "E": "0.5*(h - y)**2"}, backend="numpy")
+>>> graph.forward(w=2, x=1, b=2, y=0) > 0.48
+True
+>>> slopes = graph.backward()
+>>> round(slopes["w"], 6), round(float(graph.differences("w")), 6)
+(0.017345, 0.017345)
+>>> round(graph.local["h", "E"], 4), round(graph.slopes["h"], 4)
+(0.982, 0.982)
+```
+
+"""
+    text += table(
+        ("", "example", "what one sees"),
+        ((e.key, f"[{e.name}](#{e.key.lower()}-{e.name})", e.shows) for e in EXAMPLES.values()),
+    )
+    for example in EXAMPLES.values():
+        module = example.run.__module__
+        words = inspect.cleandoc(sys.modules[module].__doc__ or "").partition("::\n\n")[0].partition(". ")[2].strip()
+        text += f"\n## {example.key} {example.name}\n\n{words}{':' if not words.endswith('.') else ''}\n\n"
+        text += "```text\n" + "".join(f"{line}\n" for line in example.equations) + "```\n\n"
+        pictures = sorted((HERE.parent / "gallery").glob(f"r{example.number:02d}-*.png"))
+        text += "".join(f"![{example.shows}]({path.name})\n\n" for path in pictures)
+        text += f"`bpcore gallery {example.key}`; the code: "
+        text += f"[{module.replace('.', '/')}.py](../../{module.replace('.', '/')}.py)\n"
+    return text
+
+
 def edge(value: float) -> str:
     if math.isnan(value):
         return "NaN"
@@ -281,7 +342,13 @@ def edge(value: float) -> str:
     return sign + ("∞" if math.isinf(value) else f"{abs(value):g}")
 
 
-PAGES = {"accuracy.md": accuracy, "api.md": api, "functions.md": functions, "operations.md": operations}
+PAGES = {
+    "accuracy.md": accuracy,
+    "api.md": api,
+    "functions.md": functions,
+    "operations.md": operations,
+    "../gallery/index.md": gallery,
+}
 
 
 def main() -> None:
