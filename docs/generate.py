@@ -50,6 +50,7 @@ GROUPS = {
     "bpcore.descent": "Formulas",
     "bpcore.functions.information": "Information measures",
     "bpcore.backends": "Backends",
+    "bpcore.estimators": "Estimators for scikit-learn",
 }
 
 
@@ -107,7 +108,7 @@ def api() -> str:
     groups: dict[str, list[tuple[str, str]]] = {heading: [] for heading in GROUPS.values()}
     constants: list[str] = []
     modules: list[tuple[str, str]] = []
-    for name in sorted(bpcore.__all__, key=str.lower):
+    for name in sorted([*bpcore.__all__, *bpcore._LAZY], key=str.lower):
         thing = getattr(bpcore, name)
         if inspect.ismodule(thing):
             modules.append((f"`bpcore.{name}`", first_sentence(thing)))
