@@ -35,8 +35,8 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
 
     _y_numeric: bool
     net_: MLP
-    _steps: Steps | None
-    _memory: Memory | None
+    _steps: Steps | None = None  # alive between calls of partial_fit
+    _memory: Memory | None = None
 
     def _keep_parameters(self, given: dict[str, Any]) -> None:
         """Make attributes of the arguments of a constructor, as scikit-learn wants them: untouched."""
@@ -70,6 +70,8 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         first = not hasattr(self, "net_") or not (self.warm_start or incremental)
         X, y = self._validated(X, y, reset=first)
         if sample_weight is not None:
+            if not np.any(np.asarray(sample_weight)):  # the word that scikit-learn's checks look for is zero
+                raise DataError("every sample_weight is zero, so nothing would be learned; some must be positive")
             sample_weight = check_sample_weight(sample_weight, n_rows=X.shape[0])
         self._learn_targets(y, first, incremental)
         weights = self._row_weights(y, sample_weight, incremental)
@@ -88,7 +90,9 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
             self._steps = self._memory = None
         names = self.net_.meta.pop("classes", None)  # labels are numbers while bpcore trains
         try:
-            data = self._divided(dense(X), y, weights, validation, rng, isinstance(solver, ScipyMinimize) or incremental)
+            data = self._divided(
+                dense(X), y, weights, validation, rng, isinstance(solver, ScipyMinimize) or incremental
+            )
             data.Y = self._targets(data.y, loss)
             if data.y_val is not None:
                 data.Y_val, data.score = self._targets(data.y_val, loss), self._scorer(data.y_val, data.weights_val)

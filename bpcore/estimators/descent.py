@@ -47,7 +47,13 @@ class Descent:
     """
 
     def __init__(
-        self, estimator: Any, session: Session, steps: Steps, rng: np.random.RandomState, outputs: int, incremental: bool
+        self,
+        estimator: Any,
+        session: Session,
+        steps: Steps,
+        rng: np.random.RandomState,
+        outputs: int,
+        incremental: bool,
     ) -> None:
         self.est, self.session, self.steps, self.rng = estimator, session, steps, rng
         self.outputs, self.incremental = outputs, incremental

@@ -13,10 +13,9 @@ from sklearn.exceptions import ConvergenceWarning
 from bpcore.errors import DivergenceError
 from bpcore.estimators.descent import Descent
 from bpcore.estimators.held_out import HeldOut
-from bpcore.estimators.steps import Steps, strength
+from bpcore.estimators.steps import Steps, ridge, strength
 from bpcore.functions.full_batch import ScipyMinimize
 from bpcore.functions.losses import Loss
-from bpcore.functions.penalties import L2
 from bpcore.functions.update_rule import UpdateRule
 from bpcore.network import MLP
 from bpcore.problem import Problem
@@ -90,12 +89,16 @@ def fit_stochastic(
         "backend": estimator.backend,
         "seed": seed,
     }
-    steps = Steps(net, loss, rule, estimator._batch(n), float(estimator.alpha), data.mean_weight, **settings)
+    described = (net, loss, rule, estimator._batch(n), float(estimator.alpha), data.mean_weight)
     live: Steps | None = estimator._steps
-    if live is not None and live.net is net and live.key == steps.key:
+    if live is not None and live.described == described and live.settings == settings:
         steps = live
-    elif incremental and (live is not None or estimator._memory is not None):
-        steps.go_on(estimator._memory if live is None else live.remember())
+    else:
+        steps = Steps(*described, **settings)
+        if live is not None:
+            steps.go_on(live.remember())
+        elif incremental and estimator._memory is not None:
+            steps.go_on(estimator._memory)
     trainer = steps.main
     try:
         with announced_compiling(trainer.be, bool(estimator.verbose)):
@@ -121,7 +124,7 @@ def fit_full_batch(estimator: Any, data: Data, loss: Loss, method: ScipyMinimize
         batch_size=n,
         dropout=estimator.dropout,
         clip=estimator.clip,
-        penalty=L2(lam) if lam else None,
+        penalty=ridge(lam),
         seed=0,
         threads=estimator.threads,
         backend=estimator.backend,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
 
 from bpcore.errors import ConfigurationError
 from bpcore.functions.activations import Activation, get_activation
@@ -29,7 +28,11 @@ POISSON = Loss(
 )
 
 BINARY_SUM = replace(
-    LOSSES["binary_cross_entropy"], name="binary_cross_entropy_sum", reduce="sum", source="sum over the labels", check=False
+    LOSSES["binary_cross_entropy"],
+    name="binary_cross_entropy_sum",
+    reduce="sum",
+    source="sum over the labels",
+    check=False,
 )
 
 
@@ -69,14 +72,18 @@ def classification(loss: str | Loss | None, out: str | Activation | None, kind: 
     else:
         chosen = get_loss(loss)
     if chosen.target_kind == "distribution" and kind != "multiclass":
-        what = "two classes are told apart by one output" if kind == "binary" else "these labels do not exclude each other"
+        what = (
+            "two classes are told apart by one output" if kind == "binary" else "these labels do not exclude each other"
+        )
         raise ConfigurationError(
             f"loss {chosen.name!r} needs one output for each of several classes, but {what}; use 'binary_cross_entropy'"
         )
     if out is None:
         probabilities = "softmax" if kind == "multiclass" else "sigmoid"
         default = {"distribution": "softmax", "sign": "identity", "real": probabilities, "probability": "sigmoid"}
-        out = "identity" if chosen.prediction_range[0] < 0 < 1 and _takes_logits(chosen) else default[chosen.target_kind]
+        out = (
+            "identity" if chosen.prediction_range[0] < 0 < 1 and _takes_logits(chosen) else default[chosen.target_kind]
+        )
     return _fitting(chosen, out)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from bpcore.errors import unknown
@@ -110,6 +111,7 @@ def solver_of(estimator: Any) -> UpdateRule | ScipyMinimize:
     return get_update_rule(name, eta=eta)
 
 
+@lru_cache(maxsize=32)  # parsing and checking a rule takes longer than a short partial_fit
 def _sgd(eta: float | Schedule, momentum: float, nesterov: bool) -> UpdateRule:
     if momentum == 0:
         return get_update_rule("sgd", eta=eta)
@@ -125,6 +127,7 @@ def _sgd(eta: float | Schedule, momentum: float, nesterov: bool) -> UpdateRule:
     )
 
 
+@lru_cache(maxsize=32)
 def _adam(eta: float | Schedule, beta1: float, beta2: float, eps: float) -> UpdateRule:
     return UpdateRule(
         "adam_uncorrected_epsilon",

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from bpcore.functions.losses import Loss
-from bpcore.functions.penalties import L2
+from bpcore.functions.penalties import L2, Penalty
 from bpcore.functions.update_rule import UpdateRule
 from bpcore.host_data import HostProblem
 from bpcore.network import MLP
@@ -22,13 +23,14 @@ from bpcore.problem import Problem
 from bpcore.training.trainer import StepRecords, Trainer
 from bpcore.typing import IntArray, NDArray
 
-__all__ = ["Memory", "Steps", "strength"]
+__all__ = ["Memory", "Steps", "ridge", "strength"]
 
 
 @dataclass(frozen=True)
 class Memory:
     """State of an optimiser on the host: what is pickled, and what a later partial_fit goes on from."""
 
+    rule: str
     step: int
     epoch: int
     arrays: dict[str, NDArray[Any]]
@@ -45,6 +47,12 @@ def strength(alpha: float, m: int, mean_weight: float) -> float:
     0.0005
     """
     return float(alpha / (m * mean_weight))
+
+
+@lru_cache(maxsize=32)
+def ridge(lam: float) -> Penalty | None:
+    """Return the L2 penalty of a strength; None for 0."""
+    return L2(lam) if lam else None
 
 
 class Steps:
@@ -66,11 +74,17 @@ class Steps:
         Mean of the sample weights, 1 without them. Batches are taken to have it.
     **settings
         Of both trainers: dropout, clip, seed, threads, backend.
+
+    Attributes
+    ----------
+    main : Trainer
+        Of the whole batches; it loads the data and holds the state.
     """
 
     def __init__(
         self, net: MLP, loss: Loss, rule: UpdateRule, batch: int, alpha: float, mean_weight: float, **settings: Any
     ) -> None:
+        self.described = (net, loss, rule, batch, alpha, mean_weight)
         self.net, self.loss, self.rule, self.batch = net, loss, rule, batch
         self.alpha, self.mean_weight, self.settings = alpha, mean_weight, settings
         self.main = self._trainer(batch)
@@ -78,20 +92,7 @@ class Steps:
 
     def _trainer(self, m: int) -> Trainer:
         lam = strength(self.alpha, m, self.mean_weight)
-        penalty = L2(lam) if lam else None
-        return Trainer(self.net, self.loss, self.rule, batch_size=m, penalty=penalty, **self.settings)
-
-    @property
-    def key(self) -> tuple[Any, ...]:
-        """What must be equal for these steps to serve another call."""
-        return (
-            self.loss,
-            self.rule,
-            self.batch,
-            self.alpha,
-            self.mean_weight,
-            tuple((name, repr(value)) for name, value in sorted(self.settings.items())),
-        )
+        return Trainer(self.net, self.loss, self.rule, batch_size=m, penalty=ridge(lam), **self.settings)
 
     def epoch(
         self, problem: Problem, order: IntArray, between: Callable[[StepRecords], bool]
@@ -143,14 +144,12 @@ class Steps:
         """Copy the state of the optimiser to the host."""
         state, be = self.main.state, self.main.be
         arrays = {name: np.array(be.to_numpy(array)) for name, array in state.arrays.items()}
-        return Memory(state.step, state.epoch, arrays, dict(state.running), dict(state.schedule))
+        return Memory(self.rule.name, state.step, state.epoch, arrays, dict(state.running), dict(state.schedule))
 
     def go_on(self, memory: Memory) -> None:
-        """Take up a state; one of another rule, or of a network of another size, is left alone."""
+        """Take up a state; that of another rule is left alone."""
         state, be = self.main.state, self.main.be
-        if {name: len(array) for name, array in memory.arrays.items()} != {
-            name: int(array.shape[0]) for name, array in state.arrays.items()
-        }:
+        if memory.rule != self.rule.name:
             return
         for name, array in memory.arrays.items():
             be.copy(be.asarray(array), out=state.arrays[name])
