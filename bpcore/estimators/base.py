@@ -1,4 +1,4 @@
-"""What both estimators are: parameters, the order of a fit, and the attributes of scikit-learn's multilayer perceptron."""
+"""What both estimators are: the order of a fit, and the attributes of scikit-learn's multilayer perceptron."""
 
 from __future__ import annotations
 
@@ -83,16 +83,15 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
             self._begin(sizes, output, X.dtype, rng)
         elif list(self.net_.sizes) != sizes:
             raise ConfigurationError(
-                f"training goes on with the network of the last call, of sizes {list(self.net_.sizes)}, but parameters and "
-                f"data now ask for {sizes}; set warm_start=False, or use a fresh estimator (sklearn.base.clone)"
+                f"training goes on with the network of the last call, of sizes {list(self.net_.sizes)}, but parameters "
+                f"and data now ask for {sizes}; set warm_start=False, or use a fresh estimator (sklearn.base.clone)"
             )
         if not incremental:
             self._steps = self._memory = None
         names = self.net_.meta.pop("classes", None)  # labels are numbers while bpcore trains
         try:
-            data = self._divided(
-                dense(X), y, weights, validation, rng, isinstance(solver, ScipyMinimize) or incremental
-            )
+            keeps_all = incremental or isinstance(solver, ScipyMinimize)
+            data = self._divided(dense(X), y, weights, validation, rng, keeps_all)
             data.Y = self._targets(data.y, loss)
             if data.y_val is not None:
                 data.Y_val, data.score = self._targets(data.y_val, loss), self._scorer(data.y_val, data.weights_val)
@@ -108,10 +107,11 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
 
     def _validated(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Any]:
         """Check data as scikit-learn does; X gets the dtype of the network."""
+        dtype: list[Any] = [np.float64, np.float32]
         if not reset:
             dtype = [self.net_.dtype]
-        else:
-            dtype = [np.float64, np.float32] if self.dtype is None else [np.dtype(self.dtype)]
+        elif self.dtype is not None:
+            dtype = [np.dtype(self.dtype)]
         return validated(  # type: ignore[no-any-return]
             self, X, y, multi_output=True, y_numeric=self._y_numeric, dtype=dtype, order="C", reset=reset
         )
@@ -149,7 +149,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
             y_val = self._checked_validation(y_val)
             if self.validation_scores_ is None:
                 self.validation_scores_ = []
-            return Data(X, y, weights, dense(X_val), y_val, self._row_weights(y_val, None, True))
+            return Data(X, y, weights, dense(X_val), y_val)
         if keeps_all or not self.early_stopping:
             return Data(X, y, weights)
         stratify = self._strata(y)

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from sklearn.base import ClassifierMixin
-from sklearn.metrics import accuracy_score
-from sklearn.utils import column_or_1d
-from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from bpcore.backends.contract import Backend
-from bpcore.errors import ConfigurationError, DataError
-from bpcore.estimators.base import BaseMLP
+from bpcore.errors import DataError
+from bpcore.estimators.class_targets import LearnsClasses
 from bpcore.estimators.inputs import outputs_of
 from bpcore.estimators.labels import Labels, has_probabilities, no_probabilities
 from bpcore.estimators.outputs import classification
-from bpcore.estimators.rules import is_stochastic
+from bpcore.estimators.rules import takes_batches
 from bpcore.functions.activations import Activation
 from bpcore.functions.clipping import Clipping
 from bpcore.functions.full_batch import ScipyMinimize
@@ -34,14 +31,6 @@ from bpcore.typing import FloatArray, NDArray
 __all__ = ["MLPClassifier"]
 
 
-def _takes_batches(estimator: Any) -> bool:
-    if is_stochastic(estimator.solver):
-        return True
-    raise AttributeError(
-        f"partial_fit is only available for stochastic optimizers. {estimator.solver} is not stochastic."
-    )
-
-
 def _tells_probabilities(estimator: Any) -> bool:
     if hasattr(estimator, "net_"):
         output, loss = estimator.net_.output, estimator.net_.meta.get("loss", "")
@@ -53,7 +42,7 @@ def _tells_probabilities(estimator: Any) -> bool:
     raise AttributeError(no_probabilities(output, loss))
 
 
-class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
+class MLPClassifier(ClassifierMixin, LearnsClasses):  # type: ignore[misc]
     """A multilayer perceptron that tells classes apart, with the interface of scikit-learn.
 
     Up to ``max_fun`` the parameters are those of :class:`sklearn.neural_network.MLPClassifier`, with its defaults and
@@ -65,11 +54,11 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     hidden_layer_sizes : int or sequence of int, default (100,)
         Widths of the hidden layers; ``()`` for none.
     activation : str, Activation or sequence of them, default "relu"
-        Activation of the hidden layers, one for all or one for each: ``"identity"``, ``"logistic"``, ``"tanh"``, ``"relu"``,
-        any other of bpcore, or one of your own.
+        Activation of the hidden layers, one for all or one for each: ``"identity"``, ``"logistic"``, ``"tanh"``,
+        ``"relu"``, any other of bpcore, or one of your own.
     solver : str, UpdateRule or ScipyMinimize, default "adam"
-        ``"lbfgs"``, ``"sgd"``, ``"adam"``; any other rule of bpcore by name (``"rmsprop"``); a rule with its own numbers,
-        ``bp.AdamW(0.001)``; or ``bp.LBFGS()``.
+        ``"lbfgs"``, ``"sgd"``, ``"adam"``; any other rule of bpcore by name (``"rmsprop"``); a rule with its own
+        numbers, ``bp.AdamW(0.001)``; or ``bp.LBFGS()``.
     alpha : float, default 0.0001
         Strength of the L2 penalty, ``alpha / 2 * sum(w**2)`` divided by the number of samples of a batch (by the sum
         of their weights; in mini-batches by the mean of that over batches).
@@ -141,11 +130,11 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     classes_ : ndarray, shape (K,)
         The classes in order.
     loss_, best_loss_ : float
-        Loss of the last epoch, with the penalty, and the smallest; the latter None with early stopping.
+        Loss of the last epoch, with the penalty, and the smallest (None with early stopping).
     loss_curve_ : list of float
         Loss of each epoch.
     validation_scores_, best_validation_score_ : list of float, float or None
-        Accuracy on validation data, when there is some; the best one with early stopping.
+        Accuracy on validation data; the best one with early stopping.
     validation_loss_curve_ : list of float
         Loss on validation data, without the penalty.
     t_, n_iter_ : int
@@ -168,8 +157,6 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     >>> clf.predict(X).tolist()
     ['no', 'yes', 'yes', 'no']
     """
-
-    _y_numeric = False
 
     def __init__(
         self,
@@ -240,7 +227,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         self._fit(X, y, sample_weight, validation, incremental=False)
         return self
 
-    @available_if(_takes_batches)  # type: ignore[untyped-decorator]
+    @available_if(takes_batches)  # type: ignore[untyped-decorator]
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> MLPClassifier:
         """Train one epoch on data, from where the last call ended.
 
@@ -256,7 +243,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         MLPClassifier
             This estimator.
         """
-        known = getattr(self, "_labels", None)
+        known = self._labels if hasattr(self, "net_") else None
         if classes is None and known is None:
             raise DataError("classes must be passed on the first call to partial_fit.")
         if classes is not None:
@@ -308,62 +295,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     def predict_log_proba(self, X: Any) -> FloatArray:
         """Predict the logarithm of :meth:`predict_proba`; -inf where a probability is 0."""
         with np.errstate(divide="ignore"):
-            return np.log(self.predict_proba(X))
-
-    # ---------------------------------------------------------------- what a fit asks
-
-    def _validated(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Any]:
-        X, y = super()._validated(X, y, reset=reset)
-        return X, column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
-
-    def _learn_targets(self, y: Any, first: bool, incremental: bool) -> None:
-        if first:
-            labels = Labels.of(y)
-            announced = self.__dict__.pop("_announced", None)
-            if incremental and labels.kind != "multilabel" and announced is not None:
-                labels = Labels(announced, "multiclass" if len(announced) > 2 else "binary")
-                labels.check(y, all_of_them=False)
-            self._labels, self.classes_ = labels, labels.classes
-        else:
-            self._labels.check(y, all_of_them=bool(self.warm_start) and not incremental)
-
-    def _chosen(self) -> tuple[Loss, Activation, int]:
-        return *classification(self.loss, self.out_activation, self._labels.kind), self._labels.n_outputs
-
-    def _targets(self, y: Any, loss: Loss) -> NDArray[Any]:
-        return self._labels.targets(self._labels.codes(y), loss)
-
-    def _row_weights(self, y: Any, sample_weight: NDArray[Any] | None, incremental: bool) -> NDArray[Any] | None:
-        if self.class_weight is None:
-            return sample_weight
-        if incremental and isinstance(self.class_weight, str):
-            raise ConfigurationError(
-                f"class_weight={self.class_weight!r} needs all of the data and is not supported for partial_fit; give the "
-                "weights themselves, from sklearn.utils.class_weight.compute_class_weight on all of the data"
-            )
-        by_class = compute_sample_weight(self.class_weight, self._labels.codes(y) if self._labels.sparse else y)
-        return np.asarray(by_class if sample_weight is None else by_class * sample_weight, np.float64)
-
-    def _checked_validation(self, y: Any) -> Any:
-        self._labels.check(y, all_of_them=False)
-        return y
-
-    def _scorer(self, y: Any, weights: Any) -> Callable[[FloatArray], float] | None:
-        if self._labels.kind != "multilabel":
-            return None
-        labels, codes, net = self._labels, self._labels.codes(y), self.net_
-        threshold = 0.5 if net.output.range == (0, 1) else 0.0
-        return lambda H: float(accuracy_score(codes, labels.guess(H, threshold), sample_weight=weights))
-
-    def _strata(self, y: Any) -> Any:
-        return y if self._labels.kind == "binary" else None
-
-    def _note(self) -> None:
-        super()._note()
-        names = self.classes_.tolist()
-        plain = all(isinstance(name, str) for name in names) or all(type(name) is int for name in names)
-        if self._labels.kind != "multilabel" and len(names) > 1 and plain:
-            self.net_.meta["classes"] = names
+            return np.asarray(np.log(self.predict_proba(X)))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

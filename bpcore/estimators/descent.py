@@ -181,7 +181,8 @@ class Descent:
     def _warn(self, epochs: int) -> None:
         if not self.incremental:
             warnings.warn(
-                f"Stochastic Optimizer: Maximum iterations ({epochs}) reached and the optimization hasn't converged yet.",
+                f"Stochastic Optimizer: Maximum iterations ({epochs}) reached and the optimization hasn't converged "
+                "yet.",
                 ConvergenceWarning,
                 stacklevel=2,
             )

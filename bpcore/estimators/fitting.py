@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -149,7 +150,8 @@ def fit_full_batch(estimator: Any, data: Data, loss: Loss, method: ScipyMinimize
             found = net.evaluate(data.X, data.Y, loss, sample_weight=data.weights, backend=trainer.be)
             estimator.loss_ = estimator.best_loss_ = found["loss"] / outputs + trainer.penalty_value()
         estimator.run_ = _concluded(estimator, session, reason, keeps_best=False)
-        if "convergence" not in reason and (reason.startswith("reached") or method.method.lower() in reason):
+        asked = reason.startswith(method.method.lower()) or reason.startswith("reached")
+        if asked and not re.search("converge|successful|local minimum|condition is satisfied", reason):
             warnings.warn(
                 f"lbfgs failed to converge after {estimator.n_iter_} iteration(s): {reason}\n\n"
                 f"You might also want to scale the data, or to increase max_iter (={limit}).",

@@ -59,8 +59,8 @@ class Labels:
             return cls(np.arange(y.shape[1]), "multilabel", not isinstance(y, np.ndarray))
         if found == "multiclass-multioutput":
             raise DataError(
-                f"y has {y.shape[1]} columns of classes; one column, or an indicator matrix of labels that are each 0 or "
-                "1, is possible: train one classifier a column, for example with sklearn.multioutput.MultiOutputClassifier"
+                f"y has {y.shape[1]} columns of classes; one column, or an indicator matrix of labels that are each 0 "
+                "or 1, is possible: train a classifier for each column (sklearn.multioutput.MultiOutputClassifier)"
             )
         classes = unique_labels(y)
         return cls(classes, "multiclass" if len(classes) > 2 else "binary")
@@ -100,7 +100,7 @@ class Labels:
         """Return classes as numbers from 0, shape (m,), or labels as an indicator matrix of floats, shape (m, K)."""
         if self.kind == "multilabel":
             return np.asarray(y.toarray() if hasattr(y, "toarray") else y, np.float64)
-        return np.searchsorted(self.classes, y).astype(np.int64)
+        return np.asarray(np.searchsorted(self.classes, y), np.int64)
 
     def targets(self, codes: NDArray[Any], loss: Loss) -> NDArray[Any]:
         """Return what :func:`bpcore.train` takes for such codes."""
@@ -175,7 +175,7 @@ def has_probabilities(output: Activation, loss: str) -> bool:
 def no_probabilities(output: Activation, loss: str) -> str:
     """Say why there are no probabilities."""
     return (
-        f"outputs of {output.name!r} trained with loss {loss!r} are no probabilities; predict works, and for probabilities "
+        f"outputs of {output.name!r} trained with loss {loss!r} are no probabilities; predict works, and for them "
         "take a loss such as 'cross_entropy' or an out_activation such as 'softmax'"
     )
 

@@ -72,18 +72,15 @@ def classification(loss: str | Loss | None, out: str | Activation | None, kind: 
     else:
         chosen = get_loss(loss)
     if chosen.target_kind == "distribution" and kind != "multiclass":
-        what = (
-            "two classes are told apart by one output" if kind == "binary" else "these labels do not exclude each other"
-        )
+        why = {"binary": "one output tells two classes apart", "multilabel": "these labels do not exclude each other"}
         raise ConfigurationError(
-            f"loss {chosen.name!r} needs one output for each of several classes, but {what}; use 'binary_cross_entropy'"
+            f"loss {chosen.name!r} needs one output for each of several classes, but {why[kind]}; "
+            "use 'binary_cross_entropy'"
         )
     if out is None:
         probabilities = "softmax" if kind == "multiclass" else "sigmoid"
         default = {"distribution": "softmax", "sign": "identity", "real": probabilities, "probability": "sigmoid"}
-        out = (
-            "identity" if chosen.prediction_range[0] < 0 < 1 and _takes_logits(chosen) else default[chosen.target_kind]
-        )
+        out = "identity" if _takes_logits(chosen) else default[chosen.target_kind]
     return _fitting(chosen, out)
 
 
@@ -93,8 +90,8 @@ def regression(loss: str | Loss, out: str | Activation | None) -> tuple[Loss, Ac
     Parameters
     ----------
     loss : str or Loss
-        ``"squared_error"`` is scikit-learn's, half the square (bpcore's ``"quadratic"``), ``"poisson"`` half the Poisson
-        deviance.
+        ``"squared_error"`` is scikit-learn's, half the square (bpcore's ``"quadratic"``), ``"poisson"`` half the
+        Poisson deviance.
     out : str, Activation or None
         Asked for; None takes what goes with the loss.
 

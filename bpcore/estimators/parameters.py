@@ -89,7 +89,7 @@ def hidden_sizes(given: Any) -> list[int]:
 
 
 def _is_infinite(value: Any) -> bool:
-    return isinstance(value, float | np.floating) and math.isinf(value) and value > 0
+    return isinstance(value, float | np.floating) and float(value) == math.inf
 
 
 def _is_word(value: Any, word: str) -> bool:

@@ -15,9 +15,9 @@ from sklearn.utils.validation import check_is_fitted
 from bpcore.backends.contract import Backend
 from bpcore.errors import DataError
 from bpcore.estimators.base import BaseMLP
-from bpcore.estimators.classifier import _takes_batches
 from bpcore.estimators.inputs import outputs_of
 from bpcore.estimators.outputs import regression
+from bpcore.estimators.rules import takes_batches
 from bpcore.functions.activations import Activation
 from bpcore.functions.clipping import Clipping
 from bpcore.functions.full_batch import ScipyMinimize
@@ -42,18 +42,18 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
     Parameters
     ----------
     loss : str or Loss, default "squared_error"
-        ``"squared_error"``, half the square; ``"poisson"``, half the deviance, for targets that are not negative and with
-        ``exp`` as the output activation; any other of bpcore (``"absolute"``, ``"huber"``), or one of your own.
+        ``"squared_error"``, half the square; ``"poisson"``, half the deviance, for targets that are not negative, with
+        the output activation ``exp``; any other of bpcore (``"absolute"``, ``"huber"``), or one of your own.
     hidden_layer_sizes, activation, solver, alpha, batch_size, learning_rate, learning_rate_init, power_t, max_iter, \
 shuffle, random_state, tol, verbose, warm_start, momentum, nesterovs_momentum, early_stopping, validation_fraction, \
-beta_1, beta_2, epsilon, n_iter_no_change, max_fun, out_activation, init, dropout, clip, callbacks, time_limit, backend, \
-dtype, threads
+beta_1, beta_2, epsilon, n_iter_no_change, max_fun, out_activation, init, dropout, clip, callbacks, time_limit, \
+backend, dtype, threads
         As for :class:`~bpcore.MLPClassifier`. The score of early stopping is R^2.
 
     Attributes
     ----------
-    net_, run_, loss_, best_loss_, loss_curve_, validation_scores_, best_validation_score_, validation_loss_curve_, t_, \
-n_iter_, coefs_, intercepts_, n_features_in_, feature_names_in_, n_layers_, n_outputs_, out_activation_
+    net_, run_, loss_, best_loss_, loss_curve_, validation_scores_, best_validation_score_, validation_loss_curve_, \
+t_, n_iter_, coefs_, intercepts_, n_features_in_, feature_names_in_, n_layers_, n_outputs_, out_activation_
         As for :class:`~bpcore.MLPClassifier`.
 
     Notes
@@ -139,7 +139,7 @@ n_iter_, coefs_, intercepts_, n_features_in_, feature_names_in_, n_layers_, n_ou
         self._fit(X, y, sample_weight, validation, incremental=False)
         return self
 
-    @available_if(_takes_batches)  # type: ignore[untyped-decorator]
+    @available_if(takes_batches)  # type: ignore[untyped-decorator]
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> MLPRegressor:
         """Train one epoch on data, from where the last call ended; parameters as for :meth:`fit`."""
         self._fit(X, y, sample_weight, None, incremental=True)

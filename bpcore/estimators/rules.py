@@ -18,7 +18,7 @@ from bpcore.functions.schedule import Schedule
 from bpcore.functions.update_rule import UpdateRule
 from bpcore.functions.update_rules import UPDATE_RULES, get_update_rule
 
-__all__ = ["Steered", "is_stochastic", "solver_of"]
+__all__ = ["Steered", "is_stochastic", "solver_of", "takes_batches"]
 
 _FTOL = 2.220446049250313e-09
 """SciPy's own tolerance on the loss, which scikit-learn leaves alone; its tol is that on the gradient."""
@@ -70,6 +70,15 @@ def is_stochastic(solver: Any) -> bool:
     return not (isinstance(solver, ScipyMinimize) or (isinstance(solver, str) and solver.lower() == "lbfgs"))
 
 
+def takes_batches(estimator: Any) -> bool:
+    """Say whether there is a partial_fit, with the error of an attribute that is missing, for ``available_if``."""
+    if is_stochastic(estimator.solver):
+        return True
+    raise AttributeError(
+        f"partial_fit is only available for stochastic optimizers. {estimator.solver} is not stochastic."
+    )
+
+
 def solver_of(estimator: Any) -> UpdateRule | ScipyMinimize:
     """Return the update rule, or the full-batch method, that the parameters of an estimator describe.
 
@@ -77,8 +86,8 @@ def solver_of(estimator: Any) -> UpdateRule | ScipyMinimize:
     ----------
     estimator : MLPClassifier or MLPRegressor
         Its ``solver`` is a name of scikit-learn (``"lbfgs"``, ``"sgd"``, ``"adam"``), a name of bpcore
-        (:data:`~bpcore.functions.update_rules.UPDATE_RULES`), an :class:`~bpcore.UpdateRule`, whose learning rate counts
-        unless ``learning_rate`` is a schedule, or a :class:`~bpcore.ScipyMinimize`.
+        (:data:`~bpcore.functions.update_rules.UPDATE_RULES`), an :class:`~bpcore.UpdateRule`, whose learning rate
+        counts unless ``learning_rate`` is a schedule, or a :class:`~bpcore.ScipyMinimize`.
 
     Returns
     -------

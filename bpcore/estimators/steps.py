@@ -1,8 +1,8 @@
 """Steps of gradient descent whose L2 term is scikit-learn's, and the memory of the optimiser between calls.
 
-scikit-learn adds ``alpha / 2 * sum(w**2)`` to the *sum* of the losses of a batch and divides by the weight of the batch:
-a batch of m samples has the penalty ``bp.L2(alpha / m)``, and the short batch at the end of an epoch a larger one. Its
-steps are therefore run by a second trainer on the same network, with the same optimiser state.
+scikit-learn adds ``alpha / 2 * sum(w**2)`` to the *sum* of the losses of a batch and divides by the weight of the
+batch: a batch of m samples has the penalty ``bp.L2(alpha / m)``, and the short batch at the end of an epoch a larger
+one. That step is therefore run by a second trainer on the same network, with the same optimiser state.
 """
 
 from __future__ import annotations
