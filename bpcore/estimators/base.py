@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 
+from bpcore.backends.contract import Backend
 from bpcore.data.weights import check_sample_weight
 from bpcore.errors import ConfigurationError, DataError
 from bpcore.estimators.fitting import Data, fit_full_batch, fit_stochastic
@@ -211,6 +212,8 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         steps = state.get("_steps")
         if steps is not None:  # a trainer stays where its device is
             state |= {"_memory": steps.remember(), "_steps": None}
+        if isinstance(self.backend, Backend):
+            state["backend"] = self.backend.name
         return state
 
     def __sklearn_tags__(self) -> Any:
