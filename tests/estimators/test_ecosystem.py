@@ -125,7 +125,7 @@ def test_metadata_routing(iris):
         pipe.fit(X, y, sample_weight=weights, validation=(StandardScaler().fit_transform(X), y))
     assert set(pipe.predict(X)) == {0, 1}, "the third class had no weight"
     assert len(pipe[-1].validation_loss_curve_) == pipe[-1].n_iter_
-    one = classifier("numpy").set_partial_fit_request(sample_weight=True, classes=True)
+        one = classifier("numpy").set_partial_fit_request(sample_weight=True, classes=True)
     assert one.get_metadata_routing().partial_fit.requests == {"sample_weight": True, "classes": True}
 
 
