@@ -10,6 +10,8 @@ array([0, 1, 1, 0])
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from bpcore import errors, random
 from bpcore._version import __version__
 from bpcore.backends import backends, get_backend, selection, set_backend, use_backend
@@ -78,6 +80,10 @@ from bpcore.training.stopping import (
 )
 from bpcore.training.trainer import Trainer
 from bpcore.workspace import Gradients, Trace
+
+if TYPE_CHECKING:
+    from bpcore.estimators import MLPClassifier as MLPClassifier
+    from bpcore.estimators import MLPRegressor as MLPRegressor
 
 __all__ = [
     "ACTIVATIONS",
@@ -172,3 +178,18 @@ __all__ = [
     "train",
     "use_backend",
 ]
+
+_LAZY = {"MLPClassifier": "bpcore.estimators", "MLPRegressor": "bpcore.estimators"}
+"""Names that need an extra, and their modules, imported when they are first asked for; not part of ``import *``."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

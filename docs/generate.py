@@ -55,6 +55,7 @@ GROUPS = {
     "bpcore.functions.information": "Information measures",
     "bpcore.exchange": "Exchange",
     "bpcore.backends": "Backends",
+    "bpcore.estimators": "Estimators for scikit-learn",
 }
 
 
@@ -112,7 +113,7 @@ def api() -> str:
     groups: dict[str, list[tuple[str, str]]] = {heading: [] for heading in GROUPS.values()}
     constants: list[str] = []
     modules: list[tuple[str, str]] = []
-    for name in sorted(bpcore.__all__, key=str.lower):
+    for name in sorted([*bpcore.__all__, *bpcore._LAZY], key=str.lower):
         thing = getattr(bpcore, name)
         if inspect.ismodule(thing):
             modules.append((f"`bpcore.{name}`", first_sentence(thing)))

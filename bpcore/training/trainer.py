@@ -552,6 +552,7 @@ class Trainer:
         out = self.be.sum_squares(self._plan.gradient, out=self.be.empty(1, np.float64))
         return float(np.sqrt(self.be.to_numpy(out)[0]))
 
+    @np.errstate(over="ignore")  # of weights on their way to infinity, which the next step tells
     def penalty_value(self) -> float:
         """Value of the penalty for the parameters as they are."""
         if self.penalty is None:
