@@ -39,6 +39,7 @@ KNOWN = {
     "hinge": (-1.0, 1.0, 2.0),
     "exponential": (-1.0, 1.0, np.e),
 }
+ZERO_ONE = "where(m < 0, 1, 0)"
 STEP = 1e-5
 GRID = 61
 
@@ -76,6 +77,14 @@ def run(be: Backend, report: Report) -> None:
             report.at_most(f"{name}: derivative against differences", error.max(), 1e-6)
             rows.append((name, loss.formula, loss.reduce, f"{found:.4f}", f"{error.max():.0e}"))
             curves[name] = a, value, slope
+    for base, digits in ((2, 2.0), (10, np.log10(4))):
+        found = float(curve(be, bp.CrossEntropy(base).value_formula, np.array([0.25]), 1.0)[0])
+        report.check(f"cross-entropy to the base {base} at a = 0.25, y = 1", found, digits, within=1e-12)
+    margins = curves["hinge"][0]
+    mistakes = be.to_numpy(be.evaluate(ZERO_ONE, m=be.asarray(margins)))
+    for name in ("hinge", "exponential"):
+        excess = (mistakes - curves[name][1]).max()
+        report.at_most(f"largest excess of the 0-1 loss over {name}, its upper bound", excess, 0.0)
     report.same("losses drawn", ", ".join(sorted(curves)), ", ".join(sorted(bp.LOSSES)))
     report.table("losses", ("name", "formula", "over outputs", "known value", "error of the derivative"), rows)
 
@@ -119,8 +128,7 @@ def run(be: Backend, report: Report) -> None:
             for name, colour, dash in zip(names, COLOURS, dashes, strict=False):
                 ax.plot(curves[name][0], curves[name][1], color=colour, linestyle=dash, label=name.replace("_", " "))
             if "hinge" in names:
-                m = np.array([-2, 0, 0, 2])
-                ax.plot(m, [1, 1, 0, 0], color=BLACK, linestyle=":", label="0-1 (a metric only)")
+                ax.plot(margins, mistakes, color=BLACK, linestyle=":", label="0-1 (a metric only)")
             ax.set(xlabel=label, ylabel="loss", ylim=(-0.1, 4.6))
             ax.legend()
 
