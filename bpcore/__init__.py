@@ -24,7 +24,8 @@ from bpcore.exchange.card import model_card
 from bpcore.exchange.numpy_export import export_numpy
 from bpcore.exchange.onnx_export import export_onnx
 from bpcore.exchange.sklearn_import import from_sklearn
-from bpcore.exchange.torch_state import export_torch, from_torch_state, to_torch_state
+from bpcore.exchange.torch_import import from_torch_state
+from bpcore.exchange.torch_state import export_torch, to_torch_state
 from bpcore.functions.activations import ACTIVATIONS, Activation
 from bpcore.functions.clipping import ClipLayerNorm, ClipNorm, ClipValue
 from bpcore.functions.formula import Formula

@@ -15,7 +15,8 @@ from bpcore.errors import ConfigurationError
 from bpcore.exchange.card import card_text, model_card
 from bpcore.exchange.numpy_export import export_numpy
 from bpcore.exchange.onnx_export import export_onnx
-from bpcore.exchange.torch_state import export_torch, from_torch_state, torch_modules
+from bpcore.exchange.torch_import import from_torch_state
+from bpcore.exchange.torch_state import export_torch, torch_modules
 from bpcore.persistence.atomic import check_writable, write_atomically
 from bpcore.persistence.knowledge import Knowledge
 from bpcore.persistence.model_file import load_model
