@@ -32,7 +32,9 @@ from bpcore.persistence.model_file import (
     parameters_of,
 )
 from bpcore.persistence.tensor_file import Expected, checked_json, damaged, read_tensors, write_tensors
+from bpcore.training.history import COUNTS
 from bpcore.training.moment import CARRIED, STATE, Moment
+from bpcore.typing import NDArray
 
 if TYPE_CHECKING:
     from bpcore.network import MLP
@@ -137,6 +139,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Moment:
         raise damaged(shown, f"the facts of its checkpoint cannot be read: {error!s:.200}") from error
     _check_facts(shown, facts, whole["shapes"])
     arrays = {name: tensors[name] for name in whole["shapes"]}
+    _check_history(shown, facts, arrays)
     return Moment(facts, arrays, parameters_of(shown, description["sizes"], tensors))
 
 
@@ -198,7 +201,7 @@ def _check_facts(path: str, facts: dict[str, Any], shapes: dict[str, list[int]])
         lambda: all(0 <= number < 2**62 for number in numbers),
         lambda: all(isinstance(column, str) for column in columns) and len(set(columns)) == len(columns),
         lambda: shapes["history"] == shapes["history_has"] == [rows, len(columns)],
-        lambda: rows == facts["epoch"] and (rows == 0 or {"epoch", "step", "loss", "seconds"} <= set(columns)),
+        lambda: rows == facts["epoch"] and (rows == 0 or {*COUNTS, "loss", "seconds"} <= set(columns)),
         lambda: len(shapes["epoch"]) == 2 and shapes["epoch"][0] == 3,
         lambda: len(shapes.get("steps", [0])) == 1,
         lambda: all(_is_number(value) for value in facts["running"].values()),
@@ -211,6 +214,18 @@ def _check_facts(path: str, facts: dict[str, Any], shapes: dict[str, list[int]])
     ]
     if not all(test() for test in fine):
         raise damaged(path, "the facts of its checkpoint do not fit one another")
+
+
+def _check_history(path: str, facts: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
+    """Check the columns that a training reads: each row has them, and epochs and steps are counted."""
+    columns, values, there = facts["columns"], arrays["history"], arrays["history_has"]
+    if not len(values):
+        return
+    needed = [columns.index(name) for name in ("loss", "seconds", *COUNTS)]
+    epochs, steps = (values[:, columns.index(name)] for name in COUNTS)
+    counted = (epochs == np.arange(1, len(values) + 1)).all() and (np.diff(steps, prepend=0) > 0).all()
+    if not (counted and steps[-1] <= facts["step"] and there[:, needed].all()):
+        raise damaged(path, "its history does not count epochs and steps")
 
 
 def _is_number(value: Any) -> bool:

@@ -218,6 +218,15 @@ def test_a_history_whose_columns_change(tmp_path: Path) -> None:
     assert [("val_loss" in row) for row in last.history] == [False, False, True, True, False]
 
 
+def test_a_rule_about_a_new_column(tmp_path: Path) -> None:
+    """The first row that has it has none before it to be compared with."""
+    train(bp.Checkpoint(tmp_path, every_epochs=1), epochs=2)
+    options: dict[str, Any] = {"validation": ([[0.0] * 3], [0]), "stop": bp.LossChange(1e9, "val_loss")}
+    run = train(tmp_path, resume=True, **options)
+    assert len(run.history) == 4
+    assert run.stopped_because.startswith("val_loss changed by")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -298,7 +307,7 @@ def test_forged_checkpoints_refused(tmp_path: Path, change: Any, message: str) -
 
 def test_forged_facts_that_only_the_training_can_judge(tmp_path: Path) -> None:
     for change, message in (
-        (lambda c: c["facts"].update(step=19), "the number of steps cannot be that of its own training"),
+        (lambda c: c["facts"].update(step=21), "the number of steps cannot be that of its own training"),
         (lambda c: c["facts"].update(running={"x": 1.0}), "the running numbers of the optimiser cannot be"),
         (lambda c: c["facts"].update(schedule={"x": 1.0}), "the state of the schedule cannot be"),
     ):

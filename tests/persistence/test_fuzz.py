@@ -17,7 +17,7 @@ from bpcore.functions.activations import Activation
 from bpcore.persistence.checkpoint_file import read_checkpoint
 from bpcore.persistence.model_file import load_model, save_model
 from tests.persistence.mutations import HOSTILE as HOSTILE_VALUES
-from tests.persistence.mutations import MUTATIONS, description_of, forge, replace_somewhere, split
+from tests.persistence.mutations import MUTATIONS, description_of, forge, forge_numbers, replace_somewhere, split
 
 OWN = Activation("bent", "(sqrt(z*z + 1) - 1) / 2 + z", source="me")
 TIMES_THE_FILE, BESIDES = 24, 2**20
@@ -112,11 +112,14 @@ def test_ten_thousand_mutated_files(valid: list[bytes], tmp_path: Path) -> None:
 
 
 def resume_forged(data: bytes, tmp_path: Path, cases: int) -> collections.Counter[str]:
-    """Go on from checkpoints whose facts were forged, with checksums that fit."""
+    """Go on from checkpoints whose facts or numbers were forged, with checksums that fit."""
     outcomes: collections.Counter[str] = collections.Counter()
     header, rest = split(data)
     for case in range(cases):
         rng = np.random.default_rng([11, case])
+        folder = tmp_path / str(case)
+        folder.mkdir()
+        path = bp.Checkpoint(folder).path_of(12)
         description = description_of(header)
         facts = description["checkpoint"]["facts"]
         # most of the facts are those that a difference is found in first
@@ -124,9 +127,7 @@ def resume_forged(data: bytes, tmp_path: Path, cases: int) -> collections.Counte
         replace_somewhere(part, rng, HOSTILE_VALUES)
         if part is not facts:
             description["checkpoint"]["facts"] = {**part, "fingerprint": facts["fingerprint"]}
-        folder = tmp_path / str(case)
-        folder.mkdir()
-        bp.Checkpoint(folder).path_of(12).write_bytes(forge(header, rest, description))
+        path.write_bytes(forge_numbers(data, rng) if case % 3 == 2 else forge(header, rest, description))
         try:
             train(folder, 4, resume=True)
             outcomes["resumed"] += 1
