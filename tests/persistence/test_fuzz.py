@@ -105,7 +105,7 @@ def test_mutated_files(valid: list[bytes], tmp_path: Path) -> None:
     assert outcomes["loaded"] > 10  # a forged note, say
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_ten_thousand_mutated_files(valid: list[bytes], tmp_path: Path) -> None:
     print(fuzz(valid, tmp_path / "file", 10_000))
@@ -145,7 +145,7 @@ def test_forged_checkpoints(valid: list[bytes], tmp_path: Path) -> None:
     assert outcomes["resumed"] > 10
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_many_forged_checkpoints(valid: list[bytes], tmp_path: Path) -> None:
     print(resume_forged(valid[-1], tmp_path, 5000))

@@ -126,7 +126,7 @@ def test_eight_kills_of_a_team(tmp_path: Path) -> None:
     kill_again_and_again(tmp_path, 8, "numba")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_two_hundred_kills(tmp_path: Path, record_property: Any) -> None:
     found = kill_again_and_again(tmp_path, 200, "numpy")
