@@ -362,7 +362,7 @@ def test_partial_fit_after_a_pickle_remembers_the_optimiser(cpu_backend, digits)
 
 @quiet
 def test_a_loaded_regressor_learns_anew(tmp_path, cpu_backend):
-    import joblib
+    joblib = pytest.importorskip("joblib", reason="scikit-learn brings it")
 
     reg = bp.MLPRegressor(
         hidden_layer_sizes=42, random_state=42, learning_rate_init=0.01, max_iter=200, backend=cpu_backend.name

@@ -250,10 +250,11 @@ def test_batches_without_any_weight(cpu_backend, numbers):
 
 
 def test_weights_that_are_none(iris):
+    X, y = iris
     with pytest.raises(ShapeError, match=r"sample_weight has shape \(3,\); expected \(150,\)"):
-        bp.MLPClassifier().fit(*iris, [1, 2, 3])
+        bp.MLPClassifier().fit(X, y, sample_weight=[1, 2, 3])
     with pytest.raises(DataError, match="weights must be 0 or positive"):
-        bp.MLPClassifier().fit(*iris, -np.ones(150))
+        bp.MLPClassifier().fit(X, y, sample_weight=-np.ones(150))
 
 
 # ------------------------------------------------------------------------------------------ solvers and schedules
