@@ -132,7 +132,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         self.loss_curve_: list[float] = []
         self.validation_loss_curve_: list[float] = []
         self.best_loss_: float | None = np.inf
-        self.validation_scores_: list[float] | None = None
+        self.validation_scores_: Any = None  # a list with validation data
         self.best_validation_score_: float | None = None
         if self.early_stopping:
             self.best_loss_, self.validation_scores_, self.best_validation_score_ = None, [], -np.inf

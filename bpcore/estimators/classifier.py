@@ -26,7 +26,7 @@ from bpcore.functions.schedule import Schedule
 from bpcore.functions.update_rule import UpdateRule
 from bpcore.training.callbacks import CallbackLike
 from bpcore.training.spec import Dropout
-from bpcore.typing import FloatArray, NDArray
+from bpcore.typing import FloatArray
 
 __all__ = ["MLPClassifier"]
 
@@ -257,7 +257,7 @@ class MLPClassifier(ClassifierMixin, LearnsClasses):  # type: ignore[misc]
         self._fit(X, y, sample_weight, None, incremental=True)
         return self
 
-    def predict(self, X: Any) -> NDArray[Any]:
+    def predict(self, X: Any) -> Any:
         """Predict the class of every sample.
 
         Parameters
@@ -268,11 +268,11 @@ class MLPClassifier(ClassifierMixin, LearnsClasses):  # type: ignore[misc]
         Returns
         -------
         ndarray, shape (m,) or (m, K)
-            Classes, or an indicator matrix.
+            Classes, or an indicator matrix (a sparse one if that is what was trained with).
         """
         check_is_fitted(self, "net_")
         H = outputs_of(self, X)
-        return self._labels.names(self._labels.guess(H, self.net_.threshold))  # type: ignore[no-any-return]
+        return self._labels.names(self._labels.guess(H, self.net_.threshold))
 
     @available_if(_tells_probabilities)  # type: ignore[untyped-decorator]
     def predict_proba(self, X: Any) -> FloatArray:

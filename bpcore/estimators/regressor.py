@@ -179,9 +179,7 @@ t_, n_iter_, coefs_, intercepts_, n_features_in_, feature_names_in_, n_layers_, 
         Y = np.asarray(y, np.float64).reshape(len(y), -1)
         if loss.name == "poisson" and Y.min() < 0:
             row = int(np.argmin(Y.min(axis=1)))
-            raise DataError(
-                f"y is {Y[row].min()} in row {row} (counted from 0); loss 'poisson' needs 0 or more"
-            )
+            raise DataError(f"y is {Y[row].min()} in row {row} (counted from 0); loss 'poisson' needs 0 or more")
         return Y
 
     def _row_weights(self, y: Any, sample_weight: NDArray[Any] | None, incremental: bool) -> NDArray[Any] | None:

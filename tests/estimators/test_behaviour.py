@@ -10,20 +10,20 @@ import pytest
 
 pytest.importorskip("sklearn", reason='scikit-learn is not installed; the extra "sklearn" brings it')
 
-from scipy import sparse  # noqa: E402
-from sklearn.datasets import (  # noqa: E402
+from scipy import sparse
+from sklearn.datasets import (
     load_diabetes,
     load_digits,
     load_iris,
     make_multilabel_classification,
     make_regression,
 )
-from sklearn.exceptions import ConvergenceWarning, NotFittedError  # noqa: E402
-from sklearn.linear_model import PoissonRegressor  # noqa: E402
-from sklearn.preprocessing import scale  # noqa: E402
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.linear_model import PoissonRegressor
+from sklearn.preprocessing import scale
 
-import bpcore as bp  # noqa: E402
-from bpcore.errors import BpcoreError, ConfigurationError, DataError, DivergenceError  # noqa: E402
+import bpcore as bp
+from bpcore.errors import BpcoreError, ConfigurationError, DataError, DivergenceError
 
 quiet = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 ACTIVATIONS = ["identity", "logistic", "tanh", "relu"]
@@ -188,7 +188,7 @@ def test_invscaling_goes_on_and_the_first_rate_of_a_fit_is_the_initial_one(cpu_b
 
 @quiet
 def test_batch_size_is_clipped_with_a_warning(two):
-    with pytest.warns(UserWarning, match="larger than sample size. It is going to be clipped"):
+    with pytest.warns(UserWarning, match=r"larger than sample size. It is going to be clipped"):
         bp.MLPClassifier(2, batch_size=1000, max_iter=1).fit(*two)
 
 
@@ -332,7 +332,7 @@ def test_classes_of_partial_fit():
     clf = bp.MLPClassifier().partial_fit(X, y, classes=[0, 1])
     with pytest.raises(ValueError, match="not the same as on last call to partial_fit"):
         clf.partial_fit(X, y, classes=[1, 2])
-    with pytest.raises(ValueError, match="classes not in `self.classes_`"):
+    with pytest.raises(ValueError, match=r"classes not in `self.classes_`"):
         bp.MLPClassifier().partial_fit(XOR, [1, 0], classes=[2])
     clf.partial_fit([[1, 1]], [1])
     with pytest.raises(ValueError, match=r"has \[0 1\]. 'y' has \[7\]"):
@@ -362,7 +362,7 @@ def test_partial_fit_after_a_pickle_remembers_the_optimiser(cpu_backend, digits)
 
 @quiet
 def test_a_loaded_regressor_learns_anew(tmp_path, cpu_backend):
-    import joblib
+    joblib = pytest.importorskip("joblib", reason="scikit-learn brings it")
 
     reg = bp.MLPRegressor(
         hidden_layer_sizes=42, random_state=42, learning_rate_init=0.01, max_iter=200, backend=cpu_backend.name
@@ -455,7 +455,7 @@ def test_one_class_only(cpu_backend):
 
 
 def test_columns_of_classes_are_refused():
-    with pytest.raises(DataError, match="y has 2 columns of classes.*MultiOutputClassifier"):
+    with pytest.raises(DataError, match=r"y has 2 columns of classes.*MultiOutputClassifier"):
         bp.MLPClassifier().fit(XOR, [[1, 2], [3, 0]])
 
 
@@ -463,7 +463,9 @@ def test_columns_of_classes_are_refused():
 def test_numbers_that_are_too_large(cpu_backend, solver):
     rng = np.random.default_rng(0)
     reg = bp.MLPRegressor(solver=solver, backend=cpu_backend)
-    with pytest.raises(ValueError, match="Solver produced non-finite parameter weights.*need to be preprocessed") as info:
+    with pytest.raises(
+        ValueError, match=r"Solver produced non-finite parameter weights.*need to be preprocessed"
+    ) as info:
         reg.fit(np.finfo(np.float64).max * rng.uniform(size=(10, 2)), rng.normal(size=10))
     assert isinstance(info.value, DivergenceError)
 

@@ -1,4 +1,4 @@
-"""The estimators among the tools of scikit-learn, with frames, in other processes, and where their backend is missing."""
+"""The estimators among the tools of scikit-learn, with frames, in other processes, without their backend."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ import pytest
 
 pytest.importorskip("sklearn", reason='scikit-learn is not installed; the extra "sklearn" brings it')
 
-import sklearn  # noqa: E402
-from sklearn.base import clone  # noqa: E402
-from sklearn.datasets import load_iris, make_classification, make_regression  # noqa: E402
-from sklearn.inspection import permutation_importance  # noqa: E402
-from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_validate  # noqa: E402
-from sklearn.multioutput import MultiOutputClassifier  # noqa: E402
-from sklearn.pipeline import make_pipeline  # noqa: E402
-from sklearn.preprocessing import StandardScaler  # noqa: E402
+import sklearn
+from sklearn.base import clone
+from sklearn.datasets import load_iris, make_classification, make_regression
+from sklearn.inspection import permutation_importance
+from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_validate
+from sklearn.multioutput import MultiOutputClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
-import bpcore as bp  # noqa: E402
-from tests.conftest import backend_params, get_backend_or_skip  # noqa: E402
+import bpcore as bp
+from tests.conftest import backend_params, get_backend_or_skip
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -125,6 +125,7 @@ def test_metadata_routing(iris):
         pipe.fit(X, y, sample_weight=weights, validation=(StandardScaler().fit_transform(X), y))
     assert set(pipe.predict(X)) == {0, 1}, "the third class had no weight"
     assert len(pipe[-1].validation_loss_curve_) == pipe[-1].n_iter_
+    with sklearn.config_context(enable_metadata_routing=True):
         one = classifier("numpy").set_partial_fit_request(sample_weight=True, classes=True)
     assert one.get_metadata_routing().partial_fit.requests == {"sample_weight": True, "classes": True}
 
@@ -163,9 +164,7 @@ def test_a_backend_in_data_of_several_kinds(name, request):
     weights = np.random.default_rng(0).uniform(0.5, 2, len(X))
     for parameters in ({"early_stopping": True}, {"solver": "lbfgs"}, {"solver": "sgd", "learning_rate": "invscaling"}):
         common = {"max_iter": 5, "batch_size": 50, "random_state": 0, "alpha": 1.0, **parameters}
-        found, expected = (
-            bp.MLPRegressor(backend=each, **common).fit(X, y, weights) for each in (backend, "numpy")
-        )
+        found, expected = (bp.MLPRegressor(backend=each, **common).fit(X, y, weights) for each in (backend, "numpy"))
         np.testing.assert_allclose(found.predict(X), expected.predict(X), rtol=1e-9, atol=1e-12)
         np.testing.assert_allclose(found.loss_curve_, expected.loss_curve_, rtol=1e-9)
     found = bp.MLPRegressor(backend=backend, random_state=0)

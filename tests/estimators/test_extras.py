@@ -10,14 +10,14 @@ import pytest
 
 pytest.importorskip("sklearn", reason='scikit-learn is not installed; the extra "sklearn" brings it')
 
-from sklearn.datasets import load_iris, make_multilabel_classification, make_regression  # noqa: E402
-from sklearn.exceptions import ConvergenceWarning  # noqa: E402
-from sklearn.metrics import log_loss  # noqa: E402
-from sklearn.preprocessing import scale  # noqa: E402
+from sklearn.datasets import load_iris, make_multilabel_classification, make_regression
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import log_loss
+from sklearn.preprocessing import scale
 
-import bpcore as bp  # noqa: E402
-from bpcore.errors import ConfigurationError, DataError, ShapeError, UnknownNameError  # noqa: E402
-from bpcore.estimators.outputs import POISSON  # noqa: E402
+import bpcore as bp
+from bpcore.errors import ConfigurationError, DataError, ShapeError, UnknownNameError
+from bpcore.estimators.outputs import POISSON
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -94,9 +94,9 @@ def test_losses_that_do_not_fit(iris):
         bp.MLPClassifier(loss="cross_entropy").fit(X, Y)
     with pytest.raises(ConfigurationError, match=r"one output tells two classes apart"):
         bp.MLPClassifier(loss=bp.CrossEntropy(label_smoothing=0.1)).fit(*[part[:100] for part in iris])
-    with pytest.raises(ConfigurationError, match="first parameter of MLPRegressor is the loss.*hidden_layer_sizes="):
+    with pytest.raises(ConfigurationError, match=r"first parameter of MLPRegressor is the loss.*hidden_layer_sizes="):
         bp.MLPRegressor((50,)).fit(*iris)
-    with pytest.raises(UnknownNameError, match="unknown loss 'hubber'.*Did you mean 'huber'"):
+    with pytest.raises(UnknownNameError, match=r"unknown loss 'hubber'.*Did you mean 'huber'"):
         bp.MLPRegressor("hubber").fit(*iris)
     with pytest.raises(ConfigurationError, match=r"needs predictions in \[0, 1\]"):
         bp.MLPClassifier(out_activation="tanh").fit(*iris)
@@ -128,7 +128,9 @@ def test_the_poisson_loss_against_differences():
     y, z, step = np.array([0.0, 1.0, 2.0, 30.0]), np.array([-3.0, 0.2, 1.0, 2.5]), 1e-6
     value, slope, pair = POISSON.value_formula, POISSON.derivative_formula, POISSON.pairs["exp"]
     a = np.exp(z)
-    np.testing.assert_allclose(slope(a=a, y=y), (value(a=a + step, y=y) - value(a=a - step, y=y)) / (2 * step), atol=1e-7)
+    np.testing.assert_allclose(
+        slope(a=a, y=y), (value(a=a + step, y=y) - value(a=a - step, y=y)) / (2 * step), atol=1e-7
+    )
     np.testing.assert_allclose(bp.Formula(pair.value, ["z", "h", "y"])(z=z, h=a, y=y), value(a=a, y=y), atol=1e-12)
     np.testing.assert_allclose(bp.Formula(pair.delta, ["h", "y"])(h=a, y=y), slope(a=a, y=y) * a, atol=1e-12)
 
@@ -248,17 +250,20 @@ def test_batches_without_any_weight(cpu_backend, numbers):
 
 
 def test_weights_that_are_none(iris):
+    X, y = iris
     with pytest.raises(ShapeError, match=r"sample_weight has shape \(3,\); expected \(150,\)"):
-        bp.MLPClassifier().fit(*iris, [1, 2, 3])
+        bp.MLPClassifier().fit(X, y, sample_weight=[1, 2, 3])
     with pytest.raises(DataError, match="weights must be 0 or positive"):
-        bp.MLPClassifier().fit(*iris, -np.ones(150))
+        bp.MLPClassifier().fit(X, y, sample_weight=-np.ones(150))
 
 
 # ------------------------------------------------------------------------------------------ solvers and schedules
 
 
 @pytest.mark.parametrize(
-    "solver", ["rmsprop", "Nadam", bp.AdamW(0.05, weight_decay=0.01), bp.ScipyMinimize("bfgs", 80), bp.LBFGS(50)], ids=str
+    "solver",
+    ["rmsprop", "Nadam", bp.AdamW(0.05, weight_decay=0.01), bp.ScipyMinimize("bfgs", 80), bp.LBFGS(50)],
+    ids=str,
 )
 def test_solvers_of_bpcore(cpu_backend, iris, solver):
     clf = bp.MLPClassifier(8, solver=solver, learning_rate_init=0.01, random_state=0, backend=cpu_backend)
@@ -276,7 +281,9 @@ def test_schedules(cpu_backend, iris):
     np.testing.assert_allclose(clf.run_.history["eta"], [cosine.at(t, 0) for t in range(10)])
     plateau = bp.ReduceOnPlateau(0.5, factor=0.5, patience=0, threshold=0.9)
     etas = bp.MLPClassifier(8, learning_rate=plateau, **common).fit(X, y).run_.history["eta"]
-    np.testing.assert_allclose(etas, 0.5 * 0.5 ** np.maximum(np.arange(10) - 1, 0), err_msg="seen at the end of an epoch")
+    np.testing.assert_allclose(
+        etas, 0.5 * 0.5 ** np.maximum(np.arange(10) - 1, 0), err_msg="seen at the end of an epoch"
+    )
 
 
 def test_a_schedule_goes_on_in_partial_fit(cpu_backend, iris):
@@ -326,7 +333,7 @@ def test_validation_that_does_not_fit(iris):
         bp.MLPClassifier().fit(X, y, validation=5)
     with pytest.raises(ValueError, match="X has 3 features, but MLPClassifier is expecting 4 features"):
         bp.MLPClassifier().fit(X, y, validation=(X[:, :3], y))
-    with pytest.raises(ValueError, match="classes not in `self.classes_`"):
+    with pytest.raises(ValueError, match=r"classes not in `self.classes_`"):
         bp.MLPClassifier().fit(X, y, validation=(X, y + 1))
 
 
