@@ -164,7 +164,7 @@ def test_teams_of_threads(threads: int, dtype: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["adam", "running numbers", "dropout of samples", "streamed"])
-@pytest.mark.parametrize("plan", ["reference", "graph", "wide", "persistent"])
+@pytest.mark.parametrize("plan", ["graph", "wide", "persistent"])
 def test_plans_of_a_gpu(cupy_backend: CupyBackend, plan: str, name: str, tmp_path: Path) -> None:
     options = {"plan": plan, "epochs": 3, **OPTIONS[name]}
     wanted = train(cupy_backend, tmp_path / "whole", **options)
