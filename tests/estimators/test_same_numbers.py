@@ -179,16 +179,14 @@ def test_regression(cpu_backend, numbers, outputs, solver):
 
 
 def test_regression_by_lbfgs(cpu_backend, numbers):
-    ours, reference = both(
-        "MLPRegressor", numbers[0], numbers[1], cpu_backend, solver="lbfgs", alpha=0.7, max_iter=15, random_state=4
-    )
+    X, y = numbers
+    ours, reference = both("MLPRegressor", X, y, cpu_backend, solver="lbfgs", alpha=0.7, max_iter=15, random_state=4)
     assert_same(ours, reference)
 
 
 def test_regression_with_early_stopping(cpu_backend, numbers):
-    ours, reference = both(
-        "MLPRegressor", numbers[0], numbers[1], cpu_backend, early_stopping=True, max_iter=12, random_state=4, alpha=0
-    )
+    X, y = numbers
+    ours, reference = both("MLPRegressor", X, y, cpu_backend, early_stopping=True, max_iter=12, random_state=4, alpha=0)
     assert_same(ours, reference)
     np.testing.assert_allclose(ours.validation_scores_, reference.validation_scores_, rtol=1e-9)
 
