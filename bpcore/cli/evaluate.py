@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -20,15 +21,19 @@ __all__ = ["evaluate"]
 
 def evaluate(
     model: Annotated[str, typer.Argument(help="A file that train --save wrote.")],
-    data: Annotated[str, typer.Argument(help="A data set or a .csv or .npz file, with targets.")],
+    data: Annotated[str, typer.Argument(help="A data set, a file or a folder, with targets; see train.")],
     target: Annotated[str | None, typer.Option(help="Column of the targets; by default that of the training.")] = None,
+    labels: Annotated[str | None, typer.Option(help="File of the targets, for .npy and IDX files.")] = None,
     backend: Annotated[str | None, typer.Option(help="numpy, numba, cupy or auto.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")] = False,
 ) -> None:
     """Measure a saved MODEL on DATA."""
     net = load_model(model, backend)
     knowledge = Model(net)
-    source = load_for_model(data, knowledge, target, read_target=True)
+    source = load_for_model(data, knowledge, target, read_target=True, labels=labels)
+    if source.held_out:  # the others are those that it was trained with
+        tested = slice(len(source.X) - source.held_out, None)
+        source = replace(source, X=source.X[tested], y=None if source.y is None else source.y[tested])
     if source.y is None or source.task != knowledge.task:
         raise DataError(f"{data} has a target for {source.task}, but the model was trained for {knowledge.task}")
     X = prepare(source, knowledge.preprocessing)

@@ -8,41 +8,68 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from bpcore.data.datasets import DATASETS, Dataset, load_dataset
-from bpcore.data.files import load_file
+from bpcore.data.files import KINDS, load_file
+from bpcore.data.idx_files import is_idx_name
+from bpcore.data.missing import Imputer
+from bpcore.data.npy_files import load_npy
+from bpcore.data.one_hot import Pipeline
 from bpcore.data.preprocessing import ClassList, Preprocessing, preprocessing_from_dict
+from bpcore.data.tables import MISSING_CHOICES
 from bpcore.errors import ConfigurationError, UnknownNameError, unknown
 from bpcore.typing import IntArray, NDArray
 
 if TYPE_CHECKING:
     from bpcore.network import MLP
 
-__all__ = ["Model", "load_data", "load_for_model", "parse_names", "parse_widths", "prepare"]
+__all__ = [
+    "Model",
+    "check_choices",
+    "check_task",
+    "load_data",
+    "load_for_model",
+    "parse_columns",
+    "parse_names",
+    "parse_widths",
+    "prepare",
+]
 
 
 def load_data(
-    name: str, target: str | None = None, task: Literal["auto", "classification", "regression"] = "auto"
+    name: str,
+    target: str | None = None,
+    task: Literal["auto", "classification", "regression"] = "auto",
+    **options: Any,
 ) -> Dataset:
     """Load data with targets: a bundled set by name, or a file by path.
 
     Parameters
     ----------
     name : str
-        One of :data:`~bpcore.data.datasets.DATASETS`, or a path that ends in ``.csv`` or ``.npz``.
+        One of :data:`~bpcore.data.datasets.DATASETS`, or the path of a file or a folder.
     target : str, optional
         Column (or array) of the targets in a file.
     task : str
         As for :func:`~bpcore.data.files.load_file`.
+    **options
+        For files, as for :func:`~bpcore.data.files.load_file`.
 
     Returns
     -------
     Dataset
     """
+    check_task(task)
+    return _bundled(name, target, options) or load_file(name, target=target, task=task, **options)
+
+
+def check_task(task: str) -> None:
+    """Refuse a task that does not exist."""
     if task not in ("auto", "classification", "regression"):
         raise unknown("task", task, ["auto", "classification", "regression"])
-    return _bundled(name, target) or load_file(name, target=target, task=task)
 
 
-def load_for_model(name: str, model: Model, target: str | None = None, *, read_target: bool) -> Dataset:
+def load_for_model(
+    name: str, model: Model, target: str | None = None, *, read_target: bool, labels: str | None = None
+) -> Dataset:
     """Load data in the form that a trained model takes: its columns, its classes, its preprocessing.
 
     Parameters
@@ -55,29 +82,45 @@ def load_for_model(name: str, model: Model, target: str | None = None, *, read_t
         Column (or array) of the targets in a file; by default the one that the model was trained on.
     read_target : bool
         False to predict: the targets may be absent, and are left out where they are present.
+    labels : str, optional
+        File of the targets, for ``.npy`` and IDX.
 
     Returns
     -------
     Dataset
+        With NaN for what is missing, if the model knows what to put there, and codes for its categories.
     """
-    bundled = _bundled(name, target)
+    bundled = _bundled(name, target, {"labels": labels})
     if bundled is not None:
         return bundled
-    if read_target:
-        target = target or model.target
-        return load_file(name, target=target, features=model.feature_names, classes=model.classes, task=model.task)
-    return load_file(name, target=target, features=model.feature_names, read_target=False)
+    options: dict[str, Any] = {"features": model.feature_names, "keep_missing": model.imputes}
+    options |= {"categories": model.categories, "text": "one-hot" if model.categories else "refuse"}
+    if not read_target:
+        return load_file(name, target=target, read_target=False, **options)
+    if target is None and not _has_own_targets(name):
+        target = model.target
+    return load_file(name, target=target, classes=model.classes, task=model.task, labels=labels, **options)
 
 
-def _bundled(name: str, target: str | None) -> Dataset | None:
+def _has_own_targets(name: str) -> bool:
+    """Whether the targets of a file are in another one, so that no column can be named."""
+    path = Path(name)
+    if is_idx_name(path) or path.is_dir():
+        return True
+    return path.suffix.lower() == ".npy" and path.is_file() and load_npy(path).dtype.names is None
+
+
+def _bundled(name: str, target: str | None, options: dict[str, Any]) -> Dataset | None:
     """Load a bundled data set; None for the path of a file."""
     if name in DATASETS:
-        if target is not None:
-            raise ConfigurationError(f"--target is for files; the target of the data set {name!r} is fixed")
+        asked = {"target": target, **options}
+        for option in ("target", "labels", "group", "drop"):
+            if asked.get(option):
+                raise ConfigurationError(f"--{option} is for files; the data set {name!r} is fixed")
         return load_dataset(name)
-    if Path(name).suffix.lower() in (".csv", ".npz") or Path(name).exists():
+    if "." in Path(name).name or Path(name).exists() or is_idx_name(name):
         return None
-    raise UnknownNameError(f"{unknown('data set', name, DATASETS)} Or give the path of a .csv or .npz file.")
+    raise UnknownNameError(f"{unknown('data set', name, DATASETS)} Or give the path of a file: {KINDS}.")
 
 
 class Model:
@@ -102,6 +145,9 @@ class Model:
         self.loss: str | None = meta.get("loss")
         self.preprocessing = _restore(meta.get("preprocessing"))
         self.target_preprocessing = _restore(meta.get("target_preprocessing"))
+        self.categories: dict[str, list[str]] | None = meta.get("categories") or None
+        steps = self.preprocessing.steps if isinstance(self.preprocessing, Pipeline) else (self.preprocessing,)
+        self.imputes = any(isinstance(step, Imputer) for step in steps)
 
     def classes_of(self, H: NDArray[Any]) -> IntArray:
         """Return the index of the class that each row of outputs, shape (m, n_L), says; int64, shape (m,)."""
@@ -134,6 +180,19 @@ def parse_widths(text: str, option: str = "--layers") -> list[int]:
     if any(width < 1 for width in widths):
         raise ConfigurationError(f"{option} is {text!r}; expected widths of at least 1 such as 128,64, or none")
     return widths
+
+
+def parse_columns(text: str | None) -> tuple[str, ...]:
+    """Read names of columns, separated by commas."""
+    return tuple(name.strip() for name in text.split(",") if name.strip()) if text else ()
+
+
+def check_choices(missing: str, text: str) -> None:
+    """Refuse values of ``--missing`` and ``--text`` that do not exist."""
+    if missing not in MISSING_CHOICES:
+        raise unknown("value for --missing", missing, MISSING_CHOICES)
+    if text not in ("refuse", "one-hot"):
+        raise unknown("value for --text", text, ["refuse", "one-hot"])
 
 
 def parse_names(text: str) -> str | list[str]:

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 import typer
 
-from bpcore.cli.inputs import load_data, parse_names, parse_widths, prepare
+from bpcore.cli.inputs import check_choices, load_data, parse_columns, parse_names, parse_widths, prepare
 from bpcore.cli.reporting import INTERRUPTED, facts_table, out, print_json
-from bpcore.cli.setup import DEFAULT_OPTIMIZER, choose_optimizer, choose_output, encode
+from bpcore.cli.setup import DEFAULT_OPTIMIZER, choose_optimizer, choose_output, divide, encode
 from bpcore.data.datasets import Dataset
-from bpcore.data.preprocessing import Standardizer
-from bpcore.data.split import train_test_split_indices
+from bpcore.data.fitting import fit_preprocessing
 from bpcore.errors import ConfigurationError
 from bpcore.persistence.atomic import check_writable
 
@@ -27,9 +26,20 @@ __all__ = ["train"]
 
 def train(
     data: Annotated[
-        str, typer.Argument(help="digits, iris, wine, breast-cancer, diabetes, or a .csv or .npz file.")
+        str,
+        typer.Argument(
+            help="digits, iris, wine, breast-cancer, diabetes; or a .csv, .parquet, .npz, .npy or IDX file, or the folder of MNIST."
+        ),
     ] = "digits",
     target: Annotated[str | None, typer.Option(help="Column (or .npz array) of the targets: name or number.")] = None,
+    labels: Annotated[str | None, typer.Option(help="File of the targets, for .npy and IDX files.")] = None,
+    group: Annotated[str | None, typer.Option(help="Column of groups, none of which is in two parts.")] = None,
+    drop: Annotated[str | None, typer.Option(help="Columns to leave out, separated by commas.")] = None,
+    missing: Annotated[
+        str, typer.Option(help="Missing features: refuse, mean, median, most-frequent or constant.")
+    ] = "refuse",
+    fill: Annotated[float, typer.Option(help="The number for --missing constant.")] = 0.0,
+    text: Annotated[str, typer.Option(help="Features that are text: refuse or one-hot.")] = "refuse",
     task: Annotated[str, typer.Option(help="auto, classification or regression.")] = "auto",
     layers: Annotated[str, typer.Option(help="Widths of the hidden layers, or none.")] = "128,64",
     activation: Annotated[str, typer.Option(help="Hidden activation; one for all, or one for each.")] = "relu",
@@ -49,7 +59,12 @@ def train(
     ] = None,
     dropout: Annotated[float, typer.Option(help="Rate of dropout on the hidden layers.")] = 0.0,
     l2: Annotated[float, typer.Option(help="Weight of the L2 penalty.")] = 0.0,
-    test_fraction: Annotated[float, typer.Option(help="Share of the data held out for testing.")] = 0.2,
+    test_fraction: Annotated[
+        float | None, typer.Option(help="Share of the data held out for testing; 0.2 unless the data says.")
+    ] = None,
+    split_order: Annotated[
+        bool, typer.Option("--split-order", help="Hold out the last rows instead of random ones (time series).")
+    ] = False,
     patience: Annotated[
         int | None, typer.Option(help="Stop after so many epochs without progress on a validation part.")
     ] = None,
@@ -67,17 +82,23 @@ def train(
     rule = choose_optimizer(optimizer, eta)
     hidden = parse_widths(layers)
     chosen = bp.selection(backend)
-    source = load_data(data, target, task)  # type: ignore[arg-type]
+    check_choices(missing, text)
+    source = load_data(
+        data,
+        target,
+        task,  # type: ignore[arg-type]
+        labels=labels,
+        group=group,
+        drop=parse_columns(drop),
+        keep_missing=missing != "refuse",
+        text=text,
+    )
     output, loss_object = choose_output(source, output, loss)
-    labels = source.y if source.classes is not None else None
-    train_rows, test_rows = train_test_split_indices(len(source.X), test_fraction, seed, labels)
-    fit_rows, validation_rows = train_rows, test_rows
-    if patience is not None:
-        # Stopping by the test part would make its accuracy a promise that new data does not keep.
-        inner = None if labels is None else labels[train_rows]
-        kept, aside = train_test_split_indices(len(train_rows), 0.15, seed, inner)
-        fit_rows, validation_rows = train_rows[kept], train_rows[aside]
-    preprocessing = source.preprocessing or Standardizer.fit(source.X[fit_rows])
+    rows = divide(source, test_fraction, seed, in_order=split_order, validates=patience is not None)
+    fit_rows, validation_rows, test_rows = rows.fit, rows.validation, rows.test
+    preprocessing = source.preprocessing or fit_preprocessing(
+        source.X[fit_rows], source.feature_names, missing, constant=fill, categories=source.categories
+    )
     X, targets = prepare(source, preprocessing), encode(source, output, fit_rows)
     net = bp.MLP(
         [X.shape[1], *hidden, targets.n_out],
@@ -92,6 +113,7 @@ def train(
         "classes": None if source.classes is None else list(source.classes),
         "feature_names": list(source.feature_names),
         "target": source.target_name,
+        "categories": {name: list(texts) for name, texts in source.categories.items()},
         "preprocessing": preprocessing.to_dict(),
         "target_preprocessing": None if targets.preprocessing is None else targets.preprocessing.to_dict(),
         "loss": loss_object.name,
@@ -106,7 +128,7 @@ def train(
                 [
                     ("data", f"{source.name} ({source.source}): {len(X)} samples, {X.shape[1]} features"),
                     ("target", _describe_target(source)),
-                    ("split", f"{parts}, {len(test_rows)} held out (seed {seed})"),
+                    ("split", f"{parts}, {len(test_rows)} held out{_how_divided(source, seed, split_order)}"),
                     ("network", _describe_network(net)),
                     ("loss", loss_object.name),
                     ("backend", f"{chosen.name}, {net.dtype}: {chosen.why}"),
@@ -197,6 +219,14 @@ def _headline(test: dict[str, float]) -> str:
     if "accuracy" in test:
         return f"accuracy {100 * test['accuracy']:.2f} %, loss {test['loss']:.4g}"
     return f"R2 {test['r2']:.4f}, MSE {test['mse']:.5g}, mean absolute error {test['mae']:.5g}"
+
+
+def _how_divided(data: Dataset, seed: int, in_order: bool) -> str:
+    if data.held_out:
+        return " by the data itself"
+    if in_order:
+        return ", the last ones"
+    return f" (seed {seed}{', whole groups' if data.groups is not None else ''})"
 
 
 def _describe_target(data: Dataset) -> str:

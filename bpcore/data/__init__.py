@@ -10,8 +10,14 @@ it aside.
 from bpcore.data.arrays import check_matrix
 from bpcore.data.datasets import DATASETS, Dataset, load_dataset
 from bpcore.data.files import load_file
+from bpcore.data.fitting import fit_preprocessing
+from bpcore.data.idx_files import load_idx
+from bpcore.data.missing import Imputer
+from bpcore.data.moments import Moments
+from bpcore.data.npy_files import load_npy
+from bpcore.data.one_hot import OneHot, Pipeline
 from bpcore.data.preprocessing import ClassList, Scaler, Standardizer, preprocessing_from_dict
-from bpcore.data.split import train_test_split_indices
+from bpcore.data.split import group_split_indices, ordered_split_indices, train_test_split_indices
 from bpcore.data.targets import EncodedTargets, encode_targets
 from bpcore.data.weights import check_sample_weight, class_weight_to_row_weights
 
@@ -20,14 +26,23 @@ __all__ = [
     "ClassList",
     "Dataset",
     "EncodedTargets",
+    "Imputer",
+    "Moments",
+    "OneHot",
+    "Pipeline",
     "Scaler",
     "Standardizer",
     "check_matrix",
     "check_sample_weight",
     "class_weight_to_row_weights",
     "encode_targets",
+    "fit_preprocessing",
+    "group_split_indices",
     "load_dataset",
     "load_file",
+    "load_idx",
+    "load_npy",
+    "ordered_split_indices",
     "preprocessing_from_dict",
     "train_test_split_indices",
 ]

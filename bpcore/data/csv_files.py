@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import csv
-import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bpcore.errors import DataError, unknown
+from bpcore.data.tables import parse_number
+from bpcore.errors import DataError
 from bpcore.typing import NDArray
 
-__all__ = ["Table", "read_table"]
+__all__ = ["MISSING", "Table", "iterate_csv", "read_table"]
 
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?", "-"})
+"""Cells that say that there is no value, in lower case."""
+
+PART_ROWS = 8192
+"""Rows that are read together from a file that is read in parts."""
 
 
 @dataclass(frozen=True)
@@ -44,77 +48,38 @@ class Table:
     lines: list[int]
     has_header: bool
 
-    def column_index(self, column: str) -> int:
-        """Find a column by its name, or by its number from 0 (negative: from the end).
+    @property
+    def m(self) -> int:
+        """Number of rows."""
+        return len(self.rows)
 
-        Raises
-        ------
-        UnknownNameError
-            If there is no such column.
-        """
-        if column in self.names:
-            return self.names.index(column)
-        try:
-            number = int(column)
-        except ValueError:
-            number = len(self.names)
-        if not -len(self.names) <= number < len(self.names):
-            hint = "" if self.has_header else " (the file has no header: columns are counted from 0)"
-            raise unknown(f"column in {self.path}{hint}", column, self.names)
-        return number % len(self.names)
-
-    def numbers(self, columns: Sequence[int]) -> NDArray[np.float64]:
-        """Convert columns to float64, shape (m, number of columns).
-
-        Raises
-        ------
-        DataError
-            For the first cell that is missing, is no number or is not finite, with line and column.
-        """
-        result = np.empty((len(self.rows), len(columns)), dtype=np.float64)
-        for i, row in enumerate(self.rows):
-            for j, column in enumerate(columns):
-                value = parse_number(row[column])
-                if value is None:
-                    raise self._cell_error(i, column)
-                result[i, j] = value
-        return result
-
-    def column(self, column: int) -> NDArray[Any]:
-        """Convert one column to float64 if every cell is a number, else to text, shape (m,).
-
-        Raises
-        ------
-        DataError
-            For the first cell that is missing.
-        """
+    def values(self, column: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Return a column, shape (m,), as float64 if all that is there is a number, else as text; and what is missing."""
         cells = [row[column] for row in self.rows]
+        try:
+            quick = np.array(cells, np.float64)
+        except ValueError:
+            pass
+        else:
+            if np.isfinite(quick.sum()) and "_" not in "".join(cells):
+                return quick, np.zeros(len(cells), bool)
+        missing = np.array([cell.lower() in MISSING for cell in cells], dtype=bool)
+        numbers = np.full(len(cells), np.nan)
         for i, cell in enumerate(cells):
-            if cell.lower() in MISSING:
-                raise self._cell_error(i, column)
-        values = [parse_number(cell) for cell in cells]
-        if any(value is None for value in values):
-            return np.array(cells, dtype=np.str_)
-        return np.array(values, dtype=np.float64)
+            if not missing[i]:
+                value = parse_number(cell)
+                if value is None:
+                    return np.array(cells, dtype=np.str_), missing
+                numbers[i] = value
+        return numbers, missing
 
-    def _cell_error(self, row: int, column: int) -> DataError:
-        cell = self.rows[row][column]
-        place = f"{self.path}, line {self.lines[row]}, column {self.names[column]!r}"
-        if cell.lower() in MISSING:
-            return DataError(f"{place}: the value is missing ({cell!r}); fill it in, or remove the row or the column")
-        return DataError(
-            f"{place}: {cell[:40]!r} is not a finite number; features must be numeric: encode the column "
-            "as numbers (one 0/1 column for each category) or remove it"
-        )
+    def place(self, row: int, column: int) -> str:
+        """Spell file, line and column."""
+        return f"{self.path}, line {self.lines[row]}, column {self.names[column]!r}"
 
-
-def parse_number(cell: str) -> float | None:
-    """Return the number that a cell spells, or None; blanks, ``inf``, ``nan`` and ``1_000`` are none."""
-    try:
-        value = float(cell)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) and "_" not in cell else None
+    def cell(self, row: int, column: int) -> str:
+        """Return a cell as it is written."""
+        return self.rows[row][column]
 
 
 def read_table(path: Path, target: str | None = None) -> Table:
@@ -141,40 +106,92 @@ def read_table(path: Path, target: str | None = None) -> Table:
     The first line is the header if it names `target`, or holds no number at all, or has text in a column
     whose next cell is a number.
     """
+    parts = list(iterate_csv(path, target))
+    first = parts[0]
+    rows = [row for part in parts for row in part.rows]
+    lines = [line for part in parts for line in part.lines]
+    return Table(first.path, first.names, rows, lines, first.has_header)
+
+
+def iterate_csv(path: Path, target: str | None = None, part_rows: int = PART_ROWS) -> Iterator[Table]:
+    """Read a CSV file as :func:`read_table` does, some rows at a time.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    target : str, optional
+        As for :func:`read_table`.
+    part_rows : int
+        Rows of a part; the last one may have fewer.
+
+    Yields
+    ------
+    Table
+        At least one, with at least one row.
+
+    Raises
+    ------
+    DataError
+        As :func:`read_table`, when the place of the error is reached.
+    """
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             first = file.readline()
             file.seek(0)
             counts = Counter({mark: first.count(mark) for mark in ",;\t"})
             reader = csv.reader(file, delimiter=counts.most_common(1)[0][0], strict=True)
-            numbered = [([cell.strip() for cell in row], reader.line_num) for row in reader]
+            yield from _parts(path, reader, target, part_rows)
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not text in UTF-8 ({error.reason} at byte {error.start})") from error
     except csv.Error as error:
         raise DataError(f"{path} is not a CSV file: {error}") from error
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
-    numbered = [(row, line) for row, line in numbered if any(row)]
-    if not numbered:
-        raise DataError(f"{path} is empty; expected one sample a line, columns separated by commas")
-    rows = [row for row, _ in numbered]
-    width = len(rows[0])
-    for row, line in numbered:
+
+
+def _parts(path: Path, reader: Any, target: str | None, part_rows: int) -> Iterator[Table]:
+    names: tuple[str, ...] | None = None
+    has_header, width = False, 0
+    rows: list[list[str]] = []
+    lines: list[int] = []
+    for cells in reader:
+        row = [cell.strip() for cell in cells]
+        if not any(row):
+            continue
+        width = width or len(row)
         if len(row) != width:
             raise DataError(
-                f"{path}, line {line}: {len(row)} columns, but the first line has {width}; "
+                f"{path}, line {reader.line_num}: {len(row)} columns, but the first line has {width}; "
                 "every line needs the same number"
             )
+        rows.append(row)
+        lines.append(reader.line_num)
+        if names is None and len(rows) == 2:
+            names, has_header = _names(path, rows, target)
+            if has_header:
+                del rows[0], lines[0]
+        if names is not None and len(rows) >= part_rows:
+            yield Table(path, names, rows, lines, has_header)
+            rows, lines = [], []
+    if not width:
+        raise DataError(f"{path} is empty; expected one sample a line, columns separated by commas")
+    if names is None:
+        names, has_header = _names(path, rows, target)
+        if has_header:
+            raise DataError(f"{path} has a header but no data rows")
+    if rows:
+        yield Table(path, names, rows, lines, has_header)
+
+
+def _names(path: Path, rows: list[list[str]], target: str | None) -> tuple[tuple[str, ...], bool]:
+    """Tell from the first two lines what the columns are called, and whether the first is a header."""
     has_header = _is_header(rows, target)
-    names = tuple(rows[0]) if has_header else tuple(str(i) for i in range(width))
+    names = tuple(rows[0]) if has_header else tuple(str(i) for i in range(len(rows[0])))
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
         raise DataError(f"{path}: the header has the column {repeated[0]!r} more than once; names must differ")
-    if has_header:
-        numbered = numbered[1:]
-        if not numbered:
-            raise DataError(f"{path} has a header but no data rows")
-    return Table(path, names, [row for row, _ in numbered], [line for _, line in numbered], has_header)
+    return names, has_header
 
 
 def _is_header(rows: list[list[str]], target: str | None) -> bool:
