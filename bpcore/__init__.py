@@ -10,7 +10,7 @@ array([0, 1, 1, 0])
 
 from __future__ import annotations
 
-from bpcore import errors, random
+from bpcore import data, errors, random
 from bpcore._version import __version__
 from bpcore.backends import backends, get_backend, selection, set_backend, use_backend
 from bpcore.backends.contract import Backend
@@ -140,6 +140,7 @@ __all__ = [
     "bp3_bias_grad",
     "bp4_weight_grad",
     "cross_entropy",
+    "data",
     "descend",
     "entropy",
     "errors",

@@ -8,6 +8,7 @@ it aside.
 """
 
 from bpcore.data.arrays import check_matrix
+from bpcore.data.chunks import from_chunks
 from bpcore.data.datasets import DATASETS, Dataset, load_dataset
 from bpcore.data.files import load_file
 from bpcore.data.fitting import fit_preprocessing
@@ -18,6 +19,7 @@ from bpcore.data.npy_files import load_npy
 from bpcore.data.one_hot import OneHot, Pipeline
 from bpcore.data.preprocessing import ClassList, Scaler, Standardizer, preprocessing_from_dict
 from bpcore.data.split import group_split_indices, ordered_split_indices, train_test_split_indices
+from bpcore.data.store import Store
 from bpcore.data.targets import EncodedTargets, encode_targets
 from bpcore.data.weights import check_sample_weight, class_weight_to_row_weights
 
@@ -32,11 +34,13 @@ __all__ = [
     "Pipeline",
     "Scaler",
     "Standardizer",
+    "Store",
     "check_matrix",
     "check_sample_weight",
     "class_weight_to_row_weights",
     "encode_targets",
     "fit_preprocessing",
+    "from_chunks",
     "group_split_indices",
     "load_dataset",
     "load_file",
