@@ -274,7 +274,9 @@ class StoreProblem(HostProblem):
             y.append(store.y(start, stop))
             begin = int(end)
         found: dict[str, NDArray[Any]] = {
-            name: np.empty((len(wanted), *array.shape[1:]), array.dtype) for name, array in out.items() if name != "weights"
+            name: np.empty((len(wanted), *array.shape[1:]), array.dtype)
+            for name, array in out.items()
+            if name != "weights"
         }
         self._prepare(raw, int(wanted[0]), found["X"])
         self._targets(np.concatenate(y), found)
@@ -302,9 +304,9 @@ def _survey(store: Store, encode: _Encoder) -> tuple[IntArray | None, float]:
     counts: IntArray | None = np.zeros(max(2, encode.n_out), np.int64)
     threshold = 0.5
     for rows in row_blocks(store.m, 8 * max(encode.n_out, store.n_targets)):
-        part = _Encoder(encode.n_out, encode.loss, encode.dtype, encode.classes, f"{encode.name}[{rows.start}:{rows.stop}]")(
-            store.y(rows.start, rows.stop)
-        )
+        part = _Encoder(
+            encode.n_out, encode.loss, encode.dtype, encode.classes, f"{encode.name}[{rows.start}:{rows.stop}]"
+        )(store.y(rows.start, rows.stop))
         threshold = part.threshold
         if part.labels is None:
             counts = None

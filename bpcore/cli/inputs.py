@@ -116,7 +116,11 @@ def _bundled(name: str, target: str | None, options: dict[str, Any]) -> Dataset 
         asked = {"target": target, **options}
         for option in ("target", "labels", "group", "drop"):
             if asked.get(option):
-                raise ConfigurationError(f"--{option} is for files; the target of the data set {name!r} is fixed" if option == "target" else f"--{option} is for files, and {name!r} is none")
+                raise ConfigurationError(
+                    f"--{option} is for files; the target of the data set {name!r} is fixed"
+                    if option == "target"
+                    else f"--{option} is for files, and {name!r} is none"
+                )
         return load_dataset(name)
     if "." in Path(name).name or Path(name).exists() or is_idx_name(name):
         return None

@@ -21,6 +21,7 @@ from bpcore.typing import IntArray, NDArray
 __all__ = [
     "DEFAULT_OPTIMIZER",
     "TEST_FRACTION",
+    "VALIDATION_FRACTION",
     "Rows",
     "Targets",
     "choose_optimizer",

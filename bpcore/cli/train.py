@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import numpy as np
 import typer
 
-from bpcore.cli.inputs import check_choices, load_data, parse_columns, parse_names, parse_widths, prepare
+from bpcore.cli.inputs import check_choices, check_task, parse_columns, parse_names, parse_widths
 from bpcore.cli.reporting import INTERRUPTED, facts_table, out, print_json
-from bpcore.cli.setup import DEFAULT_OPTIMIZER, choose_optimizer, choose_output, divide, encode
+from bpcore.cli.setup import DEFAULT_OPTIMIZER, choose_optimizer
+from bpcore.cli.training_data import DataOptions, errors_of, wants_disk, with_data
 from bpcore.data.datasets import Dataset
-from bpcore.data.fitting import fit_preprocessing
 from bpcore.errors import ConfigurationError
+from bpcore.functions.full_batch import ScipyMinimize
 from bpcore.persistence.atomic import check_writable
 
 if TYPE_CHECKING:
-    from bpcore.cli.setup import Targets
     from bpcore.network import MLP
     from bpcore.training.run import Run
     from bpcore.training.stopping import Progress
@@ -65,6 +64,16 @@ def train(
     split_order: Annotated[
         bool, typer.Option("--split-order", help="Hold out the last rows instead of random ones (time series).")
     ] = False,
+    stream: Annotated[
+        bool | None,
+        typer.Option(
+            "--stream/--no-stream",
+            help="Train from the disk, with some blocks of rows in memory; by default for files of 512 MiB and more.",
+        ),
+    ] = None,
+    cache: Annotated[
+        str | None, typer.Option(help="Folder for what --stream keeps on disk while it trains; implies --stream.")
+    ] = None,
     patience: Annotated[
         int | None, typer.Option(help="Stop after so many epochs without progress on a validation part.")
     ] = None,
@@ -83,27 +92,36 @@ def train(
     hidden = parse_widths(layers)
     chosen = bp.selection(backend)
     check_choices(missing, text)
-    source = load_data(
-        data,
-        target,
-        task,  # type: ignore[arg-type]
+    check_task(task)
+    options = DataOptions(
+        name=data,
+        target=target,
         labels=labels,
         group=group,
         drop=parse_columns(drop),
-        keep_missing=missing != "refuse",
+        task=task,  # type: ignore[arg-type]
+        missing=missing,
+        fill=fill,
         text=text,
-    )
-    output, loss_object = choose_output(source, output, loss)
-    rows = divide(source, test_fraction, seed, in_order=split_order, validates=patience is not None)
-    fit_rows, validation_rows, test_rows = rows.fit, rows.validation, rows.test
-    preprocessing = source.preprocessing or fit_preprocessing(
-        source.X[fit_rows], source.feature_names, missing, constant=fill, categories=source.categories
-    )
-    X, targets = prepare(source, preprocessing), encode(source, output, fit_rows)
-    net = bp.MLP(
-        [X.shape[1], *hidden, targets.n_out],
-        activation=parse_names(activation),
         output=output,
+        loss=loss,
+        test_fraction=test_fraction,
+        in_order=split_order,
+        validates=patience is not None,
+        seed=seed,
+        dtype=dtype,
+        stream=stream,
+        cache=cache,
+        verbose=False if json or quiet else None,
+    )
+    on_disk = wants_disk(options, full_batch=isinstance(rule, ScipyMinimize))
+    found = with_data(options, on_disk)
+    source, (n_fit, n_validation, n_test) = found.source, found.counts
+    samples = n_fit + n_validation + n_test
+    net = bp.MLP(
+        [found.n_in, *hidden, found.n_out],
+        activation=parse_names(activation),
+        output=found.output,
         seed=seed,
         dtype=dtype,
         backend=None if backend is None else bp.get_backend(backend),
@@ -114,36 +132,35 @@ def train(
         "feature_names": list(source.feature_names),
         "target": source.target_name,
         "categories": {name: list(texts) for name, texts in source.categories.items()},
-        "preprocessing": preprocessing.to_dict(),
-        "target_preprocessing": None if targets.preprocessing is None else targets.preprocessing.to_dict(),
-        "loss": loss_object.name,
+        "preprocessing": None if found.preprocessing is None else found.preprocessing.to_dict(),
+        "target_preprocessing": None if found.target_preprocessing is None else found.target_preprocessing.to_dict(),
+        "loss": found.loss.name,
         "data": source.source,
     }
     console, talks = out(), not (json or quiet)
     if talks:
-        parts = f"{len(fit_rows)} to train"
-        parts += f", {len(validation_rows)} to validate" if patience is not None else ""
+        parts = f"{n_fit} to train" + (f", {n_validation} to validate" if patience is not None else "")
+        where = f", on disk in {found.fit[0].files.folder}" if on_disk else ""
         console.print(
             facts_table(
                 [
-                    ("data", f"{source.name} ({source.source}): {len(X)} samples, {X.shape[1]} features"),
+                    ("data", f"{source.name} ({source.source}): {samples} samples, {found.n_in} features{where}"),
                     ("target", _describe_target(source)),
-                    ("split", f"{parts}, {len(test_rows)} held out{_how_divided(source, seed, split_order)}"),
+                    ("split", f"{parts}, {n_test} held out{found.how}"),
                     ("network", _describe_network(net)),
-                    ("loss", loss_object.name),
+                    ("loss", found.loss.name),
                     ("backend", f"{chosen.name}, {net.dtype}: {chosen.why}"),
                 ]
             )
         )
     run = bp.train(
         net,
-        X[fit_rows],
-        targets.values[fit_rows],
-        loss=loss_object,
+        *found.fit,
+        loss=found.loss,
         optimizer=rule,
         batch_size=_batch_size(batch_size),
         epochs=epochs,
-        validation=(X[validation_rows], targets.values[validation_rows]),
+        validation=found.validation[0] if on_disk else found.validation,
         dropout=dropout or None,
         penalty=[bp.L2(l2)] if l2 else None,
         stop=[bp.Patience(patience)] if patience is not None else None,
@@ -153,10 +170,13 @@ def train(
         precision=precision,
         verbose=False if json or quiet or verbose else None,
     )
-    test = measure(net, source, X, targets, test_rows)
+    test = net.evaluate(*found.test, loss=net.meta["loss"])
+    if found.target_preprocessing is not None:
+        test |= errors_of(net, found)
+    found.close()
     if save is not None:
         net.save(save)
-    seconds, samples = run.seconds, len(fit_rows) * len(run.history)
+    seconds, visited = run.seconds, n_fit * len(run.history)
     if json:
         print_json(
             {
@@ -164,20 +184,20 @@ def train(
                     "name": source.name,
                     "source": source.source,
                     "task": source.task,
-                    "samples": len(X),
-                    "features": X.shape[1],
+                    "samples": samples,
+                    "features": found.n_in,
                     "target": source.target_name,
                     "classes": source.classes,
-                    "train": len(fit_rows),
-                    "validation": len(validation_rows) if patience is not None else 0,
-                    "test": len(test_rows),
+                    "train": n_fit,
+                    "validation": n_validation,
+                    "test": n_test,
                 },
                 "sizes": net.sizes,
                 "test": test,
                 "history": list(run.history),
                 "stopped_because": run.stopped_because,
                 "seconds": seconds,
-                "samples_per_second": samples / seconds,
+                "samples_per_second": visited / seconds,
                 "kept": run.kept,
                 "record": run.record,
                 "saved": save,
@@ -192,7 +212,7 @@ def train(
                     [
                         ("held out", headline),
                         ("epochs", f"{len(run.history)} ({run.stopped_because}; parameters: {run.kept})"),
-                        ("time", f"{seconds:.2f} s, {samples / seconds:,.0f} samples/s, plan {run.record['plan']}"),
+                        ("time", f"{seconds:.2f} s, {visited / seconds:,.0f} samples/s, plan {run.record['plan']}"),
                         *([("saved", save)] if save else []),
                     ]
                 )
@@ -203,30 +223,10 @@ def train(
         raise typer.Exit(INTERRUPTED)
 
 
-def measure(net: MLP, data: Dataset, X: Any, targets: Targets, rows: Any) -> dict[str, float]:
-    """Measure a network on some rows; errors of numbers are in the units of the target."""
-    found = net.evaluate(X[rows], targets.values[rows], loss=net.meta["loss"])
-    if targets.preprocessing is None:
-        return found
-    assert data.y is not None
-    prediction = targets.preprocessing.undo(net.predict(X[rows]).astype(np.float64))
-    error = prediction - data.y[rows].reshape(prediction.shape)
-    mse = float(np.mean(error**2))
-    return {**found, "mse": mse, "rmse": mse**0.5, "mae": float(np.mean(np.abs(error)))}
-
-
 def _headline(test: dict[str, float]) -> str:
     if "accuracy" in test:
         return f"accuracy {100 * test['accuracy']:.2f} %, loss {test['loss']:.4g}"
     return f"R2 {test['r2']:.4f}, MSE {test['mse']:.5g}, mean absolute error {test['mae']:.5g}"
-
-
-def _how_divided(data: Dataset, seed: int, in_order: bool) -> str:
-    if data.held_out:
-        return " by the data itself"
-    if in_order:
-        return ", the last ones"
-    return f" (seed {seed}{', whole groups' if data.groups is not None else ''})"
 
 
 def _describe_target(data: Dataset) -> str:

@@ -20,6 +20,7 @@ from bpcore.data.one_hot import OneHot, Pipeline
 from bpcore.data.preprocessing import ClassList, Scaler, Standardizer, preprocessing_from_dict
 from bpcore.data.split import group_split_indices, ordered_split_indices, train_test_split_indices
 from bpcore.data.store import Store
+from bpcore.data.store_files import StoredFile, store_file
 from bpcore.data.targets import EncodedTargets, encode_targets
 from bpcore.data.weights import check_sample_weight, class_weight_to_row_weights
 
@@ -35,6 +36,7 @@ __all__ = [
     "Scaler",
     "Standardizer",
     "Store",
+    "StoredFile",
     "check_matrix",
     "check_sample_weight",
     "class_weight_to_row_weights",
@@ -48,5 +50,6 @@ __all__ = [
     "load_npy",
     "ordered_split_indices",
     "preprocessing_from_dict",
+    "store_file",
     "train_test_split_indices",
 ]

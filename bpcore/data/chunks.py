@@ -99,7 +99,9 @@ def from_chunks(
         folder=folder, dtype=dtype, missing=missing, fill=fill, task="as given", like=like, rows=rows, verbose=verbose
     )
     (store,) = converter.run(Chunk(X, y) for X, y in found)
-    preprocessing, target = (like.preprocessing, like.target_preprocessing) if like else converter.fit(store, standardize)
+    preprocessing, target = (
+        (like.preprocessing, like.target_preprocessing) if like else converter.fit(store, standardize)
+    )
     return replace(
         store, preprocessing=preprocessing, target_preprocessing=target, block_bytes=block_bytes, window=window
     )
@@ -201,7 +203,19 @@ class Converter:
         assert self.names is not None
         assert targets.width is not None
         return [
-            Store(file, n, targets.width, dtype, 0, m, self.names, label_map, targets.integers, classes, _frozen(self.categories))
+            Store(
+                file,
+                n,
+                targets.width,
+                dtype,
+                0,
+                m,
+                self.names,
+                label_map,
+                targets.integers,
+                classes,
+                _frozen(self.categories),
+            )
             for file, m in zip(files, counts, strict=True)
         ]
 

@@ -23,6 +23,9 @@ MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?", "-"})
 PART_ROWS = 8192
 """Rows that are read together from a file that is read in parts."""
 
+PART_CELLS = 2**18
+"""Cells, likewise: each takes some sixty bytes while it is text."""
+
 
 @dataclass(frozen=True)
 class Table:
@@ -171,7 +174,7 @@ def _parts(path: Path, reader: Any, target: str | None, part_rows: int) -> Itera
             names, has_header = _names(path, rows, target)
             if has_header:
                 del rows[0], lines[0]
-        if names is not None and len(rows) >= part_rows:
+        if names is not None and (len(rows) >= part_rows or len(rows) * width >= PART_CELLS):
             yield Table(path, names, rows, lines, has_header)
             rows, lines = [], []
     if not width:

@@ -12,9 +12,10 @@ import numpy as np
 from bpcore.errors import DataError, missing_extra
 from bpcore.typing import NDArray
 
-__all__ = ["ParquetPart", "iterate_parquet", "read_parquet"]
+__all__ = ["ParquetPart", "iterate_parquet", "parquet_rows", "read_parquet"]
 
-PART_ROWS = 8192
+PART_ROWS, PART_CELLS = 2**16, 2**20
+"""Rows, and numbers, that are read together."""
 
 
 @dataclass(frozen=True)
@@ -125,10 +126,11 @@ def iterate_parquet(path: Path, part_rows: int = PART_ROWS) -> Iterator[ParquetP
     except ImportError as error:
         raise missing_extra("pyarrow", "data", f"reading {path.name}") from error
     try:
-        with pq.ParquetFile(path, memory_map=False) as file:
+        with pq.ParquetFile(path, memory_map=False, buffer_size=2**20, pre_buffer=False) as file:
             names = _names(path, file.schema_arrow.names)
             first = 0
-            for batch in file.iter_batches(batch_size=part_rows, use_threads=False):
+            rows = max(1, min(part_rows, PART_CELLS // len(names)))
+            for batch in file.iter_batches(batch_size=rows, use_threads=False):
                 if batch.num_rows:
                     yield ParquetPart(path, names, list(batch.columns), first)
                 first += batch.num_rows
@@ -138,6 +140,19 @@ def iterate_parquet(path: Path, part_rows: int = PART_ROWS) -> Iterator[ParquetP
         raise DataError(f"cannot read {path} as a Parquet file: {error}") from error
     if not first:
         raise DataError(f"{path} has no rows; at least one sample is needed")
+
+
+def parquet_rows(path: Path) -> int:
+    """Return the number of rows that a Parquet file says it has; 0 for one that cannot be read."""
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise missing_extra("pyarrow", "data", f"reading {path.name}") from error
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except (OSError, pa.ArrowException):
+        return 0  # reading it says why
 
 
 def read_parquet(path: Path) -> ParquetPart:

@@ -110,7 +110,9 @@ class Statistics:
         for j in np.flatnonzero(by_count):
             counts = self._counts[j]
             if not counts:
-                raise DataError(f"in the training part every value of column {self.names[j]!r} is missing; remove the column")
+                raise DataError(
+                    f"in the training part every value of column {self.names[j]!r} is missing; remove the column"
+                )
             most = max(counts.values())
             values[j] = min(value for value, count in counts.items() if count == most)
         return values

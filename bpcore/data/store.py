@@ -263,4 +263,3 @@ class Store:
     def close(self) -> None:
         """Remove the files; whatever reads them cannot go on."""
         self.files.close()
-
