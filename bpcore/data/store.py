@@ -81,7 +81,8 @@ class StoreFiles:
         """Write an array at the end of a file."""
         file = self._file(name, "wb")
         try:
-            file.write(memoryview(np.ascontiguousarray(array)).cast("B"))
+            if array.size:
+                file.write(memoryview(np.ascontiguousarray(array)).cast("B"))
         except OSError as error:
             raise DataError(f"cannot write {file.name}: {error.strerror or error}") from error
 
