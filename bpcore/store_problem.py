@@ -1,8 +1,8 @@
 """Training data in a store on disk: windows of blocks in memory, the next one read while one is computed with.
 
-A :class:`StoreProblem` is a :class:`~bpcore.host_data.HostProblem` whose rows come from the window that is in memory, and
-from the file where they are not in it. In which order an epoch visits them it says itself (:meth:`StoreProblem.steps`),
-so that the rows of some thousand steps lie in one window.
+A :class:`StoreProblem` is a :class:`~bpcore.host_data.HostProblem` whose rows come from the window that is in memory,
+and from the file where they are not in it. In which order an epoch visits them it says itself
+(:meth:`StoreProblem.steps`), so that the rows of some thousand steps lie in one window.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from bpcore.data.targets import EncodedTargets, encode_targets
 from bpcore.data.weights import check_sample_weight, class_weight_to_row_weights
 from bpcore.errors import DataError, ShapeError
 from bpcore.functions.losses import Loss
-from bpcore.host_data import HostProblem, HostRows, Rows
+from bpcore.host_data import HostProblem, Rows
 from bpcore.network import MLP
 from bpcore.problem import row_weights_of
 from bpcore.typing import DType, IntArray, NDArray
@@ -156,15 +156,15 @@ class StoreProblem(HostProblem):
         """Refuse to train a classifier on a single class."""
         if self.counts is not None and self.m > 1 and np.count_nonzero(self.counts) == 1:
             raise DataError(
-                f"all {self.m} targets are class {int(np.argmax(self.counts))}; training a classifier needs at least two "
-                "classes (pass allow_one_class=True to train all the same)"
+                f"all {self.m} targets are class {int(np.argmax(self.counts))}; training a classifier needs at least "
+                "two classes (pass allow_one_class=True to train all the same)"
             )
 
     def steps(self, batch: int, epoch: int, seed: int | None) -> Iterator[IntArray]:
         """Yield the row numbers of the steps of an epoch, shape (steps, batch), those of one window after the other.
 
-        While the caller trains with one window, a thread reads the next. The rows that are left over where a window ends
-        begin the next one's steps; the last step of the epoch is short.
+        While the caller trains with one window, a thread reads the next. The rows that are left over where a window
+        ends begin the next one's steps; the last step of the epoch is short.
         """
         order = self.store.order
         windows = order.windows(epoch, seed)

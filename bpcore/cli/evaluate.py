@@ -38,8 +38,8 @@ def evaluate(
         raise DataError(f"{data} has a target for {source.task}, but the model was trained for {knowledge.task}")
     X = prepare(source, knowledge.preprocessing)
     if knowledge.task == "classification":
-        labels = source.y if source.classes is None else ClassList(source.classes).decode(source.y)
-        metrics, by_class = _classes(net, knowledge, X, labels)
+        truth = source.y if source.classes is None else ClassList(source.classes).decode(source.y)
+        metrics, by_class = _classes(net, knowledge, X, truth)
     else:
         metrics, by_class = _numbers(net, knowledge, X, source.y), []
     if json:

@@ -164,7 +164,8 @@ def divide(data: Dataset, fraction: float | None, seed: int, *, in_order: bool, 
         raise ConfigurationError("--split-order and --group are two ways to divide rows; choose one")
     if data.held_out and (fraction is not None or in_order):
         raise ConfigurationError(
-            f"{data.name} has {data.held_out} samples for testing of its own; leave --test-fraction and --split-order out"
+            f"{data.name} has {data.held_out} samples for testing of its own; leave out --test-fraction and "
+            "--split-order"
         )
     every = np.arange(m)
     if data.held_out:

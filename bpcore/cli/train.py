@@ -27,7 +27,8 @@ def train(
     data: Annotated[
         str,
         typer.Argument(
-            help="digits, iris, wine, breast-cancer, diabetes; or a .csv, .parquet, .npz, .npy or IDX file, or the folder of MNIST."
+            help="digits, iris, wine, breast-cancer, diabetes; or a .csv, .parquet, .npz, .npy or IDX file, or a "
+            "folder with the files of MNIST."
         ),
     ] = "digits",
     target: Annotated[str | None, typer.Option(help="Column (or .npz array) of the targets: name or number.")] = None,

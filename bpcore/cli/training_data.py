@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from bpcore.cli.inputs import load_data, prepare
-from bpcore.cli.setup import TEST_FRACTION, VALIDATION_FRACTION, Targets, choose_output, divide, encode
+from bpcore.cli.setup import TEST_FRACTION, VALIDATION_FRACTION, choose_output, divide, encode
 from bpcore.data.datasets import DATASETS, Dataset, Task
 from bpcore.data.files import file_kind
 from bpcore.data.fitting import fit_preprocessing

@@ -1,4 +1,4 @@
-"""The order of an epoch over rows that lie in blocks on a disk: random blocks, and rows shuffled within a window of them.
+"""The order of an epoch over rows in blocks on a disk: random blocks, and rows shuffled within a window of them.
 
 A disk reads a block of rows as fast as one row, so blocks are what is drawn first; what is read stays in memory as a
 window of some blocks, within which every row can be the next. The wider the window, the closer the order is to that of
@@ -33,9 +33,9 @@ class BlockOrder:
 
     Notes
     -----
-    The blocks of an epoch come in the order of ``permutation(blocks, seed, epoch, purpose=BLOCKS)``, cut into windows. The
-    rows of window k, taken by their numbers, come in the order of ``permutation(rows, seed, epoch, layer=k)`` (k modulo
-    65536). With a single window this is the shuffle of data in memory.
+    The blocks of an epoch come in the order of ``permutation(blocks, seed, epoch, purpose=BLOCKS)``, cut into windows.
+    The rows of window k, taken by their numbers, come in the order of ``permutation(rows, seed, epoch, layer=k)`` (k
+    modulo 65536). With a single window this is the shuffle of data in memory.
 
     Examples
     --------

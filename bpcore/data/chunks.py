@@ -46,19 +46,19 @@ def from_chunks(
     Parameters
     ----------
     chunks : callable or iterable
-        Pairs (X, y), or a function that returns them: X of shape (m, n), with as many rows as are comfortable to have in
-        memory, and y of shape (m,) or (m, n_L), labels or numbers. Each is read once.
+        Pairs (X, y), or a function that returns them: X of shape (m, n), with as many rows as are comfortable to have
+        in memory, and y of shape (m,) or (m, n_L), labels or numbers. Each is read once.
     folder : str or Path, optional
         Where the rows are kept, in a folder of their own that is removed with the store; by default where temporary
         files are.
     dtype : dtype
         float32 (default) or float64, in which features are kept. Targets are kept in float64.
     standardize : bool
-        Whether features, and targets that are numbers, are standardised when they are read, by the mean and deviation of
-        this data. Default False.
+        Whether features, and targets that are numbers (of a float dtype), are standardised when they are read, by the
+        mean and deviation of this data. Default False.
     missing : str
-        ``"refuse"`` (default), or what NaN among the features is replaced by: ``"mean"``, ``"median"``, ``"most-frequent"``
-        or ``"constant"``.
+        ``"refuse"`` (default), or what NaN among the features is replaced by: ``"mean"``, ``"median"``,
+        ``"most-frequent"`` or ``"constant"``.
     fill : float
         The value for ``"constant"``.
     like : Store, optional
@@ -265,8 +265,9 @@ class Converter:
         free = files.free_bytes()
         if needed + RESERVE > free:
             raise DataError(
-                f"the disk of {files.folder.parent} has {free / 2**30:.2f} GiB left, and {needed / 2**30:.2f} GiB are needed "
-                f"besides {RESERVE / 2**30:.2f} GiB that stay free; name a folder on another disk (folder=, --cache)"
+                f"the disk of {files.folder.parent} has {free / 2**30:.2f} GiB left, and {needed / 2**30:.2f} GiB are "
+                f"needed besides {RESERVE / 2**30:.2f} GiB that stay free; name a folder on another disk "
+                "(folder=, --cache)"
             )
 
 

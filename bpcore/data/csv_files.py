@@ -57,7 +57,7 @@ class Table:
         return len(self.rows)
 
     def values(self, column: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """Return a column, shape (m,), as float64 if all that is there is a number, else as text; and what is missing."""
+        """Return a column, shape (m,), as float64 if all of it is numbers, else as text; and what is missing."""
         cells = [row[column] for row in self.rows]
         try:
             quick = np.array(cells, np.float64)

@@ -1,4 +1,4 @@
-"""Data sets from files: tables (CSV, Parquet, structured ``.npy``), arrays (``.npz``, ``.npy``) and IDX, the format of MNIST."""
+"""Data sets from files: tables (CSV, Parquet, ``.npy`` with fields), arrays (``.npz``, ``.npy``), IDX."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PIXELS = Scaler(255.0)
 
 
 def file_kind(path: Path) -> str:
-    """Tell by its name what a file is: ``"csv"``, ``"parquet"``, ``"npz"``, ``"npy"``, ``"idx"``, or ``"mnist"`` for a folder.
+    """Tell by its name what a file is: ``csv``, ``parquet``, ``npz``, ``npy``, ``idx``, or ``mnist`` for a folder.
 
     Raises
     ------
@@ -77,10 +77,10 @@ def load_file(
     Parameters
     ----------
     path : str or Path
-        A table: ``.csv`` (one sample a line; see :func:`~bpcore.data.csv_files.read_table`), ``.parquet``, or ``.npy`` with
-        named fields; an ``.npz`` archive with the arrays ``X`` and ``y``; a matrix in ``.npy`` or an array in IDX
-        (``.idx``, ``...-idx3-ubyte``, plain or ``.gz``), with the targets in another file, `labels`; or a folder with the
-        four files of MNIST.
+        A table: ``.csv`` (one sample a line; see :func:`~bpcore.data.csv_files.read_table`), ``.parquet``, or ``.npy``
+        with named fields; an ``.npz`` archive with the arrays ``X`` and ``y``; a matrix in ``.npy`` or an array in IDX
+        (``.idx``, ``...-idx3-ubyte``, plain or ``.gz``), with the targets in another file, `labels`; or a folder with
+        the four files of MNIST.
     target : str, optional
         Column of the targets, by name or by number from 0; for ``.npz`` the name of the array.
     read_target : bool, default True

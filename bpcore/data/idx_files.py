@@ -132,7 +132,7 @@ def _read_compressed(path: Path, file: IO[bytes], size: int) -> NDArray[Any]:
             "stand for; get the file again"
         )
     data = np.empty(needed, np.uint8)
-    done, view = 0, memoryview(data)
+    done, view = 0, memoryview(data)  # type: ignore[arg-type]
     while done < needed:
         count = file.readinto(view[done : done + 2**24])  # type: ignore[attr-defined]
         if not count:

@@ -84,7 +84,8 @@ class RecordPart:
     def __post_init__(self) -> None:
         if self.array.ndim != 1 or not len(self.array):
             raise DataError(
-                f"{self.path} has named fields and shape {self.array.shape}; a vector with one record for each sample is needed"
+                f"{self.path} has named fields and shape {self.array.shape}; a vector with one record for each "
+                "sample is needed"
             )
 
     @property
@@ -111,8 +112,8 @@ class RecordPart:
         if values.dtype.kind not in "biuf" or values.ndim != 1:
             what = f"{values.dtype}" if values.ndim == 1 else f"{values.shape[1:]} values a record"
             raise DataError(
-                f"{self.path}: field {self.names[column]!r} holds {what}; possible: numbers, truth values, text. Convert it, "
-                f"or leave it out with --drop {self.names[column]}"
+                f"{self.path}: field {self.names[column]!r} holds {what}; possible: numbers, truth values, text. "
+                f"Convert it, or leave it out with --drop {self.names[column]}"
             )
         numbers = values.astype(np.float64)
         if np.isinf(numbers).any():

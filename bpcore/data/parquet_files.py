@@ -82,7 +82,8 @@ class ParquetPart:
         if types.is_temporal(kind):
             raise DataError(
                 f"{self.path}: column {name!r} holds dates or times ({kind}), and what of them matters is not known "
-                f"here; make numbers of it (year, month, weekday, seconds since a date), or leave it out with --drop {name}"
+                f"here; make numbers of it (year, month, weekday, seconds since a date), or leave it out with "
+                f"--drop {name}"
             )
         raise DataError(
             f"{self.path}: column {name!r} is of type {kind}; possible: numbers, truth values, text. Convert it, or "

@@ -139,8 +139,8 @@ def group_split_indices(groups: NDArray[Any], fraction: float, seed: int) -> tup
     different, codes = np.unique(groups, return_inverse=True)
     if len(different) < 2:
         raise DataError(
-            f"all {len(groups)} rows are of the group {different[0].item()!r}, so there are none to be set aside; at least two "
-            "groups are needed"
+            f"all {len(groups)} rows are of the group {different[0].item()!r}, so there are none to be set aside; at "
+            "least two groups are needed"
         )
     counts = np.bincount(codes.reshape(-1))
     taken, chosen = 0, np.zeros(len(different), bool)

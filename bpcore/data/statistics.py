@@ -61,8 +61,8 @@ class Statistics:
                 self._counts[j].update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
                 if len(self._counts[j]) > MOST_DIFFERENT:
                     raise DataError(
-                        f"column {name!r} has more than {MOST_DIFFERENT} different values, of which the most frequent one "
-                        "says nothing; use --missing mean or median"
+                        f"column {name!r} has more than {MOST_DIFFERENT} different values, of which the most frequent "
+                        "one says nothing; use --missing mean or median"
                     )
 
     def fit(

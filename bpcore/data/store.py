@@ -1,7 +1,8 @@
 """Rows on disk: what does not fit in memory, as plain numbers in a file, read a block at a time.
 
-A store holds features and targets as they came; what prepares them (:mod:`bpcore.data.fitting`) is applied when rows are
-read. It is read by plain reads and not mapped into memory, so that what was read does not count as memory of the process.
+A store holds features and targets as they came; what prepares them (:mod:`bpcore.data.fitting`) is applied when rows
+are read. It is read by plain reads and not mapped into memory, so that what was read does not count as memory of the
+process.
 :func:`bpcore.data.from_chunks` and :func:`bpcore.data.store_file` make stores.
 """
 
@@ -82,7 +83,7 @@ class StoreFiles:
         file = self._file(name, "wb")
         try:
             if array.size:
-                file.write(memoryview(np.ascontiguousarray(array)).cast("B"))
+                file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
         except OSError as error:
             raise DataError(f"cannot write {file.name}: {error.strerror or error}") from error
 
@@ -98,7 +99,7 @@ class StoreFiles:
 
     def read(self, name: str, offset: int, out: NDArray[Any]) -> None:
         """Fill a C-contiguous array with the bytes of a file from an offset on; may be called by several threads."""
-        view = memoryview(out.reshape(-1).view(np.uint8)) if out.size else memoryview(b"")
+        view = out.reshape(-1).view(np.uint8).data
         with self._lock:
             file = self._file(name, "rb")
             file.seek(offset)
@@ -114,7 +115,7 @@ class StoreFiles:
         if name not in self._open:
             buffering = 0 if mode == "rb" else -1
             try:
-                self._open[name] = open(self.folder / name, mode, buffering)  # noqa: SIM115
+                self._open[name] = open(self.folder / name, mode, buffering)
             except OSError as error:
                 raise DataError(f"cannot open {self.folder / name}: {error.strerror}") from error
         return self._open[name]

@@ -275,6 +275,7 @@ class _Source:
                 assert apart.target is not None
                 self.target_name = table.names[apart.target]
                 self.converter.names, self.converter.categories = reader.names, reader.categories
+            assert apart.target is not None
             groups = None if apart.group is None else target_values(table, apart.group)
             X = reader.matrix(table)
             yield Chunk(X, target_values(table, apart.target), self.split.parts(first, table.m, groups))

@@ -40,9 +40,17 @@ class TablePart(Protocol):
         Number of rows.
     """
 
-    path: Path
-    names: tuple[str, ...]
-    has_header: bool
+    @property
+    def path(self) -> Path:
+        """The file."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of its columns."""
+
+    @property
+    def has_header(self) -> bool:
+        """Whether the names come from the file."""
 
     @property
     def m(self) -> int:
@@ -225,9 +233,9 @@ class Columns:
             if count:
                 counts.append(f"{count} in {table.names[other]!r}")
         return DataError(
-            f"{table.place(row, column)}: the value is missing ({table.cell(row, column)!r}); fill it in, or remove the "
-            f"row or the column, or let it be filled with --missing mean, median, most-frequent or constant (missing "
-            f"in {table.m} rows: {', '.join(counts)})"
+            f"{table.place(row, column)}: the value is missing ({table.cell(row, column)!r}); fill it in, or remove "
+            f"the row or the column, or let it be filled with --missing mean, median, most-frequent or constant "
+            f"(missing in {table.m} rows: {', '.join(counts)})"
         )
 
     def _no_number(self, table: TablePart, column: int, values: NDArray[Any], missing: NDArray[np.bool_]) -> DataError:
@@ -253,8 +261,8 @@ def target_values(table: TablePart, column: int) -> NDArray[Any]:
     if missing.any():
         row = int(np.argmax(missing))
         raise DataError(
-            f"{table.place(row, column)}: the value is missing ({table.cell(row, column)!r}); fill it in, or remove the "
-            f"row or the column ({int(np.count_nonzero(missing))} of {table.m} are missing; targets and groups are "
+            f"{table.place(row, column)}: the value is missing ({table.cell(row, column)!r}); fill it in, or remove "
+            f"the row or the column ({int(np.count_nonzero(missing))} of {table.m} are missing; targets and groups are "
             "never made up)"
         )
     return values

@@ -25,8 +25,8 @@ class TargetColumns:
     Parameters
     ----------
     task : ``"auto"``, ``"classification"``, ``"regression"`` or ``"as given"``
-        As for :func:`~bpcore.data.files.load_file`; ``"as given"``: text is collected as classes, numbers stay what they
-        are.
+        As for :func:`~bpcore.data.files.load_file`; ``"as given"``: text is collected as classes, numbers stay what
+        they are.
     known : (LabelMap or None, classes), optional
         Those of another store, which these targets have to fit.
     """

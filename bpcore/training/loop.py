@@ -165,7 +165,8 @@ def train(
     full = batch_size == "full" or full_batch
     if isinstance(X, Store) and batch_size == "full":
         raise ConfigurationError(
-            "batch_size='full' does not go with a store on disk, of which a window is in memory; give a number of samples"
+            "batch_size='full' does not go with a store on disk, of which a window is in memory; give a number of "
+            "samples"
         )
     n = _length(X)
     trainer = Trainer(

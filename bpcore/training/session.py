@@ -123,7 +123,7 @@ class Session:
         return f"reached {epochs} epoch{'s' if epochs > 1 else ''}"
 
     def steps(self, epoch: int, seed: int | None) -> Generator[Array, None, None]:
-        """Yield the sample numbers of the steps of an epoch, one step a row, all in turn; without a seed in their order.
+        """Yield the sample numbers of the steps of an epoch, one step a row; without a seed all in their order.
 
         Data on a disk has an order of its own. Of other data the steps are those of one shuffle: the full ones, and the
         short one that is left.

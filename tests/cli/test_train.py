@@ -409,9 +409,70 @@ def test_a_folder_of_mnist(bpcore: Run, tmp_path: Path) -> None:
     assert (result["data"]["train"], result["data"]["test"], result["sizes"][0]) == (300, 50, 16)
     assert result["test"]["accuracy"] == 1
     assert json.loads(bpcore("evaluate", model, tmp_path, "--json").stdout)["samples"] == 50
-    images, labels = tmp_path / "t10k-images-idx3-ubyte", tmp_path / "t10k-labels-idx1-ubyte"
-    assert json.loads(bpcore("evaluate", model, images, "--labels", labels, "--json").stdout)["accuracy"] == 1
-    assert len(bpcore("predict", model, images).stdout.splitlines()) == 51
-    words = ["train", images, "--labels", labels, "--json", *FAST]
+    tested, its_labels = tmp_path / "t10k-images-idx3-ubyte", tmp_path / "t10k-labels-idx1-ubyte"
+    assert json.loads(bpcore("evaluate", model, tested, "--labels", its_labels, "--json").stdout)["accuracy"] == 1
+    assert len(bpcore("predict", model, tested).stdout.splitlines()) == 51
+    words = ["train", tested, "--labels", its_labels, "--json", *FAST]
     assert json.loads(bpcore(*words).stdout)["data"]["test"] == 10
     assert "samples for testing of its own" in bpcore("train", tmp_path, "--split-order", code=2).stderr
+
+
+@pytest.mark.parametrize("words", [(), ("--split-order",), ("--patience", 5), ("--no-stream",)])
+def test_from_the_disk(bpcore: Run, flowers: Path, tmp_path: Path, words: tuple[Any, ...]) -> None:
+    model, cache = tmp_path / "m.safetensors", tmp_path / "cache"
+    cache.mkdir()
+    where = () if "--no-stream" in words else ("--cache", cache)
+    result = json.loads(
+        bpcore("train", flowers, "--target", "kind", "--json", "--save", model, "--epochs", 40, *where, *words).stdout
+    )
+    assert sum(result["data"][part] for part in ("train", "validation", "test")) == 60
+    assert (result["data"]["validation"] > 0) is ("--patience" in words)
+    assert result["data"]["classes"] == ["rose", "tulip"]
+    assert result["test"]["accuracy"] == 1
+    on_disk = result["record"]["data"]["why"] == "the data is in a store on disk"
+    assert on_disk is ("--no-stream" not in words)
+    assert list(cache.iterdir()) == []
+    assert json.loads(bpcore("evaluate", model, flowers, "--json").stdout)["accuracy"] == 1
+
+
+def test_numbers_from_the_disk_are_measured_in_their_units(bpcore: Run, tmp_path: Path) -> None:
+    model, line = tmp_path / "m.safetensors", tmp_path / "line.csv"
+    A = np.random.default_rng(2).normal(size=(100, 3))
+    y = 300 + A @ [20, -10, 1]  # the last column is noise
+    line.write_text("".join(f"{a:.6f},{b:.6f},{t:.6f}\n" for (a, b, _), t in zip(A, y, strict=True)))
+    words = ["train", line, "--target", "2", "--json", "--save", model, "--layers", "none", "--epochs", 200]
+    test = json.loads(bpcore(*words, "--eta", "0.05", "--stream", "--split-order").stdout)["test"]
+    assert test["r2"] > 0.99
+    text = line.read_text().splitlines()[-20:]
+    rest = tmp_path / "rest.csv"
+    rest.write_text("\n".join(text) + "\n")
+    measured = json.loads(bpcore("evaluate", model, rest, "--json").stdout)
+    for name in ("mse", "rmse", "mae"):
+        assert test[name] == pytest.approx(measured[name], rel=1e-4)
+
+
+def test_large_files_are_trained_from_the_disk(bpcore: Run, flowers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bpcore.cli import training_data
+
+    monkeypatch.setattr(training_data, "LARGE", 100)
+    words = ["train", flowers, "--target", "kind", "--json", *FAST]
+    assert json.loads(bpcore(*words).stdout)["record"]["data"]["placement"] == "streamed"
+    assert json.loads(bpcore(*words, "--optimizer", "lbfgs").stdout)["record"]["data"]["placement"] == "resident"
+    assert "does not go with a store on disk" in bpcore(*words, "--stream", "--batch-size", "full", code=2).stderr
+    assert "there is no folder" in bpcore(*words, "--cache", "nowhere", code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--missing", "avg"), r"unknown value for --missing 'avg'; known: refuse, mean"),
+        (("--text", "drop"), r"unknown value for --text 'drop'; known: refuse, one-hot"),
+        (("--group", "sight"), r"unknown column in .* 'sight'"),
+        (("--group", "width", "--split-order"), r"--split-order and --group are two ways"),
+        (("--group", "width", "--split-order", "--stream"), r"choose one"),
+        (("--labels", "y.npy"), r"--labels is for \.npy and IDX files"),
+        (("--labels", "y.npy", "--stream"), r"--labels is for \.npy and IDX files"),
+    ],
+)
+def test_choices_of_data_that_have_no_meaning(bpcore: Run, flowers: Path, words: Any, message: str) -> None:
+    assert re.search(message, bpcore("train", flowers, "--target", "kind", *words, code=2).stderr)

@@ -20,7 +20,7 @@ NAN = float("nan")
 
 def exact(column: Any) -> tuple[float, float]:
     """Mean and standard deviation by rational numbers."""
-    values = [Fraction(float(value)) for value in column if not np.isnan(value)]
+    values: list[Any] = [Fraction(float(value)) for value in column if not np.isnan(value)]
     mean = sum(values) / len(values)
     variance = sum((value - mean) ** 2 for value in values) / len(values)
     with decimal.localcontext(prec=60):

@@ -69,12 +69,13 @@ def test_fitted_in_one_pass_as_in_memory(missing: str) -> None:
     y = rng.normal(50, 9, size=500)
     names = ("x0", "x1", "x2")
     with from_chunks(cut(X, y, 37), dtype="float64", missing=missing, fill=4.0, standardize=True) as store:
-        wanted = fit_preprocessing(X, names, missing, constant=4.0)
-        found = store.preprocessing
+        wanted: Any = fit_preprocessing(X, names, missing, constant=4.0)
+        found: Any = store.preprocessing
         if isinstance(wanted, Pipeline):
             assert isinstance(found, Pipeline)
             assert isinstance(wanted.steps[0], Imputer)
-            np.testing.assert_allclose(found.steps[0].values, wanted.steps[0].values, rtol=1e-14)
+            filled: Any = found.steps[0]
+            np.testing.assert_allclose(filled.values, wanted.steps[0].values, rtol=1e-14)
             found, wanted = found.steps[1], wanted.steps[1]
         assert isinstance(found, Standardizer)
         np.testing.assert_allclose(found.mean, wanted.mean, rtol=1e-13)
@@ -131,15 +132,14 @@ def test_an_error_of_the_generator_leaves_nothing(tmp_path: Path) -> None:
 def test_room_on_the_disk_is_looked_at_before(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(StoreFiles, "free_bytes", lambda self: 2**30)
     written: list[int] = []
-    append = StoreFiles.append
-    monkeypatch.setattr(StoreFiles, "append", lambda *args: (written.append(1), append(*args)))
+    monkeypatch.setattr(StoreFiles, "append", lambda self, name, array: written.append(1))
     with pytest.raises(DataError, match=r"has 1\.00 GiB left, and 11\.18 GiB are needed .*folder=, --cache"):
         from_chunks([(np.zeros((3, 1)), np.zeros(3))], rows=10**9, folder=tmp_path)
     assert not written
     monkeypatch.setattr(StoreFiles, "free_bytes", lambda self: 2**20)
     with pytest.raises(DataError, match="GiB left"):
         from_chunks([(np.zeros((3, 1)), np.zeros(3))], folder=tmp_path)
-    with pytest.raises(ConfigurationError, match="there is no folder .*nowhere"):
+    with pytest.raises(ConfigurationError, match=r"there is no folder .*nowhere"):
         from_chunks([], folder=tmp_path / "nowhere")
     assert list(tmp_path.iterdir()) == []
 
@@ -214,9 +214,9 @@ def test_a_csv_file_in_parts(tmp_path: Path, monkeypatch: Any) -> None:
     from bpcore.data import csv_files
 
     monkeypatch.setattr(csv_files, "PART_CELLS", 60)
-    rng = np.random.default_rng(0)
+    rng, kind = np.random.default_rng(0), ("yes", "no")
     rows = [
-        f"{'' if i % 9 == 0 else rng.integers(0, 50)},{'' if i % 13 == 0 else 'rgb'[i % 3]},s{i // 4},{'no' if i % 2 else 'yes'}"
+        f"{'' if i % 9 == 0 else rng.integers(0, 50)},{'' if i % 13 == 0 else 'rgb'[i % 3]},s{i // 4},{kind[i % 2]}"
         for i in range(200)
     ]
     path = tmp_path / "t.csv"

@@ -121,9 +121,9 @@ def test_any_order_of_a_trainer(cpu_backend: Any) -> None:
     order = np.random.default_rng(4).integers(0, ROWS, (9, BATCH))
     found = []
     with stored(X, y, window=2) as store:
-        for data in ((store, None), (X, y)):
+        for inputs, targets in ((store, None), (X, y)):
             net = network(cpu_backend)
-            bp.Trainer(net, batch_size=BATCH, seed=1).run(*data, order)
+            bp.Trainer(net, batch_size=BATCH, seed=1).run(inputs, targets, order)
             found.append(np.array(net.theta))
     assert_same_bits(*found)
 
