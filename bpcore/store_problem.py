@@ -8,7 +8,6 @@ and from the file where they are not in it. In which order an epoch visits them 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -166,6 +165,8 @@ class StoreProblem(HostProblem):
         While the caller trains with one window, a thread reads the next. The rows that are left over where a window
         ends begin the next one's steps; the last step of the epoch is short.
         """
+        from concurrent.futures import Future, ThreadPoolExecutor
+
         order = self.store.order
         windows = order.windows(epoch, seed)
         rest = np.empty(0, np.int64)

@@ -6,7 +6,6 @@ each axis in four bytes (LeCun, Cortes, Burges, "The MNIST database of handwritt
 
 from __future__ import annotations
 
-import gzip
 import math
 import re
 import struct
@@ -78,6 +77,8 @@ def load_idx(path: str | Path) -> NDArray[Any]:
     ...     load_idx(path).tolist()
     [7, 2, 1]
     """
+    import gzip
+
     path = Path(path)
     try:
         with open(path, "rb") as file:

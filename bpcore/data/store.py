@@ -8,8 +8,6 @@ process.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import threading
 import weakref
 from collections.abc import Iterator
@@ -63,6 +61,8 @@ class StoreFiles:
     """
 
     def __init__(self, folder: str | Path | None = None) -> None:
+        import tempfile
+
         if folder is not None and not Path(folder).is_dir():
             raise ConfigurationError(f"there is no folder {folder} to keep rows in; create it first")
         try:
@@ -122,6 +122,8 @@ class StoreFiles:
 
     def free_bytes(self) -> int:
         """Bytes that the disk has left."""
+        import shutil
+
         return shutil.disk_usage(self.folder).free
 
     def close(self) -> None:
@@ -130,6 +132,8 @@ class StoreFiles:
 
 
 def _remove(folder: str, opened: dict[str, IO[bytes]]) -> None:
+    import shutil
+
     for file in opened.values():
         file.close()
     opened.clear()
