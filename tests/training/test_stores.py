@@ -17,6 +17,7 @@ from bpcore.data.store import Store
 from bpcore.errors import ConfigurationError, DataError, ShapeError
 from bpcore.functions.losses import CrossEntropy
 from bpcore.store_problem import StoreProblem
+from bpcore.training.memory import STREAMED, DataShape, Placement, from_disk
 from tests.helpers.compare import assert_same_bits
 
 ROWS, BATCH = 203, 6
@@ -187,7 +188,11 @@ def test_the_next_window_is_read_beside_training_and_threads_end(cpu_backend: An
 
     def watched(self: StoreProblem, blocks: Any) -> Any:
         threads.add(threading.current_thread().name)
-        return load(self, blocks)
+        in_use = self._current[0] if self._current else None
+        held = None if in_use is None else in_use.blocks
+        window = load(self, blocks)
+        assert window is not in_use or np.array_equal(blocks, held)  # never what is being computed with
+        return window
 
     monkeypatch.setattr(StoreProblem, "_load", watched)
     with stored(X, y, window=3) as store:
@@ -237,6 +242,13 @@ def test_what_does_not_fit_is_refused(cpu_backend: Any) -> None:
         pytest.raises(DataError, match=r"has 3 classes, but .* tells 2"),
     ):
         bp.train(bp.MLP([4, 2], backend=cpu_backend), store)
+
+
+def test_buffers_behind_a_window_are_small() -> None:
+    data = DataShape(10**6, 100, 2)
+    large = Placement(STREAMED, "asked for", stage_rows=10**5)
+    assert from_disk(large, data, 64, 4).stage_rows * data.row_bytes(4) <= 2**23
+    assert from_disk(large, data, 50_000, 4).stage_rows == 50_000
 
 
 BOUNDED = """
