@@ -25,13 +25,19 @@ __all__ = [
     "Model",
     "check_choices",
     "check_task",
+    "has_own_targets",
     "load_data",
     "load_for_model",
     "parse_columns",
     "parse_names",
     "parse_widths",
     "prepare",
+    "wants_disk",
 ]
+
+
+LARGE = 2**29
+"""Bytes of a file from which on it is not read into memory, unless that is asked for."""
 
 
 def load_data(
@@ -97,12 +103,22 @@ def load_for_model(
     options |= {"categories": model.categories, "text": "one-hot" if model.categories else "refuse"}
     if not read_target:
         return load_file(name, target=target, read_target=False, **options)
-    if target is None and not _has_own_targets(name):
+    if target is None and not has_own_targets(name):
         target = model.target
     return load_file(name, target=target, classes=model.classes, task=model.task, labels=labels, **options)
 
 
-def _has_own_targets(name: str) -> bool:
+def wants_disk(name: str, stream: bool | None, cache: str | None) -> bool:
+    """Whether data goes to a store on disk: as asked for, and otherwise if it is a large file."""
+    if stream is not None or cache is not None:
+        return stream is not False
+    path = Path(name)
+    if name in DATASETS or not path.is_file() or path.suffix.lower() == ".npz":
+        return False
+    return path.stat().st_size > LARGE
+
+
+def has_own_targets(name: str) -> bool:
     """Whether the targets of a file are in another one, so that no column can be named."""
     path = Path(name)
     if is_idx_name(path) or path.is_dir():

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from bpcore.cli.inputs import check_choices, check_task, parse_columns, parse_names, parse_widths
+from bpcore.cli.inputs import check_choices, check_task, parse_columns, parse_names, parse_widths, wants_disk
 from bpcore.cli.reporting import INTERRUPTED, facts_table, out, print_json
 from bpcore.cli.setup import DEFAULT_OPTIMIZER, choose_optimizer
-from bpcore.cli.training_data import DataOptions, errors_of, wants_disk, with_data
+from bpcore.cli.training_data import DataOptions, errors_of, with_data
 from bpcore.data.datasets import Dataset
 from bpcore.errors import ConfigurationError
 from bpcore.functions.full_batch import ScipyMinimize
@@ -115,7 +115,9 @@ def train(
         cache=cache,
         verbose=False if json or quiet else None,
     )
-    on_disk = wants_disk(options, full_batch=isinstance(rule, ScipyMinimize))
+    # a full-batch method has all samples in memory, so that a file is not kept from there unless that is asked for
+    implied = False if isinstance(rule, ScipyMinimize) and cache is None else None
+    on_disk = wants_disk(data, implied if stream is None else stream, cache)
     found = with_data(options, on_disk)
     source, (n_fit, n_validation, n_test) = found.source, found.counts
     samples = n_fit + n_validation + n_test

@@ -11,18 +11,14 @@ import numpy as np
 
 from bpcore.cli.inputs import load_data, prepare
 from bpcore.cli.setup import TEST_FRACTION, VALIDATION_FRACTION, choose_output, divide, encode
-from bpcore.data.datasets import DATASETS, Dataset, Task
-from bpcore.data.files import file_kind
+from bpcore.data.datasets import Dataset, Task
 from bpcore.data.fitting import fit_preprocessing
 from bpcore.data.preprocessing import Preprocessing, Standardizer
 from bpcore.data.store import Store
 from bpcore.data.store_files import store_file
 from bpcore.functions.losses import Loss
 
-__all__ = ["DataOptions", "TrainingData", "errors_of", "wants_disk", "with_data"]
-
-LARGE = 2**29
-"""Bytes of a file from which on it is not read into memory, unless that is asked for."""
+__all__ = ["DataOptions", "TrainingData", "errors_of", "with_data"]
 
 Pair = tuple[Any, Any]
 """Features and targets; or a store and None."""
@@ -94,16 +90,6 @@ class TrainingData:
     close: Callable[[], None]
     truth: Any = None
     """Targets of the test part before preparation, where they are in memory."""
-
-
-def wants_disk(options: DataOptions, full_batch: bool) -> bool:
-    """Whether the data goes to a store on disk: as asked for, and otherwise if it is a large file."""
-    if options.stream is not None or options.cache is not None:
-        return options.stream is not False
-    path = Path(options.name)
-    if options.name in DATASETS or full_batch or not path.is_file() or file_kind(path) == "npz":
-        return False
-    return path.stat().st_size > LARGE
 
 
 def with_data(options: DataOptions, on_disk: bool) -> TrainingData:

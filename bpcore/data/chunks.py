@@ -16,7 +16,7 @@ from bpcore.data.datasets import Task
 from bpcore.data.missing import refuse_infinite
 from bpcore.data.preprocessing import Preprocessing, Standardizer
 from bpcore.data.statistics import Statistics
-from bpcore.data.store import BLOCK_BYTES, WINDOW, Store, StoreFiles
+from bpcore.data.store import BLOCK_BYTES, WINDOW, LabelMap, Store, StoreFiles
 from bpcore.data.target_columns import TargetColumns
 from bpcore.errors import ConfigurationError, DataError, ShapeError
 from bpcore.typing import DType, IntArray, NDArray
@@ -145,6 +145,10 @@ class Converter:
         Names of the columns; by default x0, x1, ...
     categories : mapping of str to sequence of str
         Columns of categories; may grow while chunks come.
+    known : (LabelMap or None, classes), optional
+        Classes that the targets have to be of, of a trained model.
+    keep_missing : bool
+        Whether missing values are kept for a preprocessing that knows what to do about them.
     """
 
     folder: str | Path | None = None
@@ -158,6 +162,8 @@ class Converter:
     parts: int = 1
     names: tuple[str, ...] | None = None
     categories: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    known: tuple[LabelMap | None, Any] | None = None
+    keep_missing: bool = False
     statistics: Statistics | None = None
     target_statistics: Statistics | None = None
 
@@ -166,7 +172,7 @@ class Converter:
         dtype = np.dtype(self.dtype)
         if dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
             raise ConfigurationError(f"a store is of float32 or float64, not of {dtype}")
-        known = None if self.like is None else (self.like.label_map, self.like.classes)
+        known = self.known if self.like is None else (self.like.label_map, self.like.classes)
         targets = TargetColumns(self.task, known)
         files = [StoreFiles(self.folder) for _ in range(self.parts)]
         counts, n = [0] * self.parts, None if self.like is None else self.like.n_columns
@@ -248,9 +254,16 @@ class Converter:
         self.statistics = Statistics(self.names, self.missing, self.fill, self.categories)
         self.target_statistics = Statistics(tuple(map(str, range(n_targets))), "refuse", 0.0, {})
 
+    @property
+    def keeps_missing(self) -> bool:
+        """Whether NaN is a missing value, and not refused."""
+        return (
+            self.keep_missing or self.missing != "refuse" or (self.like is not None and fills(self.like.preprocessing))
+        )
+
     def _checked(self, X: Any, dtype: DType, n: int | None, first: int) -> NDArray[Any]:
         """Features of a chunk in the dtype of the store."""
-        keeps = self.missing != "refuse" or (self.like is not None and fills(self.like.preprocessing))
+        keeps = self.keeps_missing
         name = "X"
         found = check_matrix(X, name=name, dtype=dtype, allow_nonfinite=keeps, first_row=first)
         if n is not None and found.shape[1] != n:

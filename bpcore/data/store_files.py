@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from bpcore.data.chunks import Chunk, Converter
+from bpcore.data.chunks import Chunk, Converter, fills
 from bpcore.data.csv_files import iterate_csv
 from bpcore.data.datasets import Task
 from bpcore.data.files import PIXELS, columns_of, file_kind, open_arrays
 from bpcore.data.idx_files import mnist_files
 from bpcore.data.npy_files import RecordPart, load_npy
 from bpcore.data.parquet_files import iterate_parquet, parquet_rows
+from bpcore.data.preprocessing import ClassList, Preprocessing, Standardizer
 from bpcore.data.split import ordered_split_indices, part_of_rows
-from bpcore.data.store import Store
+from bpcore.data.store import LabelMap, Store
 from bpcore.data.tables import Columns, TablePart, target_values
 from bpcore.errors import ConfigurationError, DataError
 from bpcore.typing import IntArray, NDArray
 
-__all__ = ["StoredFile", "store_file"]
+__all__ = ["StoredFile", "store_file", "store_for_model"]
 
 TRAIN, TEST, VALIDATION = 0, 1, 2
 ARRAY_BYTES = 2**23
@@ -104,7 +105,7 @@ def store_file(
     Parameters
     ----------
     path, target, labels, group, drop, task, text
-        As for :func:`bpcore.data.load_file`; everything but ``.npz``, which is read as a whole.
+        As for :func:`bpcore.data.load_file`; everything but ``.npz``. IDX that is compressed is read as a whole.
     missing : str
         ``"refuse"``, or what takes the place of missing features: ``"mean"``, ``"median"``, ``"most-frequent"`` or
         ``"constant"``, found in the training part.
@@ -186,6 +187,60 @@ def store_file(
     return StoredFile(train, test, validation, found, train.names, source.target_name)
 
 
+def store_for_model(
+    path: str | Path,
+    *,
+    target: str | None,
+    labels: str | Path | None,
+    features: Sequence[str] | None,
+    classes: ClassList | None,
+    categories: Mapping[str, Sequence[str]] | None,
+    preprocessing: Preprocessing | None,
+    target_preprocessing: Standardizer | None,
+    folder: str | Path | None = None,
+    dtype: Any = "float32",
+    verbose: bool | None = None,
+) -> Store:
+    """Write a file to a store on disk, to measure a trained model on it.
+
+    Parameters
+    ----------
+    path, target, labels, folder, dtype, verbose
+        As for :func:`store_file`; of a folder with the files of MNIST, those to test with.
+    features, classes, categories
+        As for :func:`bpcore.data.load_file`: those of the model; no classes for numbers.
+    preprocessing, target_preprocessing
+        What the model was trained behind.
+
+    Returns
+    -------
+    Store
+        All rows, which are prepared as they are read.
+    """
+    path = Path(path)
+    kind = file_kind(path)
+    if kind == "npz":
+        raise ConfigurationError(f"{path.name}: an .npz archive is read as a whole; leave out --stream and --cache")
+    known: tuple[LabelMap | None, Any] = (None, None)
+    if classes is not None:
+        values: list[Any] = (
+            list(range(len(classes.names))) if isinstance(classes.names[0], str) else list(classes.names)
+        )
+        order = np.argsort(values)
+        known = LabelMap(np.array(values, np.float64)[order], order.astype(np.int64)), names
+    converter = Converter(
+        folder=folder,
+        dtype=dtype,
+        task="regression" if classes is None else "classification",
+        verbose=verbose,
+        known=known,
+        keep_missing=fills(preprocessing),
+    )
+    source = _Source(path, kind, _Split(0, 0, 0, True), converter, bool(categories), features, categories, True)
+    (store,) = converter.run(source.chunks(target, labels, None, ()))
+    return replace(store, preprocessing=preprocessing, target_preprocessing=target_preprocessing)
+
+
 def _divided(stores: list[Store], split: _Split) -> tuple[Store, Store, Store | None]:
     if not split.in_order:
         for store, name in zip(stores, ("train", "test", "validate"), strict=False):
@@ -206,8 +261,19 @@ def _divided(stores: list[Store], split: _Split) -> tuple[Store, Store, Store | 
 class _Source:
     """Chunks of a file of any kind."""
 
-    def __init__(self, path: Path, kind: str, split: _Split, converter: Converter, text: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        kind: str,
+        split: _Split,
+        converter: Converter,
+        text: bool,
+        features: Sequence[str] | None = None,
+        categories: Mapping[str, Sequence[str]] | None = None,
+        tests: bool = False,
+    ) -> None:
         self.path, self.kind, self.split, self.converter, self.text = path, kind, split, converter, text
+        self.features, self.categories, self.tests = features, categories, tests
         self.pixels, self.target_name = False, "labels"
 
     def chunks(
@@ -226,7 +292,8 @@ class _Source:
         if self.kind == "mnist":
             images, its_labels, test_images, test_labels = mnist_files(self.path)
             self.target_name = "label"
-            yield from self._of_arrays(images, its_labels, "idx", self._own_parts)
+            if not self.tests:
+                yield from self._of_arrays(images, its_labels, "idx", self._own_parts)
             yield from self._of_arrays(test_images, test_labels, "idx", lambda first, m: np.full(m, TEST))
         else:
             yield from self._of_arrays(self.path, labels, self.kind, self.split.parts)
@@ -270,8 +337,11 @@ class _Source:
         first = 0
         for table in tables:
             if reader is None:
-                reader, apart = columns_of(table, target, True, None, group, drop)
-                reader.keep_missing, reader.text = self.converter.missing != "refuse", self.text
+                reader, apart = columns_of(table, target, True, self.features, group, drop)
+                reader.keep_missing, reader.text = self.converter.keeps_missing, self.text
+                if self.categories is not None:
+                    reader.categories = {name: list(texts) for name, texts in self.categories.items()}
+                    reader.fixed = True
                 assert apart.target is not None
                 self.target_name = table.names[apart.target]
                 self.converter.names, self.converter.categories = reader.names, reader.categories

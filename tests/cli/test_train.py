@@ -452,9 +452,9 @@ def test_numbers_from_the_disk_are_measured_in_their_units(bpcore: Run, tmp_path
 
 
 def test_large_files_are_trained_from_the_disk(bpcore: Run, flowers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from bpcore.cli import training_data
+    from bpcore.cli import inputs
 
-    monkeypatch.setattr(training_data, "LARGE", 100)
+    monkeypatch.setattr(inputs, "LARGE", 100)
     words = ["train", flowers, "--target", "kind", "--json", *FAST]
     assert json.loads(bpcore(*words).stdout)["record"]["data"]["placement"] == "streamed"
     assert json.loads(bpcore(*words, "--optimizer", "lbfgs").stdout)["record"]["data"]["placement"] == "resident"
