@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.gpu import smi
 from benchmarks.kernels.measuring import threads
+from bpcore.bench import smi
 from bpcore.bench.machine import REMOVED, describe, load
 
 DEFAULTS = {"benchmark_max_time": 0.1, "benchmark_min_rounds": 3}

@@ -4,6 +4,7 @@ tests       every test marked ``gpu``, with --require-backend cupy; in parallel 
 sanitizers  compute-sanitizer memcheck and racecheck over some of them, where it is installed
 costs       launches, graphs, barriers, copies, the rates of products (benchmarks/gpu/costs.py)
 race        bpcore by each plan against PyTorch and JAX, losses compared with float64 (benchmarks/gpu/race.py)
+bench       ``bpcore bench``: every backend, and each precision of the GPU, at all batch sizes
 
 Nothing is installed or fetched: the repository is laid out as an installed package in a scratch folder. Every part has
 a time limit, what could not be done is said in the result, and the files are written after each part. Without a GPU
@@ -42,7 +43,7 @@ PACKAGES = (
     "numpy", "scipy", "numba", "cupy-cuda12x", "cupy-cuda13x", "torch", "triton", "jax", "jaxlib", "pytest",
     "threadpoolctl",
 )  # fmt: skip
-SHARES = {"tests": 0.35, "sanitizers": 0.2, "costs": 0.1, "race": 0.35}
+SHARES = {"tests": 0.3, "sanitizers": 0.2, "costs": 0.1, "race": 0.3, "bench": 0.1}
 """How much of the time a part may take. What one leaves goes to those after it."""
 
 PROCESSES = 4
@@ -180,8 +181,19 @@ def race(folder: Path, environment: dict[str, str], limit: float, dry: bool) -> 
     return module("race", folder, environment, limit, *words)
 
 
+def bench(folder: Path, environment: dict[str, str], limit: float, dry: bool) -> dict[str, Any]:
+    """Let the command answer which backend is the fastest; what it found is a result file of its own."""
+    file = folder / "bench.json"
+    # it takes some seconds more than it is told, and should end before it is ended
+    words = ["--budget", f"{max(round(0.7 * limit - 10), 5)}s", "--json", str(file)]
+    words += ["--layers", "4,8,2", "--batch-sizes", "1,16"] if dry else []
+    part = run([sys.executable, "-m", "bpcore", "bench", *words], limit, folder, environment)
+    result = json.loads(file.read_text("utf-8")) if file.exists() else None
+    return tail(part, 200) | {"result": result}
+
+
 PARTS: dict[str, Callable[[Path, dict[str, str], float, bool], dict[str, Any]]] = {
-    "tests": tests, "sanitizers": sanitizers, "costs": costs, "race": race,
+    "tests": tests, "sanitizers": sanitizers, "costs": costs, "race": race, "bench": bench,
 }  # fmt: skip
 
 
@@ -193,7 +205,7 @@ def complete(result: dict[str, Any]) -> bool:
     parts = result["parts"]
     if any(name not in parts for name in result["asked"]):
         return False
-    rights = [part["status"] == "ok" for name, part in parts.items() if name in ("tests", "race")]
+    rights = [part["status"] == "ok" for name, part in parts.items() if name in ("tests", "race", "bench")]
     if not result["dry_run"]:
         rights += [part["status"] == "ok" for part in parts.get("sanitizers", {}).values()]
         rights += [parts[name]["status"] == "ok" for name in ("costs",) if name in parts]
@@ -208,8 +220,8 @@ def limit_of(name: str, asked: list[str], left: float) -> float:
 
     Examples
     --------
-    >>> round(limit_of("tests", ["tests", "sanitizers", "costs", "race"], 100.0)), limit_of("race", ["race"], 60.0)
-    (35, 60.0)
+    >>> round(limit_of("tests", list(SHARES), 100.0)), limit_of("race", ["race"], 60.0)
+    (30, 60.0)
     """
     rest = asked[asked.index(name) :]
     return left * (SHARES[name] / sum(SHARES[part] for part in rest))

@@ -10,6 +10,8 @@ array([0, 1, 1, 0])
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from bpcore import data, errors, random
 from bpcore._version import __version__
 from bpcore.backends import backends, get_backend, selection, set_backend, use_backend
@@ -18,6 +20,12 @@ from bpcore.backprop import bp1_output_delta, bp2_hidden_delta, bp3_bias_grad, b
 from bpcore.calls import backward, forward, sample_losses
 from bpcore.descent import Descent, descend
 from bpcore.evaluation import evaluate
+from bpcore.exchange.card import model_card
+from bpcore.exchange.numpy_export import export_numpy
+from bpcore.exchange.onnx_export import export_onnx
+from bpcore.exchange.sklearn_import import from_sklearn
+from bpcore.exchange.torch_import import from_torch_state
+from bpcore.exchange.torch_state import export_torch, to_torch_state
 from bpcore.functions.activations import ACTIVATIONS, Activation
 from bpcore.functions.clipping import ClipLayerNorm, ClipNorm, ClipValue
 from bpcore.functions.formula import Formula
@@ -53,6 +61,7 @@ from bpcore.functions.update_rules import (
 )
 from bpcore.gradcheck import gradcheck
 from bpcore.network import MLP
+from bpcore.persistence.checkpoint import Checkpoint
 from bpcore.persistence.model_file import load_model as load
 from bpcore.persistence.model_file import save_model as save
 from bpcore.training.callbacks import Callback
@@ -73,6 +82,10 @@ from bpcore.training.stopping import (
 from bpcore.training.trainer import Trainer
 from bpcore.workspace import Gradients, Trace
 
+if TYPE_CHECKING:
+    from bpcore.estimators import MLPClassifier as MLPClassifier
+    from bpcore.estimators import MLPRegressor as MLPRegressor
+
 __all__ = [
     "ACTIVATIONS",
     "INITIALIZERS",
@@ -91,6 +104,7 @@ __all__ = [
     "AdamW",
     "Backend",
     "Callback",
+    "Checkpoint",
     "ClipLayerNorm",
     "ClipNorm",
     "ClipValue",
@@ -145,17 +159,39 @@ __all__ = [
     "entropy",
     "errors",
     "evaluate",
+    "export_numpy",
+    "export_onnx",
+    "export_torch",
     "forward",
+    "from_sklearn",
+    "from_torch_state",
     "get_backend",
     "gradcheck",
     "information_content",
     "kl_divergence",
     "load",
+    "model_card",
     "random",
     "sample_losses",
     "save",
     "selection",
     "set_backend",
+    "to_torch_state",
     "train",
     "use_backend",
 ]
+
+_LAZY = {"MLPClassifier": "bpcore.estimators", "MLPRegressor": "bpcore.estimators"}
+"""Names that need an extra, and their modules, imported when they are first asked for; not part of ``import *``."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

@@ -7,9 +7,11 @@ together: the smallest holds, and what was before them comes back with the end o
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 __all__ = ["blas_limit"]
@@ -45,12 +47,18 @@ def blas_limit(threads: int | None, *, compiled_only: bool = False) -> Iterator[
             _apply()
 
 
-def _apply() -> None:
+@lru_cache(maxsize=1)
+def _loaded(modules: int) -> list[Any]:
+    """BLAS libraries of this process. Looking takes a millisecond, so it is done again only after an import."""
     from threadpoolctl import ThreadpoolController
 
+    return list(ThreadpoolController().select(user_api="blas").lib_controllers)
+
+
+def _apply() -> None:
     if any(compiled_only for _, compiled_only in _limits):
         import scipy.linalg.cython_blas  # noqa: F401  (a limit reaches only what is loaded)
-    libraries: list[Any] = ThreadpoolController().select(user_api="blas").lib_controllers
+    libraries = _loaded(len(sys.modules))
     of_scipy = [library for library in libraries if "scipy.libs" in library.filepath.replace("\\", "/")]
     for library in libraries:
         # where SciPy brings no library of its own, compiled loops may call any

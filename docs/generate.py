@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import math
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,12 @@ from typing import Any
 import bpcore
 from bpcore.backends.contract import Backend, native_operations
 from bpcore.backends.ops import OPS
+from bpcore.exchange.onnx_nodes import onnx_operators
 from bpcore.functions.activations import ACTIVATIONS
 from bpcore.functions.initializers import INITIALIZERS
 from bpcore.functions.losses import LOSSES
 from bpcore.functions.update_rules import UPDATE_RULES
+from bpcore.gallery import EXAMPLES
 from bpcore.kernels.numba.accuracy import ACCURACY
 
 HERE = Path(__file__).resolve().parent / "reference"
@@ -28,6 +31,7 @@ NOTE = "<!-- Written by docs/generate.py; do not edit. -->\n"
 GROUPS = {
     "bpcore.network": "Networks",
     "bpcore.persistence": "Networks",
+    "bpcore.persistence.checkpoint": "Training",
     "bpcore.calls": "The equations",
     "bpcore.backprop": "The equations",
     "bpcore.workspace": "The equations",
@@ -49,7 +53,9 @@ GROUPS = {
     "bpcore.functions.program": "Formulas",
     "bpcore.descent": "Formulas",
     "bpcore.functions.information": "Information measures",
+    "bpcore.exchange": "Exchange",
     "bpcore.backends": "Backends",
+    "bpcore.estimators": "Estimators for scikit-learn",
 }
 
 
@@ -107,7 +113,7 @@ def api() -> str:
     groups: dict[str, list[tuple[str, str]]] = {heading: [] for heading in GROUPS.values()}
     constants: list[str] = []
     modules: list[tuple[str, str]] = []
-    for name in sorted(bpcore.__all__, key=str.lower):
+    for name in sorted([*bpcore.__all__, *bpcore._LAZY], key=str.lower):
         thing = getattr(bpcore, name)
         if inspect.ismodule(thing):
             modules.append((f"`bpcore.{name}`", first_sentence(thing)))
@@ -152,6 +158,12 @@ def functions() -> str:
         )
     text += "\n## Activations\n\nOf `z`; the derivative may use the output `h`.\n\n"
     text += table(("name", "formula", "derivative", "source"), rows)
+    text += "\n### In ONNX\n\nWhat `export_onnx` makes of them, opset 13. Operators are named once; in float64,\n"
+    text += "`gelu` does without `Erf`, which ONNX Runtime has for float32 only.\n\n"
+    text += table(
+        ("name", "operators"),
+        ((f"`{act.name}`", ", ".join(f"`{name}`" for name in onnx_operators(act))) for act in ACTIVATIONS.values()),
+    )
     text += "\n## Losses\n\nOf a prediction `a` and a target `y`, for one output; the mean over the samples.\n\n"
     text += table(
         ("name", "formula", "outputs", "targets", "cancels with", "source"),
@@ -268,6 +280,65 @@ NaN gives NaN in all of them. These results are exact, including the sign of zer
     return text
 
 
+def gallery() -> str:
+    text = NOTE
+    text += """
+# Gallery
+
+Sixteen worked examples. Each is one short script built on the public names: it says which equations it uses, computes,
+and compares what it found with the numbers that are known, within their tolerances. The command lists them, runs one by
+number or by name, on the backend that is asked for, and saves its pictures:
+
+```sh
+bpcore gallery
+bpcore gallery R7 --backend numba
+bpcore gallery saturated-neuron --out pictures --format svg
+bpcore gallery --all --json
+```
+
+A number that is off makes the exit code 1. Pictures need the extra `plot`; the numbers do not. In Python:
+
+```python
+>>> from bpcore.gallery import get_example, run_example
+>>> report = run_example(get_example("R3"), backend="numpy")
+>>> report.passed, len(report.checks)
+(True, 7)
+>>> print(report.tables[0].header, report.tables[0].rows[-1])
+('update', 'x', 'J') (4, '0.03072', '0.000944')
+```
+
+`bpcore.gallery.save_pictures(example, report, folder)` writes its pictures. R1 and R2 use a small computational graph
+of formulas, which serves for examples of your own:
+
+```python
+>>> from bpcore.gallery import Graph
+>>> graph = Graph({"h": "sigmoid(w*x + b)", "E": "0.5*(h - y)**2"}, backend="numpy")
+>>> graph.forward(w=2, x=1, b=2, y=0) > 0.48
+True
+>>> slopes = graph.backward()
+>>> round(slopes["w"], 6), round(float(graph.differences("w")), 6)
+(0.017345, 0.017345)
+>>> round(graph.local["h", "E"], 4), round(graph.slopes["h"], 4)
+(0.982, 0.982)
+```
+
+"""
+    text += table(
+        ("", "example", "what one sees"),
+        ((e.key, f"[{e.name}](#{e.key.lower()}-{e.name})", e.shows) for e in EXAMPLES.values()),
+    )
+    for example in EXAMPLES.values():
+        module = example.run.__module__
+        words = inspect.cleandoc(sys.modules[module].__doc__ or "").partition("::\n\n")[0].partition(". ")[2].strip()
+        text += f"\n## {example.key} {example.name}\n\n{words}{':' if not words.endswith('.') else ''}\n\n"
+        text += "```text\n" + "".join(f"{line}\n" for line in example.equations) + "```\n\n"
+        pictures = sorted((HERE.parent / "gallery").glob(f"r{example.number:02d}-*.png"))
+        text += "".join(f"![{example.shows}]({path.name})\n\n" for path in pictures)
+        text += f"`bpcore gallery {example.key}`; the code: "
+        text += f"[{module.replace('.', '/')}.py](../../{module.replace('.', '/')}.py)\n"
+    return text
+
+
 def edge(value: float) -> str:
     if math.isnan(value):
         return "NaN"
@@ -275,7 +346,13 @@ def edge(value: float) -> str:
     return sign + ("∞" if math.isinf(value) else f"{abs(value):g}")
 
 
-PAGES = {"accuracy.md": accuracy, "api.md": api, "functions.md": functions, "operations.md": operations}
+PAGES = {
+    "accuracy.md": accuracy,
+    "api.md": api,
+    "functions.md": functions,
+    "operations.md": operations,
+    "../gallery/index.md": gallery,
+}
 
 
 def main() -> None:

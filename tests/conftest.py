@@ -30,12 +30,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="fail, instead of skip, the comparisons with PyTorch where it is not installed",
     )
+    group.addoption("--long", action="store_true", help="run the tests that take minutes, too")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     # A developer's settings must not decide what the tests see. `clean_environment` sets the cache folder.
     for name in [name for name in os.environ if name.startswith("BPCORE_")]:
         del os.environ[name]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--long"):
+        for item in items:
+            if item.get_closest_marker("long"):
+                item.add_marker(pytest.mark.skip(reason="takes minutes; --long runs it"))
 
 
 def backend_params(*names: str) -> list[Any]:

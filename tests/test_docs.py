@@ -6,6 +6,7 @@ import ast
 import doctest
 import functools
 import importlib
+import importlib.util
 import os
 import re
 import subprocess
@@ -67,18 +68,21 @@ def cupy_runs() -> bool:
     return any(status.name == "cupy" and status.usable for status in bpcore.backends())
 
 
+NEEDS = {"cupy": cupy_runs, "onnx": lambda: importlib.util.find_spec("onnx") is not None}
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=page_id)
 def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
     """The blocks of a page run in their order, in one namespace, in an empty folder.
 
-    A block tagged ``cupy`` is only compiled where there is no GPU.
+    A block with a tag is only compiled where what it needs is absent: ``cupy`` a GPU, ``onnx`` the package.
     """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "agg")
     namespace: dict = {"__name__": "__main__"}
     for block in blocks(page, "python"):
-        assert block.tag in {"", "cupy"}, f"{page_id(page)}:{block.line}: unknown tag {block.tag!r}"
-        if block.tag == "cupy" and not cupy_runs():
+        assert block.tag in {"", *NEEDS}, f"{page_id(page)}:{block.line}: unknown tag {block.tag!r}"
+        if block.tag and not NEEDS[block.tag]():
             compile(block.text, str(page), "exec")
             continue
         run_block(block, page, namespace)

@@ -7,7 +7,7 @@ import sys
 
 # Packages that bpcore uses somewhere, none of which may be loaded before it is needed.
 LAZY = set(
-    "cupy llvmlite matplotlib mpi4py numba onnx platformdirs pyarrow rich safetensors scipy sklearn "
+    "cupy llvmlite matplotlib mpi4py numba onnx onnxruntime platformdirs pyarrow rich safetensors scipy sklearn "
     "threadpoolctl torch typer".split()
 )
 

@@ -11,7 +11,6 @@ race       interleaved rounds over the workers: ``python -m benchmarks.gpu.race 
 costs      launches, barriers, copies, products: ``python -m benchmarks.gpu.costs --help``
 costs.cu   its kernels
 inference  prediction beside PyTorch, one of its measurements
-smi        what nvidia-smi tells
 parts      runs a command under a time limit, and ends what it started
 report     the tables
 ========== ============================================================================================

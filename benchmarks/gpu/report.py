@@ -7,8 +7,8 @@ from typing import Any
 from benchmarks.gpu.contestants import on_gpu
 from benchmarks.gpu.workloads import floor, get_workload
 from benchmarks.peers import results
-from benchmarks.peers.report import number
 from bpcore.bench.process import OK
+from bpcore.bench.words import answer, number
 
 __all__ = ["markdown"]
 
@@ -31,6 +31,8 @@ def markdown(result: dict[str, Any]) -> str:
     parts = result["parts"]
     if "race" in parts:
         lines += race(parts["race"], parts.get("costs", {}))
+    if parts.get("bench", {}).get("result"):
+        lines += bench(parts["bench"]["result"])
     if "costs" in parts:
         lines += costs(parts["costs"])
     for name, part in parts.items():
@@ -118,6 +120,25 @@ def cells(name: str, row: dict[str, Any], least: dict[str, float] | None) -> lis
         number(row["prepared_in_s"], 2),
         off + (" (NO PARITY)" if row["status"] == results.DIFFERS else ""),
     ]
+
+
+def bench(result: dict[str, Any]) -> list[str]:
+    """What ``bpcore bench`` answers, and its figures in microseconds a step."""
+    lines = ["", "## bpcore bench", ""]
+    for network in result["networks"]:
+        names = list(network["cells"][0]["contenders"])
+        lines += ["", f"**{network['name']}** ({'-'.join(map(str, network['sizes']))}). {answer(network)}", ""]
+        lines += [f"| batch | {' | '.join(names)} |", "|---:" * (1 + len(names)) + "|"]
+        for cell in network["cells"]:
+            rows = [cell["contenders"][name] for name in names]
+            shown = [
+                number(row["us_per_step"]["median"]) + ("" if row["status"] == OK else f" ({row['status']})")
+                if "us_per_step" in row
+                else row["status"]
+                for row in rows
+            ]
+            lines.append(f"| {cell['batch']} | {' | '.join(shown)} |")
+    return lines + [f"- {text}" for text in result["warnings"]]
 
 
 def costs(part: dict[str, Any]) -> list[str]:

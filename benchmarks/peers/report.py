@@ -10,6 +10,7 @@ from rich.table import Table
 
 from benchmarks.peers import results
 from benchmarks.peers.adapters import CONTESTANTS
+from bpcore.bench.words import number, rate
 
 COLUMNS = (
     "contestant",
@@ -33,24 +34,6 @@ LESS = (0, 1, 3, 5, 6, 7, 8)
 
 SLEEPS_BELOW = 0.02
 """Share of a core that a waiting worker may use before the report says so."""
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """Write a number with so many digits that count, and no exponent."""
-    if value is None:
-        return ""
-    if value == 0:
-        return "0"
-    text = f"{value:.{digits}g}"
-    return f"{float(text):.0f}" if "e+" in text else text
-
-
-def rate(value: float) -> str:
-    """Write samples a second with k or M."""
-    for unit, letter in ((1e6, " M"), (1e3, " k")):
-        if value >= unit:
-            return number(value / unit) + letter
-    return number(value)
 
 
 def order_of(found: dict[str, Any]) -> list[str]:

@@ -162,6 +162,9 @@ class Backend:
         """Find out whether this backend can run here; never raises."""
         return Probe(True, "always available")
 
+    def __deepcopy__(self, memo: object) -> Backend:
+        return self  # one object for each name and process; a copy would have kernels and scratch space of its own
+
     # ---------------------------------------------------------------- memory
 
     def empty(self, shape: int | tuple[int, ...], dtype: Any) -> Array:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bpcore.bench.statistics import faster, quartiles
-from bpcore.bench.tables import number, rate
+from bpcore.bench.words import number, rate
 from bpcore.errors import DataError
 
 __all__ = ["compare_results", "comparison_table", "regressions"]

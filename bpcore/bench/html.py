@@ -9,12 +9,12 @@ from importlib import resources
 from string import Template
 from typing import Any
 
-from bpcore.bench import html_tables, html_words
+from bpcore.bench import html_tables, html_words, words
 from bpcore.bench.markup import Markup, join, tag
 from bpcore.bench.plot_axes import RANKED, load_matplotlib, names_of
 from bpcore.bench.plots import operations, parts, roofline, throughput
 from bpcore.bench.svg import inline_svg
-from bpcore.bench.tables import number
+from bpcore.bench.words import number
 from bpcore.persistence.atomic import write_atomically
 
 __all__ = ["render", "save_html"]
@@ -112,11 +112,11 @@ def _subtitle(result: Mapping[str, Any]) -> str:
 def _answers(result: Mapping[str, Any]) -> Markup:
     """Return the short answer to everything."""
     items = [
-        tag("li", tag("a", network["name"], href=f"#network-{k}"), f": {html_words.answer(network)}")
+        tag("li", tag("a", network["name"], href=f"#network-{k}"), f": {words.answer(network)}")
         for k, network in enumerate(result["networks"], 1)
     ]
     if result["mode"] == "ops":
-        items.append(tag("li", html_words.answer_of_operations(result["operations"])))
+        items.append(tag("li", words.answer_of_operations(result["operations"])))
     if not items:
         items.append(tag("li", "Nothing was measured."))
     return tag("section", tag("h2", "Which is the fastest here"), tag("ul", *items), aria_label="the answer")
@@ -129,7 +129,7 @@ def _network(result: Mapping[str, Any], network: Mapping[str, Any], prefix: str)
     what = f"Layers {sizes}, {how}; {network['n_parameters']} parameters."
     content: list[str] = [
         tag("p", what, class_="soft"),
-        tag("p", html_words.answer(network), class_="answer"),
+        tag("p", words.answer(network), class_="answer"),
         _curves(result, network, prefix),
         html_tables.figures(network) if cells else tag("p", "No batch size was measured."),
         html_words.not_ranked(cells, [str(cell["batch"]) for cell in cells]),
@@ -151,7 +151,7 @@ def _curves(result: Mapping[str, Any], network: Mapping[str, Any], prefix: str) 
     if not rows:
         return Markup()
     names = ", ".join(names_of(network["cells"]))
-    seen = f"Curves: samples per second over batch size on {network['name']}, for {names}. {html_words.answer(network)}"
+    seen = f"Curves: samples per second over batch size on {network['name']}, for {names}. {words.answer(network)}"
     pictures = [_picture(lambda ax: throughput(network, ax), (WIDTH, 3.6), f"{prefix}t-", seen)]
     if any(row["status"] in RANKED for row in rows):
         seen = f"Roofline: GFLOP/s over operations per byte on {network['name']}, for {names}."
@@ -172,7 +172,7 @@ def _operations(result: Mapping[str, Any]) -> Markup:
     cells = result["operations"]
     if not cells:
         return tag("p", "No operation was measured.")
-    content: list[str] = [tag("p", html_words.answer_of_operations(cells), class_="answer")]
+    content: list[str] = [tag("p", words.answer_of_operations(cells), class_="answer")]
     rows = [row for cell in cells for name, row in cell["contenders"].items() if name != "numpy"]
     if any(row.get("over_numpy") and row["status"] in RANKED for row in rows):
         names = [name for name in names_of(cells) if name != "numpy"]

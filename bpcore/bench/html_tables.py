@@ -9,7 +9,7 @@ from typing import Any
 from bpcore.bench.evidence import LOSS_TOLERANCE, TOLERANCE
 from bpcore.bench.markup import Markup, table, tag
 from bpcore.bench.plot_axes import giga, look, names_of
-from bpcore.bench.tables import number, rate
+from bpcore.bench.words import number, rate
 from bpcore.bench.workload import PARTS
 
 __all__ = ["contenders", "crossovers", "figures", "operations", "parity", "parts", "plans", "sizes_of"]

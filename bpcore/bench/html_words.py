@@ -1,4 +1,4 @@
-"""What a result says in words and lists: answers, what is not ranked, machine and method."""
+"""Lists and paragraphs of the page: what is not ranked, warnings, machine and method."""
 
 from __future__ import annotations
 
@@ -8,82 +8,13 @@ from typing import Any
 
 from bpcore.bench.markup import Markup, join, tag
 from bpcore.bench.statistics import NOISY
-from bpcore.bench.tables import number
+from bpcore.bench.words import number
 
-__all__ = ["answer", "answer_of_operations", "batches", "machine", "method", "not_ranked", "warnings"]
+__all__ = ["machine", "method", "not_ranked", "warnings"]
 
 Cells = Sequence[Mapping[str, Any]]
 
 GIB = 2**30
-
-
-def batches(first: int, last: int, cells: Cells) -> str:
-    """Write a range of batch sizes, of those that were measured.
-
-    Examples
-    --------
-    >>> batches(1, 8, [{"batch": 1}, {"batch": 8}]), batches(8, 8, [{"batch": 1}, {"batch": 8}])
-    ('at every batch size from 1 to 8', 'at batch size 8')
-    """
-    if first == last:
-        return f"at batch size {first}"
-    everywhere = (first, last) == (cells[0]["batch"], cells[-1]["batch"])
-    return f"{'at every' if everywhere else 'from'} batch size {'from ' if everywhere else ''}{first} to {last}"
-
-
-def answer(network: Mapping[str, Any]) -> str:
-    """Say who is the best where, and by how much it is faster than NumPy.
-
-    Parameters
-    ----------
-    network : mapping
-        Part of a result for one network.
-
-    Returns
-    -------
-    str
-        A sentence.
-    """
-    cells, ranges = network["cells"], network["winners"]
-    if not ranges:
-        return "Nothing was measured that could be ranked."
-    said = []
-    for part in ranges:
-        inside = [cell for cell in cells if part["from"] <= cell["batch"] <= part["to"]]
-        said.append(f"{part['best']} {batches(part['from'], part['to'], cells)}{_over_numpy(part['best'], inside)}")
-    ties = sum(bool(cell["ties"]) for cell in cells)
-    tied = f"; at {ties} of {len(cells)} batch sizes noise does not tell it from another" if ties else ""
-    return f"Best here: {', '.join(said)}{tied}."
-
-
-def _over_numpy(best: str, cells: Cells) -> str:
-    """Write the range of speed-ups; where noise allows, of quiet figures alone."""
-    if best == "numpy":
-        return ""
-    for statuses in (("ok",), ("ok", "noisy")):
-        found = [
-            cell["contenders"][best]["over_numpy"]
-            for cell in cells
-            if all(cell["contenders"].get(name, {}).get("status") in statuses for name in (best, "numpy"))
-        ]
-        if found:
-            low, high = number(min(found)), number(max(found))
-            return f" ({low} times as fast as NumPy)" if low == high else f" ({low} to {high} times as fast as NumPy)"
-    return ""
-
-
-def answer_of_operations(operations: Cells) -> str:
-    """Say how often each contender is the fastest in single operations."""
-    counts: dict[str, int] = {}
-    for operation in operations:
-        if operation["best"] is not None:
-            counts[operation["best"]] = counts.get(operation["best"], 0) + 1
-    if not counts:
-        return "Nothing was measured that could be ranked."
-    said = [f"{name} in {count}" for name, count in sorted(counts.items(), key=lambda found: -found[1])]
-    ties = sum(bool(operation["ties"]) for operation in operations)
-    tied = f"; in {ties} noise does not tell it from another" if ties else ""
-    return f"The fastest of {len(operations)} operations: {', '.join(said)}{tied}."
 
 
 def warnings(result: Mapping[str, Any]) -> Markup:

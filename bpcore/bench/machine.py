@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from bpcore.bench import smi
+
 __all__ = ["REMOVED", "available_memory", "clock_mhz", "describe", "environment", "git", "load"]
 
 REMOVED = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
@@ -90,7 +92,8 @@ def describe() -> dict[str, Any]:
     Returns
     -------
     dict
-        JSON-serialisable facts: ``cpu``, ``simd``, ``cores``, ``usable_cores``, ``quota``, ``gpus``, ``system``,
+        JSON-serialisable facts: ``cpu``, ``simd``, ``cores``, ``usable_cores``, ``quota``, ``gpus``,
+        ``nvidia_smi`` and ``gpu_state`` (clocks, power, temperature) of each, ``system``,
         ``python``, ``load``, ``clock_mhz``, ``available_memory``, ``commit``, ``dirty``, ``environment`` (what decides
         about speed) and ``removed_variables`` (what was set and is kept from the measurements).
     """
@@ -104,6 +107,8 @@ def describe() -> dict[str, Any]:
         "usable_cores": facts["usable_cores"],
         "quota": facts["quota"],
         "gpus": gpus(),
+        "nvidia_smi": smi.ask(smi.WHAT),
+        "gpu_state": smi.ask(smi.MOMENT),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": sys.version.split()[0],
         "load": load(),

@@ -11,8 +11,9 @@ import numpy as np
 
 from bpcore.backends.contract import Backend
 from bpcore.backends.ops import OPS
+from bpcore.bench.pace import ROUNDS
 from bpcore.bench.statistics import best_of, summary, verdict
-from bpcore.bench.sweep import ROUNDS, VISIT_LIMIT, VISITS, Sweep
+from bpcore.bench.sweep import VISITS, Sweep
 from bpcore.functions.program import Program
 from bpcore.random import Purpose, random_bits
 
@@ -189,18 +190,16 @@ class OperationSweep(Sweep):
                     for name in self.names[first:] + self.names[:first]:
                         if (k, name) in hindered or (number and time.monotonic() > end):
                             continue
-                        reply = self.workers[name].ask(
-                            "operation", VISIT_LIMIT, name=case.name, sizes=case.sizes, seconds=each, rounds=ROUNDS
+                        reply = self.crew.ask(
+                            name, "operation", operation=case.name, sizes=case.sizes, seconds=each, rounds=ROUNDS
                         )
                         if reply["status"] != "ok":
                             hindered[k, name] = reply["status"], reply["why"]
-                            if not self.workers[name].alive:
-                                self._restart(name)
                             continue
                         visits.setdefault((k, name), []).append(reply["seconds_per_call"])
                         away = math.inf if reply["distance"] is None else reply["distance"]
                         off[k, name] = max(off.get((k, name), 0.0), away)
-            self._look_at_the_machine_again()
+            self._measure_peaks()
         except KeyboardInterrupt:
             interrupted = True
             self.warnings.append("interrupted: what is missing was not measured")
@@ -222,7 +221,7 @@ class OperationSweep(Sweep):
                 continue
             row: dict[str, Any] = {"us_per_step": summary(visits[k, name])}
             seconds = 1e-6 * row["us_per_step"]["median"]
-            peak = self.peaks.get(name)
+            peak = self.crew.peaks.get(name)
             row |= {"gflops": 1e-9 * flops / seconds, "gb_per_second": 1e-9 * moved / seconds}
             row["of_peak"] = row["gflops"] / peak if peak and case.name == "matmul" else None
             row["distance"] = off[k, name] if math.isfinite(off[k, name]) else None

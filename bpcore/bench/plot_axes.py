@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from bpcore.bench.tables import number, rate
+from bpcore.bench.words import number, rate
 from bpcore.errors import missing_extra
 
 __all__ = [

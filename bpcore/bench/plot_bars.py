@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bpcore.bench.plot_axes import RANKED, above, log_ticks, look, names_of
-from bpcore.bench.tables import number
+from bpcore.bench.words import number
 from bpcore.bench.workload import PARTS
 
 __all__ = ["operations", "parts"]

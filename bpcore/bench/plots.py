@@ -30,7 +30,7 @@ from bpcore.bench.plot_axes import (
     names_of,
 )
 from bpcore.bench.plot_bars import operations, parts
-from bpcore.bench.tables import number
+from bpcore.bench.words import number
 from bpcore.errors import ConfigurationError
 from bpcore.persistence.atomic import write_atomically
 

@@ -9,7 +9,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["network_table", "number", "operations_table", "rate", "span", "words_of_crossovers", "words_of_winners"]
+from bpcore.bench.words import answer, number, rate
+
+__all__ = ["network_table", "operations_table", "span", "words_of_crossovers"]
 
 MARKS = {"noisy": "~", "differs": "wrong", "suspect": "?", "skipped": "-", "failed": "failed"}
 """What stands beside or instead of a figure."""
@@ -23,61 +25,9 @@ MEANINGS = {
 }
 
 
-def number(value: float | None, digits: int = 3) -> str:
-    """Write a number with so many digits that count, and no exponent.
-
-    Examples
-    --------
-    >>> number(1234.5), number(0.012345), number(None)
-    ('1230', '0.0123', '')
-    """
-    if value is None:
-        return ""
-    if value == 0:
-        return "0"
-    text = f"{value:.{digits}g}"
-    return f"{float(text):.0f}" if "e+" in text else text
-
-
-def rate(value: float) -> str:
-    """Write a rate with k, M or G.
-
-    Examples
-    --------
-    >>> rate(1_234_567.0), rate(950.0)
-    ('1.23 M', '950')
-    """
-    for unit, letter in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if value >= 0.9995 * unit:
-            return number(value / unit) + letter
-    return number(value)
-
-
 def span(first: int, last: int) -> str:
     """Write a range of batch sizes."""
     return f"at batch size {first}" if first == last else f"from batch size {first} to {last}"
-
-
-def words_of_winners(network: Mapping[str, Any]) -> str:
-    """Say who is best where.
-
-    Parameters
-    ----------
-    network : mapping
-        Part of a result for one network.
-
-    Returns
-    -------
-    str
-        A sentence without its full stop.
-    """
-    ranges = network["winners"]
-    if not ranges:
-        return "nothing was measured that could be compared"
-    if len(ranges) == 1:
-        where = span(ranges[0]["from"], ranges[0]["to"])
-        return f"{ranges[0]['best']} is the fastest {where}"
-    return "the fastest is " + ", ".join(f"{part['best']} {span(part['from'], part['to'])}" for part in ranges)
 
 
 def words_of_crossovers(network: Mapping[str, Any]) -> Iterable[str]:
@@ -108,7 +58,7 @@ def network_table(network: Mapping[str, Any]) -> RenderableType:
     for cell in network["cells"]:
         table.add_row(*_cells(cell, names, seen))
     lines: list[RenderableType] = [Text.assemble((title, "bold"), f"  {how}"), table]
-    lines.append(Text(f"{words_of_winners(network)}.", style="green"))
+    lines.append(Text(answer(network), style="green"))
     lines += [Text(f"{words}.") for words in words_of_crossovers(network)]
     lines += [Text(MEANINGS[status], style="dim") for status in MEANINGS if status in seen]
     lines += [Text(text, style="dim") for text in _reasons(network)]

@@ -55,9 +55,10 @@ class Holder:
         import scipy.linalg.cython_blas  # noqa: F401  (compiled loops call it: it is to be among the libraries)
 
         from bpcore.backends.diagnosis import blas_libraries
+        from bpcore.training.memory import available_bytes
         from bpcore.training.record import versions
 
-        self.be = be
+        self.be, free = be, available_bytes(be)
         return {
             "status": OK,
             "device": be.device,
@@ -65,7 +66,7 @@ class Holder:
             "versions": versions(),
             "blas": [{name: pool[name] for name in ("library", "version", "core_type", "threads")}
                      for pool in blas_libraries()],
-            "memory": be.memory(),
+            "memory": {**be.memory(), **({} if free is None else {"available": free})},
         }  # fmt: skip
 
     def peak(self) -> dict[str, Any]:
@@ -151,12 +152,12 @@ class Holder:
         runner, _ = self._runner(Workload.from_json(workload))
         return {"status": OK, **time_parts(runner, seconds)}
 
-    def operation(self, name: str, sizes: dict[str, int], seconds: float, rounds: int) -> dict[str, Any]:
+    def operation(self, operation: str, sizes: dict[str, int], seconds: float, rounds: int) -> dict[str, Any]:
         """Time one operation of the backend, and show what it computes."""
         from bpcore.bench.operations import time_operation
 
         dtype = np.dtype(np.float64 if self.contender.precision == "float64" else np.float32)
-        return {"status": OK, **time_operation(self.be, name, sizes, dtype, seconds, rounds)}
+        return {"status": OK, **time_operation(self.be, operation, sizes, dtype, seconds, rounds)}
 
     def release(self) -> dict[str, Any]:
         """Forget all workloads, and give memory of a device back."""

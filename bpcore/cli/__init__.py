@@ -1,4 +1,4 @@
-"""The command line: ``bpcore train``, ``predict``, ``evaluate``, ``gradcheck``, ``doctor``, ``bench`` and others.
+"""The command line: ``bpcore train``, ``predict``, ``evaluate``, ``export``, ``doctor``, ``bench`` and others.
 
 Exit codes, for scripts:
 
@@ -6,7 +6,7 @@ Exit codes, for scripts:
 code  meaning
 ====  ==========================================================================
 0     all went well
-1     a check failed: wrong gradients, training that diverged, a wrong result or a regression of a benchmark
+1     a check failed: a wrong gradient or number, training that diverged, a wrong result or regression of a benchmark
 2     wrong usage or input: unknown names, unreadable files, data that cannot be used
 3     a backend was asked for by name and cannot run here
 130   interrupted by Ctrl-C

@@ -10,6 +10,8 @@ from bpcore._version import __version__
 from bpcore.cli.bench import bench
 from bpcore.cli.doctor import doctor
 from bpcore.cli.evaluate import evaluate
+from bpcore.cli.export import card, export, import_model
+from bpcore.cli.gallery import gallery
 from bpcore.cli.gradcheck import gradcheck
 from bpcore.cli.predict import predict
 from bpcore.cli.reporting import reports_errors, show_tracebacks
@@ -47,6 +49,7 @@ def options(
     show_tracebacks(debug)
 
 
-for command in (train, predict, evaluate, gradcheck, doctor, warmup, tune):
+for command in (train, predict, evaluate, export, card, gradcheck, gallery, doctor, warmup, tune):
     app.command()(reports_errors(command))
+app.command("import")(reports_errors(import_model))
 app.add_typer(bench, name="bench")

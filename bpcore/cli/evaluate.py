@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from bpcore.cli.inputs import Model, has_own_targets, load_for_model, prepare, wants_disk
+from bpcore.cli.inputs import has_own_targets, load_for_model, prepare, wants_disk
 from bpcore.cli.reporting import facts_table, out, print_json, rows_table
 from bpcore.data.datasets import DATASETS
 from bpcore.data.preprocessing import ClassList, Standardizer
@@ -18,6 +18,7 @@ from bpcore.data.store import Store
 from bpcore.data.store_files import store_for_model
 from bpcore.errors import ConfigurationError, DataError
 from bpcore.network import MLP
+from bpcore.persistence.knowledge import Knowledge
 from bpcore.persistence.model_file import load_model
 from bpcore.typing import NDArray
 
@@ -28,7 +29,7 @@ Block = tuple[NDArray[Any], NDArray[Any]]
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A file that train --save wrote.")],
+    model: Annotated[str, typer.Argument(help="A file that train --save wrote, a checkpoint, or a folder of them.")],
     data: Annotated[str, typer.Argument(help="A data set, a file or a folder, with targets; see train.")],
     target: Annotated[str | None, typer.Option(help="Column of the targets; by default that of the training.")] = None,
     labels: Annotated[str | None, typer.Option(help="File of the targets, for .npy and IDX files.")] = None,
@@ -44,7 +45,7 @@ def evaluate(
 ) -> None:
     """Measure a saved MODEL on DATA."""
     net = load_model(model, backend)
-    knowledge = Model(net)
+    knowledge = Knowledge(net)
     if wants_disk(data, stream, cache):
         with _stored(data, knowledge, target, labels, cache, False if json else None) as store:
             metrics = net.evaluate(store, loss=knowledge.loss)
@@ -74,9 +75,9 @@ def evaluate(
         console.print(rows_table(header, rows, right=header[1:]))
 
 
-def _loaded(data: str, knowledge: Model, target: str | None, labels: str | None) -> Block:
+def _loaded(data: str, knowledge: Knowledge, target: str | None, labels: str | None) -> Block:
     """Read features, prepared, and targets as the network compares them."""
-    source = load_for_model(data, knowledge, target, read_target=True, labels=labels)
+    source = load_for_model(data, knowledge, target, labels=labels)
     if source.held_out:  # the others are those that it was trained with
         tested = slice(len(source.X) - source.held_out, None)
         source = replace(source, X=source.X[tested], y=None if source.y is None else source.y[tested])
@@ -90,7 +91,7 @@ def _loaded(data: str, knowledge: Model, target: str | None, labels: str | None)
 
 
 def _stored(
-    data: str, knowledge: Model, target: str | None, labels: str | None, cache: str | None, verbose: bool | None
+    data: str, knowledge: Knowledge, target: str | None, labels: str | None, cache: str | None, verbose: bool | None
 ) -> Store:
     """Write the data to a store on disk, from which it is read as the network takes it."""
     if data in DATASETS:
@@ -98,7 +99,8 @@ def _stored(
     if knowledge.task == "classification" and knowledge.classes is None:
         raise ConfigurationError("the model does not name its classes, so a file cannot be streamed; use --no-stream")
     fitted = knowledge.target_preprocessing
-    assert fitted is None or isinstance(fitted, Standardizer)
+    if fitted is not None and not isinstance(fitted, Standardizer):
+        raise ConfigurationError("--stream is for targets that were standardised, or not at all; use --no-stream")
     return store_for_model(
         data,
         target=target or (None if has_own_targets(data) else knowledge.target),
@@ -114,7 +116,9 @@ def _stored(
     )
 
 
-def _in_words(net: MLP, knowledge: Model, metrics: dict[str, float], blocks: Iterable[Block]) -> list[dict[str, Any]]:
+def _in_words(
+    net: MLP, knowledge: Knowledge, metrics: dict[str, float], blocks: Iterable[Block]
+) -> list[dict[str, Any]]:
     """Say what became of each class; or put errors in the units of the target among the metrics."""
     if knowledge.task == "classification":
         return _classes(net, knowledge, blocks)
@@ -124,7 +128,7 @@ def _in_words(net: MLP, knowledge: Model, metrics: dict[str, float], blocks: Ite
     return []
 
 
-def _classes(net: MLP, knowledge: Model, blocks: Iterable[Block]) -> list[dict[str, Any]]:
+def _classes(net: MLP, knowledge: Knowledge, blocks: Iterable[Block]) -> list[dict[str, Any]]:
     """Say what became of each class; targets are the indices of classes."""
     pairs: Counter[tuple[int, int]] = Counter()
     for X, truth in blocks:
@@ -142,7 +146,7 @@ def _classes(net: MLP, knowledge: Model, blocks: Iterable[Block]) -> list[dict[s
     return rows
 
 
-def _errors(net: MLP, knowledge: Model, blocks: Iterable[Block]) -> dict[str, float]:
+def _errors(net: MLP, knowledge: Knowledge, blocks: Iterable[Block]) -> dict[str, float]:
     """Errors in the units of the target."""
     fitted = knowledge.target_preprocessing
     squares = absolutes = 0.0

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
+from typing import Any, Literal
 
 from bpcore.data.datasets import DATASETS, Dataset, load_dataset
 from bpcore.data.files import KINDS, load_file
 from bpcore.data.idx_files import is_idx_name
-from bpcore.data.missing import Imputer
 from bpcore.data.npy_files import load_npy
-from bpcore.data.one_hot import Pipeline
-from bpcore.data.preprocessing import ClassList, Preprocessing, preprocessing_from_dict
+from bpcore.data.preprocessing import Preprocessing
+from bpcore.data.sample_blocks import sample_blocks
 from bpcore.data.tables import MISSING_CHOICES
 from bpcore.errors import ConfigurationError, UnknownNameError, unknown
-from bpcore.typing import IntArray, NDArray
-
-if TYPE_CHECKING:
-    from bpcore.network import MLP
+from bpcore.persistence.knowledge import Knowledge
+from bpcore.typing import NDArray
 
 __all__ = [
-    "Model",
+    "blocks_for_model",
     "check_choices",
     "check_task",
     "has_own_targets",
@@ -73,21 +69,17 @@ def check_task(task: str) -> None:
         raise unknown("task", task, ["auto", "classification", "regression"])
 
 
-def load_for_model(
-    name: str, model: Model, target: str | None = None, *, read_target: bool, labels: str | None = None
-) -> Dataset:
-    """Load data in the form that a trained model takes: its columns, its classes, its preprocessing.
+def load_for_model(name: str, model: Knowledge, target: str | None = None, *, labels: str | None = None) -> Dataset:
+    """Load data with targets in the form that a trained model takes: its columns, its classes.
 
     Parameters
     ----------
     name : str
         As for :func:`load_data`.
-    model : Model
-        The trained model.
+    model : Knowledge
+        What the trained model knows.
     target : str, optional
         Column (or array) of the targets in a file; by default the one that the model was trained on.
-    read_target : bool
-        False to predict: the targets may be absent, and are left out where they are present.
     labels : str, optional
         File of the targets, for ``.npy`` and IDX.
 
@@ -99,13 +91,53 @@ def load_for_model(
     bundled = _bundled(name, target, {"labels": labels})
     if bundled is not None:
         return bundled
-    options: dict[str, Any] = {"features": model.feature_names, "keep_missing": model.imputes}
-    options |= {"categories": model.categories, "text": "one-hot" if model.categories else "refuse"}
-    if not read_target:
-        return load_file(name, target=target, read_target=False, **options)
-    if target is None and not has_own_targets(name):
-        target = model.target
-    return load_file(name, target=target, classes=model.classes, task=model.task, labels=labels, **options)
+    return load_file(
+        name,
+        target=model.target if target is None and not has_own_targets(name) else target,
+        features=model.feature_names,
+        classes=model.classes,
+        task=model.task,
+        labels=labels,
+        keep_missing=model.imputes,
+        text="one-hot" if model.categories else "refuse",
+        categories=model.categories,
+    )
+
+
+def blocks_for_model(name: str, model: Knowledge, target: str | None = None) -> Iterator[tuple[NDArray[Any], float]]:
+    """Read data without targets for a trained model, after its preprocessing, a block of rows at a time.
+
+    Parameters
+    ----------
+    name : str
+        A bundled data set, or a file as for :func:`~bpcore.data.sample_blocks.sample_blocks`.
+    model : Knowledge
+        What the trained model knows.
+    target : str, optional
+        Column of the targets in a file, to be left out.
+
+    Yields
+    ------
+    X : ndarray, shape (rows, n_1)
+        The next samples.
+    done : float
+        The share of the data that has been read.
+    """
+    bundled = _bundled(name, target, {})
+    if bundled is not None:
+        yield prepare(bundled, model.preprocessing), 1.0
+        return
+    fitted = model.preprocessing
+    blocks = sample_blocks(
+        name,
+        model.n_columns,
+        features=model.feature_names,
+        target=target,
+        keep_missing=model.imputes,
+        categories=model.categories,
+    )
+    for X, done in blocks:
+        yield (X if fitted is None else fitted.apply(X)), done
 
 
 def wants_disk(name: str, stream: bool | None, cache: str | None) -> bool:
@@ -141,43 +173,6 @@ def _bundled(name: str, target: str | None, options: dict[str, Any]) -> Dataset 
     if "." in Path(name).name or Path(name).exists() or is_idx_name(name):
         return None
     raise UnknownNameError(f"{unknown('data set', name, DATASETS)} Or give the path of a file: {KINDS}.")
-
-
-class Model:
-    """What a saved network knows about its data, from ``net.meta``.
-
-    Parameters
-    ----------
-    net : MLP
-        A loaded network.
-    """
-
-    def __init__(self, net: MLP) -> None:
-        meta = net.meta
-        self.net = net
-        self.task: Literal["classification", "regression"] = (
-            "regression" if meta.get("task") == "regression" else "classification"
-        )
-        names = meta.get("feature_names")
-        self.feature_names: tuple[str, ...] | None = tuple(names) if names else None
-        self.classes = ClassList(tuple(meta["classes"])) if meta.get("classes") else None
-        self.target: str | None = meta.get("target") or None
-        self.loss: str | None = meta.get("loss")
-        self.preprocessing = _restore(meta.get("preprocessing"))
-        self.target_preprocessing = _restore(meta.get("target_preprocessing"))
-        self.categories: dict[str, list[str]] | None = meta.get("categories") or None
-        steps = self.preprocessing.steps if isinstance(self.preprocessing, Pipeline) else (self.preprocessing,)
-        self.imputes = any(isinstance(step, Imputer) for step in steps)
-
-    def classes_of(self, H: NDArray[Any]) -> IntArray:
-        """Return the index of the class that each row of outputs, shape (m, n_L), says; int64, shape (m,)."""
-        if H.shape[1] > 1:
-            return np.asarray(H.argmax(axis=1), dtype=np.int64)
-        return np.asarray(H[:, 0] > self.net.threshold, dtype=np.int64)
-
-
-def _restore(description: dict[str, Any] | None) -> Preprocessing | None:
-    return preprocessing_from_dict(description) if description else None
 
 
 def prepare(data: Dataset, preprocessing: Preprocessing | None) -> NDArray[Any]:

@@ -1,28 +1,33 @@
-"""``bpcore predict``: apply a saved model to data."""
+"""``bpcore predict``: apply a saved model to data of any length, a block of rows at a time."""
 
 from __future__ import annotations
 
-import csv
-import io
+import contextlib
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any
 
 import numpy as np
 import typer
 
-from bpcore.cli.inputs import Model, load_for_model, prepare
+from bpcore.cli.inputs import blocks_for_model
+from bpcore.cli.meter import metered
 from bpcore.cli.reporting import print_json
+from bpcore.cli.tables_out import CsvText, Write, table_file
 from bpcore.errors import ConfigurationError
-from bpcore.network import MLP
-from bpcore.persistence.atomic import check_writable, write_atomically
+from bpcore.persistence.atomic import check_writable
+from bpcore.persistence.knowledge import Knowledge
 from bpcore.persistence.model_file import load_model
+from bpcore.typing import NDArray
 
 __all__ = ["predict"]
 
 
 def predict(
-    model: Annotated[str, typer.Argument(help="A file that train --save wrote.")],
-    data: Annotated[str, typer.Argument(help="A data set or a .csv or .npz file.")],
-    out: Annotated[str | None, typer.Option(help="Write a .csv file instead of printing.")] = None,
+    model: Annotated[str, typer.Argument(help="A file that train --save wrote, a checkpoint, or a folder of them.")],
+    data: Annotated[str, typer.Argument(help="A data set, or a file of any length or a folder; see train.")],
+    out: Annotated[
+        str | None, typer.Option(help="Write a file instead of printing: .parquet, or anything else for CSV.")
+    ] = None,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="One more column for each class.")] = False,
     target: Annotated[str | None, typer.Option(help="Column of targets to leave out, by name or number.")] = None,
     backend: Annotated[str | None, typer.Option(help="numpy, numba, cupy or auto.")] = None,
@@ -31,53 +36,56 @@ def predict(
     """Predict the target of every row of DATA with a saved MODEL."""
     if out is not None:
         check_writable(out)
-    net = load_model(model, backend)
-    knowledge = Model(net)
-    source = load_for_model(data, knowledge, target, read_target=False)
-    columns = _predictions(net, knowledge, prepare(source, knowledge.preprocessing), probabilities)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(zip(*(values.tolist() for values in columns.values()), strict=True))
-    if out is not None:
-        write_atomically(out, text.getvalue().encode())
-    if json:
-        print_json({"model": model, "data": data, "written": out, **{k: v.tolist() for k, v in columns.items()}})
-    elif out is not None:
-        typer.echo(f"wrote {len(source.X)} predictions to {out}")
-    else:
-        typer.echo(text.getvalue(), nl=False)
-
-
-def _predictions(net: MLP, knowledge: Model, X: Any, probabilities: bool) -> dict[str, Any]:
-    """Columns of the result: the prediction, and the probability of each class if asked for."""
-    H = np.asarray(net.predict(X))
-    if knowledge.task == "regression":
-        if probabilities:
-            raise ConfigurationError("--probabilities is for classes, but this model predicts numbers")
-        fitted = knowledge.target_preprocessing
-        values = H.astype(np.float64) if fitted is None else fitted.undo(H.astype(np.float64))
-        if values.shape[1] == 1:
-            return {"prediction": values[:, 0]}
-        return {f"prediction {j}": values[:, j] for j in range(values.shape[1])}
-    indices, classes = knowledge.classes_of(H), knowledge.classes
-    columns = {"prediction": indices if classes is None else classes.decode(indices)}
+    knowledge = Knowledge(load_model(model, backend))
     if probabilities:
-        P = _probabilities(net, H)
-        names = range(P.shape[1]) if classes is None else classes.names
-        columns |= {f"p({name})": P[:, j] for j, name in enumerate(names)}
-    return columns
+        _check_probabilities(knowledge)
+    blocks = blocks_for_model(data, knowledge, target)
+    # a bar between lines that are printed would tear them apart
+    results = _results(knowledge, metered(blocks, None if out is not None else False), probabilities)
+    count = 0
+    kept: list[dict[str, NDArray[Any]]] = []
+    with table_file(out) if out is not None else contextlib.nullcontext(_printer(json)) as write:
+        for columns in results:
+            write(columns)
+            count += len(columns[next(iter(columns))])
+            if json:
+                kept.append(columns)
+    if json:
+        together = {name: [value for part in kept for value in part[name].tolist()] for name in kept[0]}
+        print_json({"model": model, "data": data, "written": out, **together})
+    elif out is not None:
+        typer.echo(f"wrote {count} predictions to {out}")
 
 
-def _probabilities(net: MLP, H: Any) -> Any:
-    """Probability of each class, shape (m, K), for the outputs that have that meaning."""
-    if net.output.name == "softmax":
-        return H
-    if net.output.name == "log_softmax":
-        return np.exp(H)
-    if net.output.name == "sigmoid":
-        return np.hstack([1 - H, H]) if H.shape[1] == 1 else H
-    raise ConfigurationError(
-        f"--probabilities: the output activation {net.output.name!r} gives no probabilities; "
-        "train with --output softmax or sigmoid"
-    )
+def _printer(silent: bool) -> Write:
+    text = CsvText()
+    return lambda columns: None if silent else typer.echo(text(columns), nl=False)
+
+
+def _results(
+    knowledge: Knowledge, blocks: Iterable[NDArray[Any]], probabilities: bool
+) -> Iterator[dict[str, NDArray[Any]]]:
+    """Yield columns for each block: the prediction, and the probability of each class if asked for."""
+    for X in blocks:
+        H = np.asarray(knowledge.net.predict(X))
+        if knowledge.task == "regression":
+            values = knowledge.values_of(H)
+            single = values.shape[1] == 1
+            yield {("prediction" if single else f"prediction {j}"): values[:, j] for j in range(values.shape[1])}
+            continue
+        indices, classes = knowledge.classes_of(H), knowledge.classes
+        columns = {"prediction": indices if classes is None else classes.decode(indices)}
+        if probabilities:
+            P = knowledge.probabilities_of(H)
+            columns |= {f"p({name})": P[:, j] for j, name in enumerate(knowledge.class_names)}
+        yield columns
+
+
+def _check_probabilities(knowledge: Knowledge) -> None:
+    if knowledge.task == "regression":
+        raise ConfigurationError("--probabilities is for classes, but this model predicts numbers")
+    if not knowledge.has_probabilities:
+        raise ConfigurationError(
+            f"--probabilities: the output activation {knowledge.net.output.name!r} gives no probabilities; "
+            "train with --output softmax or sigmoid"
+        )

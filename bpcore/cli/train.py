@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from bpcore.cli.checkpoints import choose_checkpoint, describe_checkpoints
 from bpcore.cli.inputs import check_choices, check_task, parse_columns, parse_names, parse_widths, wants_disk
 from bpcore.cli.reporting import INTERRUPTED, facts_table, out, print_json
 from bpcore.cli.setup import DEFAULT_OPTIMIZER, choose_optimizer
 from bpcore.cli.training_data import DataOptions, errors_of, with_data
 from bpcore.data.datasets import Dataset
 from bpcore.errors import ConfigurationError
+from bpcore.exchange.card import plain, run_facts
 from bpcore.functions.full_batch import ScipyMinimize
 from bpcore.persistence.atomic import check_writable
 
@@ -80,6 +83,17 @@ def train(
     ] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of the matrix products.")] = None,
     save: Annotated[str | None, typer.Option(help="Write the model to this file.")] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="Folder for checkpoints, from which the training can be resumed.")
+    ] = None,
+    checkpoint_every: Annotated[
+        str | None,
+        typer.Option(help="How often: steps (1000), time (30s, 10m, 2h) or epochs (1e); several with commas. [10m]"),
+    ] = None,
+    keep_checkpoints: Annotated[int | None, typer.Option(help="How many of the last to keep. [3]")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the newest checkpoint of the folder, if it has one.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the last line only.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print a line for each epoch.")] = False,
@@ -89,6 +103,7 @@ def train(
 
     if save is not None:
         check_writable(save)  # before the training, not after
+    checkpoints = choose_checkpoint(checkpoint, checkpoint_every, keep_checkpoints, resume)
     rule = choose_optimizer(optimizer, eta)
     hidden = parse_widths(layers)
     chosen = bp.selection(backend)
@@ -171,6 +186,8 @@ def train(
         callbacks=[_print_epoch] if verbose and not json else (),
         threads=threads,
         precision=precision,
+        checkpoint=checkpoints,
+        resume=resume,
         verbose=False if json or quiet or verbose else None,
     )
     test = net.evaluate(*found.test, loss=net.meta["loss"])
@@ -178,6 +195,12 @@ def train(
         test |= errors_of(net, found)
     found.close()
     if save is not None:
+        net.meta |= {
+            "samples": {"train": n_fit, "validation": n_validation, "test": n_test},
+            "held_out": plain(test),
+            "run": run_facts(run),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
         net.save(save)
     seconds, visited = run.seconds, n_fit * len(run.history)
     if json:
@@ -216,6 +239,7 @@ def train(
                         ("held out", headline),
                         ("epochs", f"{len(run.history)} ({run.stopped_because}; parameters: {run.kept})"),
                         ("time", f"{seconds:.2f} s, {visited / seconds:,.0f} samples/s, plan {run.record['plan']}"),
+                        *describe_checkpoints(run.record),
                         *([("saved", save)] if save else []),
                     ]
                 )

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
 from bpcore.data.tables import parse_number
-from bpcore.errors import DataError
+from bpcore.errors import BpcoreError, DataError
 from bpcore.typing import NDArray
 
-__all__ = ["MISSING", "Table", "iterate_csv", "read_table"]
+__all__ = ["MISSING", "Table", "iterate_csv", "open_csv", "read_table", "read_tables"]
 
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?", "-"})
 """Cells that say that there is no value, in lower case."""
@@ -109,11 +111,8 @@ def read_table(path: Path, target: str | None = None) -> Table:
     The first line is the header if it names `target`, or holds no number at all, or has text in a column
     whose next cell is a number.
     """
-    parts = list(iterate_csv(path, target))
-    first = parts[0]
-    rows = [row for part in parts for row in part.rows]
-    lines = [line for part in parts for line in part.lines]
-    return Table(first.path, first.names, rows, lines, first.has_header)
+    with open_csv(path) as file:
+        return next(read_tables(path, file, target))
 
 
 def iterate_csv(path: Path, target: str | None = None, part_rows: int = PART_ROWS) -> Iterator[Table]:
@@ -138,63 +137,98 @@ def iterate_csv(path: Path, target: str | None = None, part_rows: int = PART_ROW
     DataError
         As :func:`read_table`, when the place of the error is reached.
     """
+    with open_csv(path) as file:
+        yield from read_tables(path, file, target, PART_CELLS, part_rows)
+
+
+@contextlib.contextmanager
+def open_csv(path: Path) -> Iterator[TextIO]:
+    """Open a CSV file for :func:`read_tables`; what goes wrong inside becomes a DataError."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            first = file.readline()
-            file.seek(0)
-            counts = Counter({mark: first.count(mark) for mark in ",;\t"})
-            reader = csv.reader(file, delimiter=counts.most_common(1)[0][0], strict=True)
-            yield from _parts(path, reader, target, part_rows)
+            yield file
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not text in UTF-8 ({error.reason} at byte {error.start})") from error
     except csv.Error as error:
         raise DataError(f"{path} is not a CSV file: {error}") from error
     except OSError as error:
+        if isinstance(error, BpcoreError):
+            raise
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def _parts(path: Path, reader: Any, target: str | None, part_rows: int) -> Iterator[Table]:
-    names: tuple[str, ...] | None = None
-    has_header, width = False, 0
-    rows: list[list[str]] = []
-    lines: list[int] = []
-    for cells in reader:
-        row = [cell.strip() for cell in cells]
-        if not any(row):
-            continue
-        width = width or len(row)
-        if len(row) != width:
-            raise DataError(
-                f"{path}, line {reader.line_num}: {len(row)} columns, but the first line has {width}; "
-                "every line needs the same number"
-            )
-        rows.append(row)
-        lines.append(reader.line_num)
-        if names is None and len(rows) == 2:
-            names, has_header = _names(path, rows, target)
-            if has_header:
-                del rows[0], lines[0]
-        if names is not None and (len(rows) >= part_rows or len(rows) * width >= PART_CELLS):
-            yield Table(path, names, rows, lines, has_header)
-            rows, lines = [], []
-    if not width:
+def read_tables(
+    path: Path, file: TextIO, target: str | None = None, cells: int | None = None, rows: int | None = None
+) -> Iterator[Table]:
+    """Read a CSV file a part at a time, by the rules of :func:`read_table`.
+
+    Parameters
+    ----------
+    path : Path
+        The file, for errors.
+    file : text file
+        What :func:`open_csv` gives.
+    target : str, optional
+        As for :func:`read_table`.
+    cells : int, optional
+        How many cells a part has at most, or two rows of them; by default the whole file is one part.
+    rows : int, optional
+        How many rows a part has at most, where `cells` is given.
+
+    Yields
+    ------
+    Table
+        At least one, each with at least one row.
+
+    Raises
+    ------
+    DataError
+        As for :func:`read_table`, when the line in question is reached.
+    """
+    first = file.readline()
+    file.seek(0)
+    counts = Counter({mark: first.count(mark) for mark in ",;\t"})
+    numbered = _numbered_rows(file, counts.most_common(1)[0][0])
+    start = next(numbered, None)
+    if start is None:
         raise DataError(f"{path} is empty; expected one sample a line, columns separated by commas")
-    if names is None:
-        names, has_header = _names(path, rows, target)
-        if has_header:
-            raise DataError(f"{path} has a header but no data rows")
-    if rows:
-        yield Table(path, names, rows, lines, has_header)
-
-
-def _names(path: Path, rows: list[list[str]], target: str | None) -> tuple[tuple[str, ...], bool]:
-    """Tell from the first two lines what the columns are called, and whether the first is a header."""
-    has_header = _is_header(rows, target)
-    names = tuple(rows[0]) if has_header else tuple(str(i) for i in range(len(rows[0])))
+    width = len(start[0])
+    numbered = _of_one_width(path, itertools.chain([start], numbered), width)
+    head = list(itertools.islice(numbered, 2))
+    has_header = _is_header([row for row, _ in head], target)
+    names = tuple(head[0][0]) if has_header else tuple(str(i) for i in range(width))
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
         raise DataError(f"{path}: the header has the column {repeated[0]!r} more than once; names must differ")
-    return names, has_header
+    numbered = itertools.chain(head[1:] if has_header else head, numbered)
+    size = None if cells is None else max(2, cells // width)
+    if size is not None and rows is not None:
+        size = min(size, rows)
+    part = list(itertools.islice(numbered, size))
+    if not part:
+        raise DataError(f"{path} has a header but no data rows")
+    while part:
+        yield Table(path, names, [row for row, _ in part], [line for _, line in part], has_header)
+        part = [] if size is None else list(itertools.islice(numbered, size))
+
+
+def _numbered_rows(file: TextIO, delimiter: str) -> Iterator[tuple[list[str], int]]:
+    """Yield the cells of each row that is not blank, and the line on which it ends."""
+    reader = csv.reader(file, delimiter=delimiter, strict=True)
+    for cells in reader:
+        row = [cell.strip() for cell in cells]
+        if any(row):
+            yield row, reader.line_num
+
+
+def _of_one_width(path: Path, rows: Iterable[tuple[list[str], int]], width: int) -> Iterator[tuple[list[str], int]]:
+    for row, line in rows:
+        if len(row) != width:
+            raise DataError(
+                f"{path}, line {line}: {len(row)} columns, but the first line has {width}; "
+                "every line needs the same number"
+            )
+        yield row, line
 
 
 def _is_header(rows: list[list[str]], target: str | None) -> bool:

@@ -2,20 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bpcore.errors import DataError, missing_extra
+from bpcore.errors import BpcoreError, DataError, missing_extra
 from bpcore.typing import NDArray
 
-__all__ = ["ParquetPart", "iterate_parquet", "parquet_rows", "read_parquet"]
+__all__ = ["ParquetPart", "import_parquet", "iterate_parquet", "parquet_head", "parquet_rows", "read_parquet"]
 
 PART_ROWS, PART_CELLS = 2**16, 2**20
 """Rows, and numbers, that are read together."""
+
+
+def import_parquet(purpose: str) -> tuple[Any, Any]:
+    """Return the modules `pyarrow` and `pyarrow.parquet`.
+
+    Parameters
+    ----------
+    purpose : str
+        What they are needed for, for the error.
+
+    Raises
+    ------
+    MissingExtraError
+        If pyarrow is not installed.
+    """
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise missing_extra("pyarrow", "data", purpose) from error
+    return pyarrow, pyarrow.parquet
 
 
 @dataclass(frozen=True)
@@ -99,7 +121,9 @@ class ParquetPart:
         return str(self.columns[column][row])
 
 
-def iterate_parquet(path: Path, part_rows: int = PART_ROWS) -> Iterator[ParquetPart]:
+def iterate_parquet(
+    path: Path, part_rows: int = PART_ROWS, columns: Sequence[str] | None = None
+) -> Iterator[ParquetPart]:
     """Read a Parquet file some rows at a time.
 
     Parameters
@@ -108,6 +132,8 @@ def iterate_parquet(path: Path, part_rows: int = PART_ROWS) -> Iterator[ParquetP
         The file.
     part_rows : int
         Most rows of a part.
+    columns : sequence of str, optional
+        Names of the columns to read, of which the parts consist; by default all.
 
     Yields
     ------
@@ -121,39 +147,52 @@ def iterate_parquet(path: Path, part_rows: int = PART_ROWS) -> Iterator[ParquetP
     DataError
         If the file cannot be read or has no rows.
     """
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise missing_extra("pyarrow", "data", f"reading {path.name}") from error
-    try:
-        with pq.ParquetFile(path, memory_map=False, buffer_size=2**20, pre_buffer=False) as file:
-            names = _names(path, file.schema_arrow.names)
-            first = 0
-            rows = max(1, min(part_rows, PART_CELLS // len(names)))
-            for batch in file.iter_batches(batch_size=rows, use_threads=False):
-                if batch.num_rows:
-                    yield ParquetPart(path, names, list(batch.columns), first)
-                first += batch.num_rows
-    except OSError as error:  # pyarrow's own errors of files derive from it
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
-    except pa.ArrowException as error:
-        raise DataError(f"cannot read {path} as a Parquet file: {error}") from error
+    with _opened(path) as file:
+        names = _names(path, file.schema_arrow.names) if columns is None else tuple(columns)
+        first = 0
+        rows = max(1, min(part_rows, PART_CELLS // len(names)))
+        for batch in file.iter_batches(batch_size=rows, columns=list(names), use_threads=False):
+            if batch.num_rows:
+                yield ParquetPart(path, names, [batch.column(name) for name in names], first)
+            first += batch.num_rows
     if not first:
         raise DataError(f"{path} has no rows; at least one sample is needed")
+
+
+def parquet_head(path: Path) -> tuple[ParquetPart, int]:
+    """Return a part with the names of a Parquet file and no rows, and how many rows the file says it has.
+
+    Raises
+    ------
+    MissingExtraError
+        If pyarrow is not installed.
+    DataError
+        If the file cannot be read.
+    """
+    with _opened(path) as file:
+        return ParquetPart(path, _names(path, file.schema_arrow.names), [], 0), int(file.metadata.num_rows)
 
 
 def parquet_rows(path: Path) -> int:
     """Return the number of rows that a Parquet file says it has; 0 for one that cannot be read."""
     try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise missing_extra("pyarrow", "data", f"reading {path.name}") from error
-    try:
-        return int(pq.read_metadata(path).num_rows)
-    except (OSError, pa.ArrowException):
+        return parquet_head(path)[1]
+    except DataError:
         return 0  # reading it says why
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Open a Parquet file; what goes wrong inside becomes a DataError."""
+    arrow, parquet = import_parquet("reading Parquet files")
+    try:
+        with parquet.ParquetFile(path, memory_map=False, buffer_size=2**20, pre_buffer=False) as file:
+            yield file
+    except BpcoreError:
+        raise
+    except (OSError, arrow.ArrowException) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"cannot read {path} as a Parquet file: {reason}") from error
 
 
 def read_parquet(path: Path) -> ParquetPart:

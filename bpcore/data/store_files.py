@@ -227,7 +227,7 @@ def store_for_model(
             list(range(len(classes.names))) if isinstance(classes.names[0], str) else list(classes.names)
         )
         order = np.argsort(values)
-        known = LabelMap(np.array(values, np.float64)[order], order.astype(np.int64)), names
+        known = LabelMap(np.array(values, np.float64)[order], order.astype(np.int64)), classes.names
     converter = Converter(
         folder=folder,
         dtype=dtype,

@@ -1,8 +1,9 @@
-"""Printers: a checked expression as text for people, as Python for Numba and as CUDA C++.
+"""Printers: a checked expression as text for people, as Python for Numba and for NumPy, and as CUDA C++.
 
 Arithmetic is printed with the operators of the target. Functions are printed as calls of helpers whose names end in
 an underscore (``exp_``, ``max_``, ``sigmoid_``, ...); each target brings a small file that defines them, so NaN and
-infinity mean the same everywhere (:mod:`bpcore.kernels.numba.scalar`, ``kernels/cuda/scalar.cuh``).
+infinity mean the same everywhere (:mod:`bpcore.kernels.numba.scalar`, ``kernels/cuda/scalar.cuh``). For NumPy they are
+its own.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 
 from bpcore.functions.expression import OPERATIONS, Call, Expr, Num, Var
 
-__all__ = ["to_c", "to_python", "to_text"]
+__all__ = ["to_c", "to_numpy", "to_python", "to_text"]
 
 _PRECEDENCE = {"or": 2, "and": 3, "not": 4, "add": 6, "sub": 6, "mul": 7, "div": 7, "neg": 8, "pow": 9}
 _COMPARISON = 5
@@ -82,6 +83,26 @@ def to_c(expr: Expr) -> str:
     return _print(expr, _C)[0]
 
 
+def to_numpy(expr: Expr) -> str:
+    """Print as Python over NumPy arrays.
+
+    ``sigmoid``, ``softplus``, ``erf`` and ``erfc``, which NumPy does not have, are printed as calls of functions of
+    these names.
+
+    Examples
+    --------
+    >>> from bpcore.functions.formula import Formula
+    >>> to_numpy(Formula("max(z, -1000) * sigmoid(z) if z < 9 and z > 0 else z**2").expr)
+    'np.where(np.logical_and(z < 9, z > 0), np.maximum(z, -1000) * sigmoid(z), z**2)'
+    """
+    return _print(expr, _NUMPY)[0]
+
+
+def _numpy_function(op: str) -> str:
+    ufunc = OPERATIONS[op].ufunc
+    return f"np.{ufunc}" if ufunc and "." not in ufunc else op
+
+
 _TEXT = _Style(
     lambda value: f"{value:.17g}" if float(f"{value:.12g}") != value else f"{value:.12g}",
     str,
@@ -90,6 +111,7 @@ _TEXT = _Style(
     {"and": "and", "or": "or", "not": "not "},
     power="**",
 )
+_NUMPY = _Style(_TEXT.number, str, _numpy_function, "np.where({0}, {1}, {2})", {}, power="**")
 _C = _Style(
     lambda value: f"T({value!r})",
     "v_{}".format,

@@ -6,14 +6,15 @@ import contextlib
 import os
 import secrets
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
-from bpcore.errors import ModelFileError
+from bpcore.errors import BpcoreError, ModelFileError
 
-__all__ = ["check_writable", "write_atomically"]
+__all__ = ["check_writable", "replacing", "write_all", "write_atomically"]
 
 
-def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
+def write_atomically(path: str | os.PathLike[str], data: bytes, *, temporary: str = "bpcore") -> None:
     """Write `data` to `path`, replacing an existing file in one step.
 
     Parameters
@@ -22,6 +23,8 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
         The file. Its folder must exist. A symbolic link is followed; an existing file keeps its permissions.
     data : bytes
         The new content.
+    temporary : str
+        The temporary file is called ``.NAME-....tmp``, by which one can tell what a killed process has left.
 
     Raises
     ------
@@ -44,18 +47,48 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     ...     path.read_bytes()
     b'new'
     """
+    with replacing(path, temporary=temporary) as descriptor:
+        write_all(descriptor, data)
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str], *, temporary: str = "bpcore") -> Iterator[int]:
+    """Open a temporary file that takes the place of `path` at the end, or vanishes if something is raised.
+
+    Parameters
+    ----------
+    path, temporary : str or PathLike, str
+        As for :func:`write_atomically`.
+
+    Yields
+    ------
+    int
+        The descriptor to write to, with :func:`write_all` or ``os.fdopen(descriptor, "wb", closefd=False)``.
+
+    Raises
+    ------
+    ModelFileError
+        As :func:`write_atomically`.
+    """
     shown, target = os.fspath(path), check_writable(path)
-    temporary = target.parent / f".bpcore-{secrets.token_hex(8)}.tmp"
+    beside = target.parent / f".{temporary}-{secrets.token_hex(8)}.tmp"
+    # 0o666 before the umask: a model is as readable as any other file of its owner.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     try:
-        _write_and_sync(temporary, data)
+        descriptor = os.open(beside, flags, 0o666)
+        try:
+            yield descriptor
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
         with contextlib.suppress(FileNotFoundError):
-            os.chmod(temporary, stat.S_IMODE(os.stat(target).st_mode))
-        os.replace(temporary, target)
+            os.chmod(beside, stat.S_IMODE(os.stat(target).st_mode))
+        os.replace(beside, target)
     except BaseException as error:
         # BaseException: Ctrl-C in the middle must not leave the temporary file behind either.
         with contextlib.suppress(OSError):
-            temporary.unlink()
-        if isinstance(error, OSError):
+            beside.unlink()
+        if isinstance(error, OSError) and not isinstance(error, BpcoreError):
             reason, state = error.strerror or str(error), "unchanged" if target.exists() else "not created"
             raise ModelFileError(f"cannot write {shown}: {reason}; the file is {state}") from error
         raise
@@ -90,18 +123,11 @@ def check_writable(path: str | os.PathLike[str]) -> Path:
     return target
 
 
-def _write_and_sync(path: Path, data: bytes) -> None:
-    """Create a file that must not exist and wait until its content is on the disk."""
-    # 0o666 before the umask: a model is as readable as any other file of its owner.
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-    descriptor = os.open(path, flags, 0o666)
-    try:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(descriptor, rest) :]
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all of the data, however little of it the system takes at a time."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
 
 
 def _sync_folder(folder: Path) -> None:

@@ -22,12 +22,9 @@ Nothing is believed on loading, and nothing is allocated before its size has bee
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,17 +32,18 @@ import numpy as np
 from bpcore._version import __version__
 from bpcore.errors import FormulaError, ModelFileError
 from bpcore.persistence.activation_json import activation_from_json, activation_to_json
-from bpcore.persistence.atomic import write_atomically
+from bpcore.persistence.tensor_file import Expected, damaged, read_tensors, write_tensors
 from bpcore.typing import NDArray
 
 if TYPE_CHECKING:
     from bpcore.backends.contract import Backend
     from bpcore.network import MLP
 
-__all__ = ["FORMAT", "load_model", "save_model"]
+__all__ = ["FORMAT", "load_model", "model_description", "read_description", "save_model"]
 
 FORMAT = 1
-DTYPES = {"F32": "float32", "F64": "float64"}
+CHECKPOINT = "checkpoint"
+"""Entry of the description that a model file does not have."""
 FIELDS = ("format", "bpcore", "sizes", "activations", "dtype", "meta", "sha256")
 
 
@@ -68,6 +66,7 @@ def save_model(net: MLP, path: str | os.PathLike[str]) -> None:
     Examples
     --------
     >>> import tempfile
+    >>> from pathlib import Path
     >>> from bpcore.network import MLP
     >>> net = MLP([4, 3, 2], seed=0, backend="numpy")
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -76,19 +75,33 @@ def save_model(net: MLP, path: str | os.PathLike[str]) -> None:
     >>> bool((twin.theta == net.theta).all())
     True
     """
-    from safetensors.numpy import save
+    tensors = model_tensors(net, path)
+    write_tensors(path, model_description(net), tensors, what="net.meta")
 
-    shown = os.fspath(path)
+
+def model_tensors(net: MLP, path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
+    """Copy the parameters of a network to the host, by their names in a file; the path is for messages.
+
+    Raises
+    ------
+    ModelFileError
+        If a parameter is not finite.
+    """
     tensors: dict[str, NDArray[Any]] = {}
     for layer, (W, b) in enumerate(net.get_weights(), start=1):
         tensors[f"W{layer}"], tensors[f"b{layer}"] = W, b
     for name, tensor in tensors.items():
         if not np.isfinite(tensor).all():
             raise ModelFileError(
-                f"cannot write {shown}: {name[0]}[{name[1:]}] of the network is not finite; "
+                f"cannot write {os.fspath(path)}: {name[0]}[{name[1:]}] of the network is not finite; "
                 "save the last good parameters instead"
             )
-    description: dict[str, Any] = {
+    return tensors
+
+
+def model_description(net: MLP) -> dict[str, Any]:
+    """Describe a network for a file; see the module."""
+    return {
         "format": FORMAT,
         "bpcore": __version__,
         "sizes": list(net.sizes),
@@ -96,17 +109,6 @@ def save_model(net: MLP, path: str | os.PathLike[str]) -> None:
         "dtype": str(net.dtype),
         "meta": net.meta,
     }
-    try:
-        text = _canonical_json(description)
-        if json.loads(text) != description:
-            raise TypeError("a value changes on the way through JSON (keys must be text, lists not tuples)")
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ModelFileError(
-            f"cannot write {shown}: net.meta is not plain JSON: {error}; "
-            "use dict, list, str, finite numbers, bool and None"
-        ) from error
-    description["sha256"] = _fingerprint(text, tensors)
-    write_atomically(path, save(tensors, {"bpcore": _canonical_json(description)}))
 
 
 def load_model(path: str | os.PathLike[str], backend: str | Backend | None = None) -> MLP:
@@ -131,14 +133,40 @@ def load_model(path: str | os.PathLike[str], backend: str | Backend | None = Non
     BackendError
         If the named backend cannot run here.
     """
+    path = newest_of_folder(path)
+    description, tensors = read_tensors(path, expected_tensors)
+    return make_network(os.fspath(path), description, tensors, backend)
+
+
+def newest_of_folder(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
+    """Return the newest whole checkpoint of a folder that holds checkpoints, and every other path as it is."""
+    if not os.path.isdir(path):
+        return path
+    from bpcore.persistence.checkpoint import checkpoint_files
+    from bpcore.persistence.checkpoint_folder import newest_usable
+
+    return newest_usable(path).path if checkpoint_files(path) else path
+
+
+def make_network(
+    path: str, description: dict[str, Any], tensors: Mapping[str, NDArray[Any]], backend: str | Backend | None
+) -> MLP:
+    """Build the network of a file that was read.
+
+    Raises
+    ------
+    ModelFileError
+        If a parameter is not finite, or an activation cannot be rebuilt.
+    BackendError
+        If the named backend cannot run here.
+    """
     from bpcore.network import MLP
 
-    shown = os.fspath(path)
-    description, tensors = _read(shown)
+    weights = parameters_of(path, description["sizes"], tensors)
     try:
         activations = [activation_from_json(item) for item in description["activations"]]
-    except (FormulaError, ValueError, TypeError, KeyError) as error:
-        raise _damaged(shown, f"an activation cannot be rebuilt: {error}") from error
+    except (FormulaError, ValueError, TypeError, KeyError, OverflowError) as error:
+        raise damaged(path, f"an activation cannot be rebuilt: {error!s:.300}") from error
     net = MLP(
         description["sizes"],
         activation=activations[:-1],
@@ -148,127 +176,73 @@ def load_model(path: str | os.PathLike[str], backend: str | Backend | None = Non
         dtype=description["dtype"],
         backend=backend,
     )
-    net.set_weights([(tensors[f"W{layer}"], tensors[f"b{layer}"]) for layer in range(1, net.n_layers)])
+    net.set_weights(weights)
     net.meta = description["meta"]
     return net
 
 
-def _read(path: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """Read and check everything that can be checked without building the network."""
-    from safetensors import SafetensorError, safe_open
+def read_description(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read what a model file says of itself: the JSON of the table above, checked like the whole file.
 
-    if not os.path.exists(path):
-        raise ModelFileError(f"there is no model file {path} (looked in {Path(path).absolute().parent})")
-    if os.path.isdir(path):
-        raise ModelFileError(f"{path} is a folder, not a model file")
-    if os.path.getsize(path) == 0:
-        raise ModelFileError(f"{path} is empty, not a model file; save the model again")
-    try:
-        with safe_open(path, framework="np") as file:
-            description = _description(path, file.metadata())
-            expected = _expected_shapes(description["sizes"])
-            _check_tensors(path, file, expected, description["dtype"])
-            tensors = {name: file.get_tensor(name) for name in expected}
-    except SafetensorError as error:
-        raise ModelFileError(
-            f"{path} is not a safetensors file, or is cut short or damaged ({error}); "
-            "bpcore reads the files that net.save(path) writes"
-        ) from error
-    except OSError as error:
-        if isinstance(error, ModelFileError):
-            raise
-        raise ModelFileError(f"cannot read {path}: {error.strerror or error}") from error
-    _check_content(path, description, tensors)
-    return description, tensors
+    Raises
+    ------
+    ModelFileError
+        As :func:`load_model`.
+    """
+    return read_tensors(newest_of_folder(path), expected_tensors)[0]
 
 
-def _description(path: str, metadata: Mapping[str, str] | None) -> dict[str, Any]:
-    """Parse the JSON of the metadata and check the type of every entry."""
-    if not metadata or "bpcore" not in metadata:
-        found = f"its metadata has the keys {', '.join(sorted(metadata))}" if metadata else "it has no metadata"
-        raise ModelFileError(
-            f"{path} is a safetensors file that bpcore did not write: {found}, expected 'bpcore'. "
-            "To use its tensors, read them with the safetensors package and call net.set_weights"
-        )
-    try:
-        description = json.loads(metadata["bpcore"])
-    except (ValueError, RecursionError) as error:
-        raise _damaged(path, f"its description is not JSON ({error})") from error
-    if not isinstance(description, dict):
-        raise _damaged(path, "its description is not a JSON object")
+def parameters_of(
+    path: str, sizes: Sequence[int], tensors: Mapping[str, NDArray[Any]]
+) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+    """Pairs (W, b) of the layers 1 ... L-1 of a file that was read.
+
+    Raises
+    ------
+    ModelFileError
+        If a number is not finite.
+    """
+    names = [(f"W{layer}", f"b{layer}") for layer in range(1, len(sizes))]
+    for name in (name for pair in names for name in pair):
+        if not np.isfinite(tensors[name]).all():
+            raise damaged(path, f"the tensor {name} holds numbers that are not finite")
+    return [(tensors[W], tensors[b]) for W, b in names]
+
+
+def expected_tensors(path: str, description: dict[str, Any]) -> Expected:
+    """Check the type of every entry of a description, and return which tensors there must be.
+
+    Raises
+    ------
+    ModelFileError
+        If an entry is missing or something else than it should be.
+    """
     version = description.get("format")
     if type(version) is not int or version < 1:
-        raise _damaged(path, f"the format version is {version!r}")
+        raise damaged(path, f"the format version is {version!r:.80}")
     if version > FORMAT:
         raise ModelFileError(
-            f"{path} has the model format {version}, written by bpcore {description.get('bpcore')}; "
+            f"{path} has the model format {version!r:.80}, written by bpcore {description.get('bpcore')!s:.80}; "
             f"this is bpcore {__version__}, which reads formats up to {FORMAT}: pip install --upgrade bpcore"
         )
     absent = [key for key in FIELDS if key not in description]
     if absent:
-        raise _damaged(path, f"its description lacks {', '.join(absent)}")
+        raise damaged(path, f"its description lacks {', '.join(absent)}")
     sizes, activations = description["sizes"], description["activations"]
     if not isinstance(sizes, list) or len(sizes) < 2 or any(type(n) is not int or n < 1 for n in sizes):
-        raise _damaged(path, f"sizes must list at least two positive integers, found {str(sizes)[:80]}")
+        raise damaged(path, f"sizes must list at least two positive integers, found {sizes!s:.80}")
     if not isinstance(activations, list) or len(activations) != len(sizes) - 1:
-        raise _damaged(path, f"{len(sizes)} layers need {len(sizes) - 1} activations, found {activations!r:.80}")
-    if description["dtype"] not in DTYPES.values():
-        raise _damaged(path, f"dtype must be float32 or float64, found {description['dtype']!r}")
+        raise damaged(path, f"{len(sizes)} layers need {len(sizes) - 1} activations, found {activations!r:.80}")
+    dtype = description["dtype"]
+    if dtype not in ("float32", "float64"):
+        raise damaged(path, f"dtype must be float32 or float64, found {dtype!r:.80}")
     if not isinstance(description["meta"], dict):
-        raise _damaged(path, "meta is not a JSON object")
-    return description
-
-
-def _expected_shapes(sizes: list[int]) -> dict[str, list[int]]:
-    shapes: dict[str, list[int]] = {}
+        raise damaged(path, "meta is not a JSON object")
+    expected: Expected = {}
     for layer, (n_in, n_out) in enumerate(pairwise(sizes), start=1):
-        shapes[f"W{layer}"], shapes[f"b{layer}"] = [n_in, n_out], [n_out]
-    return shapes
+        expected[f"W{layer}"], expected[f"b{layer}"] = (dtype, [n_in, n_out]), (dtype, [n_out])
+    if CHECKPOINT in description:
+        from bpcore.persistence.checkpoint_file import expected_of_moment
 
-
-def _check_tensors(path: str, file: Any, expected: dict[str, list[int]], dtype: str) -> None:
-    """Compare names, shapes and dtypes in the file's header with the description; reads no tensor."""
-    found = set(file.keys())
-    for name in expected:
-        if name not in found:
-            raise _damaged(path, f"the tensor {name} is missing")
-    extra = sorted(found - set(expected))
-    if extra:
-        raise _damaged(path, f"it has {len(extra)} tensors that no layer needs: {', '.join(extra[:5])}")
-    for name, shape in expected.items():
-        part = file.get_slice(name)
-        if part.get_shape() != shape:
-            raise _damaged(path, f"the tensor {name} has shape {part.get_shape()}; its sizes need {shape}")
-        if DTYPES.get(part.get_dtype()) != dtype:
-            raise _damaged(path, f"the tensor {name} has dtype {part.get_dtype()}; expected {dtype}")
-
-
-def _check_content(path: str, description: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> None:
-    """Compare the fingerprint, and refuse numbers that are not finite."""
-    rest = {key: value for key, value in description.items() if key != "sha256"}
-    try:
-        found = _fingerprint(_canonical_json(rest), tensors)
-    except ValueError as error:  # NaN and infinity are not JSON, though Python reads them
-        raise _damaged(path, f"its description holds numbers that are not finite ({error})") from error
-    if description["sha256"] != found:
-        raise _damaged(path, "its content does not match its checksum")
-    for name, tensor in tensors.items():
-        if not np.isfinite(tensor).all():
-            raise _damaged(path, f"the tensor {name} holds numbers that are not finite")
-
-
-def _canonical_json(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def _fingerprint(text: str, tensors: Mapping[str, NDArray[Any]]) -> str:
-    """SHA-256 of the description without its hash and of the tensors in order, as little-endian bytes."""
-    digest = hashlib.sha256(text.encode())
-    for name, tensor in tensors.items():
-        digest.update(name.encode())
-        digest.update(np.ascontiguousarray(tensor, dtype=tensor.dtype.newbyteorder("<")).tobytes())
-    return digest.hexdigest()
-
-
-def _damaged(path: str, what: str) -> ModelFileError:
-    return ModelFileError(f"{path} is a damaged or altered model file: {what}; restore it from a copy, or train again")
+        expected |= expected_of_moment(path, description)
+    return expected

@@ -17,8 +17,8 @@ _log = logging.getLogger("bpcore")
 _told = False
 
 
-def announce(text: str, verbose: bool | None = None) -> None:
-    """Log a line at level info, and print it.
+def announce(text: str, verbose: bool | None = None, level: int = logging.INFO) -> None:
+    """Log a line, and print it.
 
     Parameters
     ----------
@@ -27,8 +27,10 @@ def announce(text: str, verbose: bool | None = None) -> None:
     verbose : bool or None
         As for :class:`~bpcore.training.progress.ProgressBar`: True prints, False does not, None (default) prints when
         standard error is a terminal.
+    level : int
+        Of the log. Default INFO.
     """
-    _log.info(text)
+    _log.log(level, text)
     if sys.stderr.isatty() if verbose is None else verbose:
         print(f"bpcore: {text}", file=sys.stderr, flush=True)
 

@@ -49,6 +49,11 @@ class FastPlan(ABC):
             return self._reference.gradient
         return self._gradient
 
+    @property
+    def carried(self) -> dict[str, Array]:
+        """Nothing, unless a plan says otherwise; see :class:`~bpcore.training.plans.Plan`."""
+        return {}
+
     def run(
         self,
         problem: Problem,

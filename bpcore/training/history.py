@@ -14,6 +14,9 @@ __all__ = ["History", "Row"]
 
 Row = dict[str, float]
 
+COUNTS = ("epoch", "step")
+"""Columns of whole numbers."""
+
 
 class History(Sequence[Row]):
     """Rows of numbers, one for each epoch.
@@ -49,6 +52,32 @@ class History(Sequence[Row]):
     def append_steps(self, losses: NDArray[np.float64]) -> None:
         """Add the losses of some steps."""
         self._losses.append(losses)
+
+    def to_table(self) -> tuple[list[str], NDArray[np.float64], NDArray[np.bool_]]:
+        """Return the columns, the numbers, and which of them there are, both of shape (rows, columns).
+
+        Examples
+        --------
+        >>> history = History()
+        >>> history.append({"epoch": 1, "loss": 0.7})
+        >>> history.to_table()[0], list(History.from_table(*history.to_table()))
+        (['epoch', 'loss'], [{'epoch': 1, 'loss': 0.7}])
+        """
+        names = list(self.columns)
+        values = np.array([[row.get(name, 0.0) for name in names] for row in self._rows], np.float64)
+        there = np.array([[name in row for name in names] for row in self._rows], np.bool_)
+        shape = len(self._rows), len(names)
+        return names, values.reshape(shape), there.reshape(shape)
+
+    @classmethod
+    def from_table(cls, names: Sequence[str], values: NDArray[np.float64], there: NDArray[np.bool_]) -> History:
+        """Rebuild what :meth:`to_table` has returned; ``epoch`` and ``step`` are whole numbers."""
+        history = cls()
+        kinds = [int if name in COUNTS else float for name in names]
+        for row, has in zip(values.tolist(), there.tolist(), strict=True):
+            cells = zip(names, kinds, row, has, strict=True)
+            history.append({name: kind(value) for name, kind, value, found in cells if found})
+        return history
 
     @property
     def steps(self) -> NDArray[np.float64]:

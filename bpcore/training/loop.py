@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -26,6 +27,10 @@ from bpcore.training.spec import Dropout
 from bpcore.training.stopping import StopRule, as_rule
 from bpcore.training.trainer import Trainer, check_pair
 from bpcore.training.validation import Metric, Validation
+
+if TYPE_CHECKING:
+    from bpcore.persistence.checkpoint import Checkpoint
+    from bpcore.persistence.checkpoint_writer import CheckpointWriter
 
 __all__ = ["train"]
 
@@ -60,6 +65,8 @@ def train(
     precision: str | None = None,
     data: Literal["auto", "resident", "stream"] = "auto",
     stream: Any = None,
+    checkpoint: Checkpoint | str | os.PathLike[str] | None = None,
+    resume: bool = False,
     verbose: bool | None = None,
 ) -> Run:
     """Train a network by gradient descent.
@@ -128,6 +135,14 @@ def train(
         see :class:`bpcore.Trainer`. What was done is ``record["data"]``.
     stream : optional
         CUDA stream on which the work is queued; see :class:`bpcore.Trainer`.
+    checkpoint : Checkpoint, str or PathLike, optional
+        Where and how often the training is written down; the name of a folder alone means every 10 minutes. Another
+        one is written at the end, after Ctrl-C, too. What was done is ``record["checkpoint"]``.
+    resume : bool
+        Whether to go on from the newest usable checkpoint, as if the training had never stopped: the same bits, on the
+        same backend with the same plan and threads. ``epochs`` counts those before, too. Another network, rule, batch
+        size, seed or data set is refused; ``seed=None`` takes that of the checkpoint. Where the folder holds no
+        checkpoint, the training begins afresh. ``record["resumed"]`` lists where it has gone on.
     verbose : bool, optional
         Whether to show a progress bar; by default when standard error is a terminal.
 
@@ -139,9 +154,11 @@ def train(
     Raises
     ------
     ShapeError, DataError, ConfigurationError, UnknownNameError
-        If something does not fit; the network is unchanged.
+        If something does not fit, the checkpoint included; the network is unchanged.
     DeviceMemoryError
         If not even one sample at a time fits in the memory of a device; the network is unchanged.
+    ModelFileError
+        If checkpoints cannot be written, or none can be used; the network is unchanged.
     DivergenceError
         If a number is not finite, unless ``on_divergence="stop"``; its ``run`` attribute holds the history.
 
@@ -169,6 +186,7 @@ def train(
             "samples"
         )
     n = _length(X)
+    saver = _saver(checkpoint, resume, optimizer, verbose)
     trainer = Trainer(
         net,
         loss,
@@ -177,7 +195,7 @@ def train(
         dropout=dropout,
         penalty=penalty,
         clip=clip,
-        seed=seed,
+        seed=seed if saver is None else saver.seed(seed),
         backend=backend,
         threads=threads,
         plan=plan,
@@ -223,8 +241,23 @@ def train(
             n_validation=0 if held_out is None else held_out.m,
             data=trainer.placement.record,
         )
+        order = None if full or not shuffle else trainer.seed
+        what = None
+        if saver is not None:
+            from bpcore.training.fingerprint import fingerprint
+
+            what = fingerprint(spec, problem, trainer.be, seed=trainer.seed, shuffle=order is not None)
         session = Session(
-            trainer, problem, held_out, as_rule(stop), [as_callback(c) for c in callbacks], keep, record_steps, record
+            trainer,
+            problem,
+            held_out,
+            as_rule(stop),
+            [as_callback(c) for c in callbacks],
+            keep,
+            record_steps,
+            record,
+            what,
+            saver,
         )
         session.check_columns()
         if isinstance(optimizer, ScipyMinimize):
@@ -233,8 +266,8 @@ def train(
             spec_record = record["spec"]
             spec_record["optimizer"] = {"name": optimizer.method, **optimizer.keywords()}
             return session.conclude(minimize(session, optimizer, epochs, verbose), on_divergence)
-        order = None if full or not shuffle else trainer.seed
-        return session.conclude(session.descend(epochs, order, verbose), on_divergence)
+        over = None if saver is None else saver.begin(session)
+        return session.conclude(session.descend(epochs, order, verbose, over), on_divergence)
 
     try:
         with trainer.be.on_stream(stream), announced_compiling(trainer.be, verbose):
@@ -246,6 +279,23 @@ def train(
         raise
     finally:
         trainer.release(state=True)
+
+
+def _saver(checkpoint: Any, resume: bool, optimizer: Any, verbose: bool | None) -> CheckpointWriter | None:
+    """What writes checkpoints, and knows where to go on; None if none are asked for."""
+    if checkpoint is None:
+        if resume:
+            raise ConfigurationError("resume=True needs checkpoint=, the folder with the checkpoints of the training")
+        return None
+    if isinstance(optimizer, ScipyMinimize):
+        raise ConfigurationError(
+            f"checkpoint= is for steps of gradient descent; {optimizer!r} keeps its memory inside SciPy, which cannot "
+            "be written down. Leave checkpoint out, or use an optimizer such as bp.Adam(0.001)"
+        )
+    # a floor above, and needed by none but those who ask for it
+    from bpcore.persistence.checkpoint_writer import CheckpointWriter
+
+    return CheckpointWriter.open(checkpoint, resume, verbose)
 
 
 def _length(X: Any) -> int:

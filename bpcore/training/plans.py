@@ -48,6 +48,10 @@ class Plan(Protocol):
     def gradient(self) -> Array:
         """Gradient of the last step."""
 
+    @property
+    def carried(self) -> dict[str, Array]:
+        """What the plan itself carries from step to step, such as the loss scale of fp16: small arrays by name."""
+
     def run(
         self,
         problem: Problem,

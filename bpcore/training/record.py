@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from typing import Any
 
@@ -22,12 +23,16 @@ def versions() -> dict[str, str]:
     from bpcore._version import __version__
 
     found = {"python": platform.python_version(), "bpcore": __version__}
-    for package in _PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    installed = {package: _version_of(package) for package in _PACKAGES}
+    return found | {package: version for package, version in installed.items() if version is not None}
+
+
+@cache  # reading it takes milliseconds, longer than a short training
+def _version_of(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def make_record(

@@ -98,6 +98,11 @@ class ReferencePlan:
         """Gradient of the last step, in the layout of theta (after penalty and clipping)."""
         return self._grads.flat
 
+    @property
+    def carried(self) -> dict[str, Array]:
+        """Nothing: parameters and state are all that a step leaves to the next."""
+        return {}
+
     @np.errstate(all="ignore")  # overflow is reported by the trainer, with step and layer
     def run(
         self,

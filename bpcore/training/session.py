@@ -6,7 +6,7 @@ import time
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -25,9 +25,23 @@ from bpcore.training.trainer import StepRecords, Trainer
 from bpcore.training.validation import Validation
 from bpcore.typing import Array
 
-__all__ = ["Keep", "Session", "diverged"]
+__all__ = ["Keep", "Saver", "Session", "diverged"]
 
 Keep = Literal["auto", "last", "best"]
+
+
+class Saver(Protocol):
+    """What writes a session down from time to time."""
+
+    @property
+    def every_steps(self) -> int | None:
+        """At multiples of how many steps it wants to be asked."""
+
+    def look(self, session: Session, *, epoch_ended: bool = False) -> None:
+        """Write the session down if it is time to."""
+
+    def finish(self, session: Session, reason: str) -> None:
+        """Write the session down as it has ended."""
 
 
 class Session:
@@ -43,6 +57,8 @@ class Session:
         keep: Keep,
         record_steps: bool,
         record: dict[str, Any],
+        fingerprint: dict[str, Any] | None = None,
+        saver: Saver | None = None,
     ) -> None:
         self.trainer, self.problem, self.validation = trainer, problem, validation
         self.rule, self.rule_state = rule, rule.initial_state()
@@ -56,11 +72,25 @@ class Session:
         self.keep_best = keep == "best" or (keep == "auto" and bool(patience))
         self.keep_best_if_interrupted = keep == "auto" and validation is not None
         self.best: tuple[float, int, Array] | None = None
+        self.fingerprint, self.saver = fingerprint or {}, saver
+        self.parts: list[StepRecords] = []
+        """Records of the steps of the epoch that is not over."""
+        self.ended_by: Literal["epochs", "rule", "callback", "interrupt"] = "epochs"
+
+    @property
+    def watches_best(self) -> bool:
+        """Whether the parameters of the best epoch are remembered."""
+        return self.keep_best or self.keep_best_if_interrupted
 
     @property
     def seconds(self) -> float:
-        """Time since the start."""
+        """Time since the start; of a training that was resumed, without the time between."""
         return time.perf_counter() - self.begun
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """What the network's ``meta`` is told by a training."""
+        return {"loss": self.trainer.loss.name, "threshold": self.problem.threshold}
 
     def check_columns(self) -> None:
         """Refuse rules that read columns which this run does not have."""
@@ -77,50 +107,75 @@ class Session:
                     f"it has {', '.join(known)}{hint}"
                 )
 
-    def descend(self, epochs: int, shuffle_seed: int | None, verbose: bool | None) -> str:
-        """Run epochs until something ends them; return the reason."""
+    def descend(self, epochs: int, shuffle_seed: int | None, verbose: bool | None, reason: str | None = None) -> str:
+        """Run epochs until something ends them; return the reason. One that is given has ended them already."""
         trainer, m, B = self.trainer, self.problem.m, self.trainer.batch_size
         per_epoch = -(-m // B)
         limit = self.rule.step_limit()
         total = int(min(epochs * per_epoch, limit))
         limited = trainer.thread_limit(validates=self.validation is not None)
+        every = None if self.saver is None else self.saver.every_steps
         with Interrupt() as interrupt, ProgressBar(total, verbose) as bar, limited:
-            reason: str | None = None
+            bar.advance(trainer.state.step)
 
             def between(records: StepRecords) -> bool:
                 nonlocal reason
+                self.parts.append(records)
                 bar.advance(len(records))
                 if interrupt.requested:
-                    self.interrupted, reason = True, "interrupted by Ctrl-C"
+                    self.interrupted, self.ended_by, reason = True, "interrupt", "interrupted by Ctrl-C"
                 elif reason is None:
                     reason = self.rule.observe(self.rule_state, self._progress())
+                    if reason is not None:
+                        self.ended_by = "rule"
+                if self.saver is not None and reason is None and self.in_epoch < per_epoch:
+                    self.saver.look(self)
                 return reason is not None
 
             for callback in self.callbacks:
                 callback.on_start(trainer.net)
-            for epoch in range(epochs):
-                parts = []
+            if reason is not None:
+                self.ended_by = "rule"
+                return self._end(reason)
+            for epoch in range(trainer.state.epoch, epochs):
+                done = self.in_epoch
                 try:
                     with closing(self.steps(epoch, shuffle_seed)) as pieces:
                         for piece in pieces:
-                            room = int(min(limit - trainer.state.step, len(piece)))
-                            if reason is not None or room < 1:
+                            if reason is not None or trainer.state.step >= limit:
                                 break
-                            parts.append(trainer.run_steps(self.problem, piece[:room], between))
+                            left, done = piece[done:], max(done - len(piece), 0)
+                            room = int(min(limit - trainer.state.step, len(left)))
+                            if room:
+                                trainer.run_steps(self.problem, left[:room], between, every)
                 except DivergenceError as error:
                     self.error = error
                     return diverged(error)
-                records = StepRecords.join(parts)
-                if self.record_steps:
-                    self.history.append_steps(records.loss)
-                finished = sum(len(part) for part in parts) == per_epoch
-                if finished:
+                if self.in_epoch == per_epoch:
+                    records, self.parts = StepRecords.join(self.parts), []
+                    if self.record_steps:
+                        self.history.append_steps(records.loss)
                     self.end_epoch(records)
                     bar.epoch(self.history[-1])
                     reason = self.ask(reason)
+                    if self.saver is not None and reason is None:
+                        self.saver.look(self, epoch_ended=True)
                 if reason is not None:
-                    return reason
-        return f"reached {epochs} epoch{'s' if epochs > 1 else ''}"
+                    return self._end(reason)
+        return self._end(f"reached {epochs} epoch{'s' if epochs > 1 else ''}")
+
+    @property
+    def in_epoch(self) -> int:
+        """Steps of the epoch that is not over."""
+        return sum(len(part) for part in self.parts)
+
+    def _end(self, reason: str) -> str:
+        """Write the session down for the last time; what the history says of an unfinished epoch are its steps."""
+        if self.saver is not None:
+            self.saver.finish(self, reason)
+        if self.record_steps and self.parts:
+            self.history.append_steps(StepRecords.join(self.parts).loss)
+        return reason
 
     def steps(self, epoch: int, seed: int | None) -> Generator[Array, None, None]:
         """Yield the sample numbers of the steps of an epoch, one step a row; without a seed all in their order.
@@ -160,7 +215,7 @@ class Session:
         state.schedule = schedule.observe(state.schedule, row.get("val_loss", row["loss"]))
         state.epoch += 1
         self.history.append(row)
-        if (self.keep_best or self.keep_best_if_interrupted) and better(
+        if self.watches_best and better(
             self.monitored, row[self.monitored], None if self.best is None else self.best[0]
         ):
             theta = trainer.be.empty(trainer.net.theta.size, trainer.net.dtype) if self.best is None else self.best[2]
@@ -173,7 +228,10 @@ class Session:
         progress = self._progress(norm)
         fired = self.rule.observe(self.rule_state, progress)
         stops = [callback.on_epoch(self.trainer.net, progress) for callback in self.callbacks]
-        return reason or fired or ("a callback asked to stop" if any(stop is True for stop in stops) else None)
+        asked = "a callback asked to stop" if any(stop is True for stop in stops) else None
+        if reason is None and (fired or asked):
+            self.ended_by = "rule" if fired else "callback"
+        return reason or fired or asked
 
     def _progress(self, norm: float | None = None) -> Progress:
         state = self.trainer.state
@@ -208,7 +266,7 @@ class Session:
             self.record |= {"plan": self.trainer.plan_name, "plan_why": self.trainer.plan_why}
         if self.trainer.loss_scaling is not None:
             self.record["loss_scaling"] = self.trainer.loss_scaling
-        net.meta |= {"loss": self.trainer.loss.name, "threshold": self.problem.threshold}
+        net.meta |= self.notes
         if self.error is not None and on_divergence == "raise":
             self.error.run = run
             raise self.error

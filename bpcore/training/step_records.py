@@ -35,6 +35,11 @@ class StepRecords:
             return cls(np.empty((3, 0)))
         return parts[0] if len(parts) == 1 else cls(np.concatenate([part._table for part in parts], axis=1))
 
+    @property
+    def table(self) -> NDArray[np.float64]:
+        """Loss, hits and weight, shape (3, steps)."""
+        return self._table
+
     def __len__(self) -> int:
         return len(self.loss)
 

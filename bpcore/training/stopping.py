@@ -145,8 +145,8 @@ class LossChange(StopRule):
 
     def observe(self, state: dict[str, Any], progress: Progress) -> str | None:
         """Compare with the epoch before."""
-        if progress.row is None or progress.previous is None:
-            return None
+        if progress.row is None or progress.previous is None or self.column not in progress.previous:
+            return None  # a training that was resumed may have a column that it had not before
         change = abs(progress.row[self.column] - progress.previous[self.column])
         return f"{self.column} changed by {change:.3g}, less than {self.below:g}" if change < self.below else None
 

@@ -200,6 +200,11 @@ class Trainer:
         scaling = getattr(self._plan, "loss_scaling", None)
         return None if scaling is None else dict(scaling)
 
+    @property
+    def carried(self) -> dict[str, Array]:
+        """Arrays that the plan carries from step to step, besides parameters and state; see :class:`Plan`."""
+        return {} if self._plan is None else self._plan.carried
+
     def spec(self, *, weighted: bool, classes: bool) -> StepSpec:
         """Return the description of a step for data with or without weights and classes."""
         return StepSpec(
@@ -429,6 +434,7 @@ class Trainer:
         problem: Problem,
         index: Array,
         between: Callable[[StepRecords], bool] | None = None,
+        every: int | None = None,
     ) -> StepRecords:
         """Run steps in stretches of about 0.2 s.
 
@@ -440,6 +446,8 @@ class Trainer:
             Checked sample numbers, on the device or on the host; on the host for data that is streamed.
         between : callable, optional
             Called with the records of each stretch; True ends the run early.
+        every : int, optional
+            Let a stretch end after each multiple of so many steps of the training.
 
         Returns
         -------
@@ -454,10 +462,11 @@ class Trainer:
         parts: list[StepRecords] = []
         feeder = self._feeder_of(problem, index.shape[1])
         snapshot = self._snapshot = self._snapshot or Snapshot(self.be, self.net.theta, self.state)
-        start, count = 0, self._steps_at_once(feeder, index)
+        start, count = 0, self._steps_at_once(feeder, index, every)
         while start < len(index):
             rows = index[start : start + count]
-            following = self._steps_at_once(feeder, index)  # what is sent ahead cannot be cut otherwise afterwards
+            # what is sent ahead cannot be cut otherwise afterwards
+            following = self._steps_at_once(feeder, index, every, len(rows))
             begun = time.perf_counter()
             snapshot.take(self.net.theta, self.state)
             copied = time.perf_counter()
@@ -467,7 +476,7 @@ class Trainer:
             seconds = min(max(STRETCH_SECONDS, COPIES_PER_STRETCH * (copied - begun)), LONGEST_STRETCH_SECONDS)
             wanted = len(rows) * seconds / max(elapsed, 1e-9)
             self._stretch = int(min(max(wanted, 1), 2 * self._stretch, 4096))
-            count = self._steps_at_once(feeder, index) if feeder is None else following
+            count = self._steps_at_once(feeder, index, every) if feeder is None else following
             if between is not None and between(parts[-1]):
                 break
         return StepRecords.join(parts)
@@ -489,8 +498,10 @@ class Trainer:
             self._feeder.close()
         self._feeder = self._local = None
 
-    def _steps_at_once(self, feeder: Feeder | None, index: Array) -> int:
-        return self._stretch if feeder is None else min(self._stretch, feeder.rows // int(index.shape[1]))
+    def _steps_at_once(self, feeder: Feeder | None, index: Array, every: int | None, ahead: int = 0) -> int:
+        """Length of the next stretch, or of the one that begins `ahead` steps later; it never changes a result."""
+        steps = self._stretch if feeder is None else min(self._stretch, feeder.rows // int(index.shape[1]))
+        return steps if every is None else min(steps, every - (self.state.step + ahead) % every)
 
     def _run_stretch(self, problem: Problem, rows: Array, feeder: Feeder | None, following: Array) -> StepRecords:
         be, state, first = self.be, self.state, self.state.step
@@ -556,6 +567,7 @@ class Trainer:
         out = self.be.sum_squares(self._plan.gradient, out=self.be.empty(1, np.float64))
         return float(np.sqrt(self.be.to_numpy(out)[0]))
 
+    @np.errstate(over="ignore")  # of weights on their way to infinity, which the next step tells
     def penalty_value(self) -> float:
         """Value of the penalty for the parameters as they are."""
         if self.penalty is None:

@@ -154,6 +154,11 @@ class WidePlan(GraphPlan):
         numbers = self.be.to_numpy(self._loss_scale)
         return {"scale": float(numbers[0]), "skipped_steps": int(numbers[-1])}
 
+    @property
+    def carried(self) -> dict[str, Array]:
+        """The loss scale with its counters, in fp16."""
+        return {"loss_scale": self._loss_scale} if self._scaled else {}
+
     # ---------------------------------------------------------------- running
 
     def _run_steps(

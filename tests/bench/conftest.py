@@ -13,7 +13,7 @@ import pytest
 
 from bpcore.backends.numpy_backend import NumpyBackend
 from bpcore.backends.registry import register_backend
-from bpcore.bench import operations, sweep
+from bpcore.bench import crew, operations, sweep
 from bpcore.bench.contender import Contender
 from bpcore.bench.networks import Network
 from bpcore.bench.process import serve
@@ -108,7 +108,7 @@ def planted() -> Iterator[None]:
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch, planted: None) -> Callable[..., dict[str, Any]]:
     """Run a sweep without processes, in a moment."""
-    monkeypatch.setattr(sweep, "Worker", InThisProcess)
+    monkeypatch.setattr(crew, "Worker", InThisProcess)
     monkeypatch.setattr(sweep, "VISITS", 2)
     monkeypatch.setattr(sweep, "ROUND_SECONDS", (1e-4, 1e-3))
     monkeypatch.setattr(Holder, "peak", lambda self: {"status": "ok", "gflops": {"256": 1e4}, "gb_per_second": 10.0})

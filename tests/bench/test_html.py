@@ -10,13 +10,13 @@ from html.parser import HTMLParser
 
 import pytest
 
-from bpcore.bench import html_words
+from bpcore.bench import words as in_words
 from bpcore.bench.html import render, save_html
 from bpcore.bench.html_tables import percent, time_of
 from bpcore.bench.markup import Markup, join, table, tag
 from bpcore.bench.svg import INK, PAPER
 from bpcore.errors import MissingExtraError, ModelFileError
-from tests.helpers.bench_results import ALL_ROWS, BATCHES, GPU, make_operations, make_result, set_status
+from tests.helpers.sweep_results import ALL_ROWS, BATCHES, GPU, make_operations, make_result, set_status
 
 pytest.importorskip("matplotlib")
 
@@ -194,20 +194,18 @@ def test_light_and_dark_phone_and_printer():
 
 def test_the_answer_in_words():
     digits = RESULTS["two"]["networks"][1]
-    words = html_words.answer(digits)
+    words = in_words.answer(digits)
     assert re.fullmatch(
         r"Best here: numba at every batch size from 1 to 65536 \([\d.]+ to [\d.]+ times as fast as NumPy\).*\.", words
     )
     assert Page(page("two")).text.count(words) == 2, "once at the top and once with the figures"
-    assert html_words.answer(RESULTS["numpy alone"]["networks"][0]).startswith(
+    assert in_words.answer(RESULTS["numpy alone"]["networks"][0]).startswith(
         "Best here: numpy at every batch size from 1 to 65536."
     )
     (cell,) = RESULTS["one batch size"]["networks"][0]["cells"]
     times = f"{cell['contenders']['numba']['over_numpy']:.3g} times as fast as NumPy"
-    assert (
-        html_words.answer(RESULTS["one batch size"]["networks"][0]) == f"Best here: numba at batch size 64 ({times})."
-    )
-    assert html_words.answer(RESULTS["interrupted"]["networks"][0]) == "Nothing was measured that could be ranked."
+    assert in_words.answer(RESULTS["one batch size"]["networks"][0]) == f"Best here: numba at batch size 64 ({times})."
+    assert in_words.answer(RESULTS["interrupted"]["networks"][0]) == "Nothing was measured that could be ranked."
 
 
 def test_the_answer_prefers_quiet_figures_and_tells_ties():
@@ -216,7 +214,7 @@ def test_the_answer_prefers_quiet_figures_and_tells_ties():
     network["cells"][0]["contenders"]["numba"]["over_numpy"] = 12345.0
     for cell in network["cells"]:
         cell["ties"] = ["numpy"] if cell["batch"] == 64 else []
-    words = html_words.answer(network)
+    words = in_words.answer(network)
     assert "12345" not in words
     assert "12300" not in words
     assert "at 1 of 9 batch sizes noise does not tell it from another" in words
@@ -313,7 +311,7 @@ def test_operations():
     text = Page(page("ops")).text
     assert "The fastest of 5 operations: cupy in 4, numpy in 1." in text
     tied = [cell | {"ties": ["numpy"]} for cell in RESULTS["ops"]["operations"][:2]]
-    assert html_words.answer_of_operations(tied).endswith("; in 2 noise does not tell it from another.")
+    assert in_words.answer_of_operations(tied).endswith("; in 2 noise does not tell it from another.")
     assert "m=512 k=512 n=512" in text
     row = RESULTS["ops"]["operations"][0]["contenders"]["numba"]
     assert f"{row['us_per_step']['median']:.3g} {row['gflops']:.3g} GFLOP/s 0.556" in text

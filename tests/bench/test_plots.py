@@ -11,7 +11,7 @@ from bpcore.bench.plot_axes import LOOKS, look
 from bpcore.bench.plot_bars import PART_COLOURS
 from bpcore.bench.plots import operations, parts, roofline, save_plots, throughput
 from bpcore.errors import ConfigurationError, MissingExtraError, ModelFileError
-from tests.helpers.bench_results import ALL_ROWS, BATCHES, GPU, make_operations, make_result, set_status
+from tests.helpers.sweep_results import ALL_ROWS, BATCHES, GPU, make_operations, make_result, set_status
 
 figure = pytest.importorskip("matplotlib.figure")
 

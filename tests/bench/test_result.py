@@ -8,11 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 
 from bpcore.bench.result import FORMAT, load_result, save_csv, save_result, schema
 from bpcore.errors import DataError, ModelFileError
+
+jsonschema = pytest.importorskip("jsonschema")
 
 Run = Callable[..., dict[str, Any]]
 

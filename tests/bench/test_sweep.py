@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import jsonschema
 import pytest
 
+from bpcore.backends import cublas
 from bpcore.backends.numpy_backend import NumpyBackend
-from bpcore.bench import machine, sweep
+from bpcore.bench import machine, pace, sweep
 from bpcore.bench.contender import Contender
 from bpcore.bench.networks import NETWORKS
 from bpcore.bench.result import schema
+from bpcore.bench.worker import Holder
+from tests.backends.fake_cublas import FakeLibrary
 from tests.bench.conftest import SMALL, InThisProcess
+
+jsonschema = pytest.importorskip("jsonschema")
 
 Run = Callable[..., dict[str, Any]]
 
@@ -95,15 +99,15 @@ def test_a_figure_above_the_peak_is_suspect(in_process: Run, monkeypatch: pytest
 def test_what_takes_too_long_or_too_much_is_left_out_with_the_reason(
     in_process: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweep, "FIRST_STEP", 60.0)
+    monkeypatch.setattr(pace, "FIRST_STEP", 60.0)
     result = in_process("numpy", parts=False)
     validate(result)
     why = result["networks"][0]["cells"][0]["contenders"]["numpy"]["why"]
     assert why == "a step would take about 60 s; a longer --budget measures it"
-    monkeypatch.setattr(sweep, "FIRST_STEP", 1e-3)
+    monkeypatch.setattr(pace, "FIRST_STEP", 1e-3)
     monkeypatch.setattr(machine, "available_memory", lambda: 2**20)
     result = in_process("numpy", parts=False)
-    assert "GiB of 0.0 free" in result["networks"][0]["cells"][0]["contenders"]["numpy"]["why"]
+    assert "GiB of 0.0 that are free" in result["networks"][0]["cells"][0]["contenders"]["numpy"]["why"]
     assert result["networks"][0]["winners"] == []
 
 
@@ -155,23 +159,19 @@ def test_what_disturbs_is_said(in_process: Run, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_step_is_expected_to_take_what_products_or_memory_take() -> None:
-    found = sweep.Sweep(sweep.Settings([Contender("numpy", "float32")], [NETWORKS["wide"]]))
-    found.peaks = {"numpy": 400.0}
-    small = NETWORKS["wide"].workload(1, "train", "float32")
-    work = NETWORKS["wide"].workload(64, "train", "float32")
-    assert found._expected_step(work, "numpy", []) == sweep.FIRST_STEP
+    small, work, large = (NETWORKS["wide"].workload(batch, "train", "float32") for batch in (1, 64, 8192))
+    assert pace.expected_step(work, [], 400.0) == pace.FIRST_STEP
     # one sample is bound by memory: 64 of them do not take 64 times as long
-    seconds = found._expected_step(work, "numpy", [(small, 0.04)])
+    seconds = pace.expected_step(work, [(small, 0.04)], 400.0)
     assert 0.04 < seconds < 0.3
-    large = NETWORKS["wide"].workload(8192, "train", "float32")
-    assert found._expected_step(work, "numpy", [(large, 9.0), (small, 0.04)]) == seconds, "the nearest one decides"
-    assert found._expected_step(small, "numpy", [(work, 0.06)]) == 0.06
+    assert pace.expected_step(work, [(large, 9.0), (small, 0.04)], 400.0) == seconds, "the nearest one decides"
+    assert pace.expected_step(small, [(work, 0.06)], 400.0) == 0.06
 
 
 @pytest.mark.parametrize("count", range(1, 20))
 def test_first_visits_are_far_apart(count: int) -> None:
     sizes = [2**k for k in range(count)]
-    found = sweep.spread_out(sizes)
+    found = pace.spread_out(sizes)
     assert sorted(found) == sizes
     assert found[0] == 1
     if count == 17:
@@ -196,3 +196,38 @@ def test_the_operations(in_process: Run, monkeypatch: pytest.MonkeyPatch) -> Non
     result = in_process("numpy", ops=True)
     wrong = {part["name"] for part in result["operations"] if part["contenders"]["numpy"]["status"] == "differs"}
     assert wrong == {"total"}
+
+
+def test_a_gpu_with_its_plans_and_precisions(fake_cupy: object, in_process: Run) -> None:
+    """Over the stand-in: what is measured there is nothing, but all of it runs and agrees with the witness."""
+    contenders = [
+        Contender("numpy", "float32"), Contender("cupy", "float32"), Contender("cupy", "bf16"),
+        Contender("cupy", "float32", "graph"), Contender("cupy", "float32", "wide"),
+    ]  # fmt: skip
+    result = in_process("numpy", contenders=contenders, batch_sizes=(4,))
+    validate(result)
+    (cell,) = result["networks"][0]["cells"]
+    rows = cell["contenders"]
+    assert list(rows) == ["numpy", "cupy", "cupy:bf16", "cupy:graph", "cupy:wide"]
+    for name, row in rows.items():
+        assert row["status"] in ("ok", "noisy"), (name, row)
+        assert row["checked"]
+    assert [row["plan"] for row in rows.values()] == ["reference", "persistent", "wide", "graph", "wide"]
+    assert result["contenders"]["cupy"]["memory"]["available"] > 0
+    assert set(result["networks"][0]["parts"]["contenders"]["cupy:graph"]["us"]) >= {"forward", "BP4", "step"}
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16", "fp16", "float32"])
+def test_the_peak_of_a_gpu_is_that_of_its_precision(
+    fake_cupy: object, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cublas, "load_cublas", FakeLibrary)
+    monkeypatch.setattr("bpcore.bench.worker.PEAK_SIZES", {"gpu": (16, 32)})
+    monkeypatch.setattr("bpcore.bench.worker.PEAK_SECONDS", 0.001)
+    monkeypatch.setattr("bpcore.bench.worker.COPIED_BYTES", 2**12)
+    holder = Holder(Contender("cupy", precision), None)
+    assert holder.load()["status"] == "ok"
+    found = holder.peak()
+    assert set(found["gflops"]) == {"16", "32"}
+    assert min(found["gflops"].values()) > 0
+    assert found["gb_per_second"] > 0

@@ -102,6 +102,7 @@ def test_what_was_not_done_is_said_and_counts() -> None:
         spoilt(*rows, "torch", "status", value="differs"),
         spoilt(*rows, "other", value={"status": "failed", "why": "ArithmeticError"}),
         spoilt(*rows, value={}),
+        spoilt("parts", "bench", value={"status": "failed"}),
         spoilt("asked", value=["tests", "unheard-of"]),
         spoilt("dry_run", value=False),  # on a GPU memcheck must be done
     ):

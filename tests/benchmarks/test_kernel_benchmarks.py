@@ -25,7 +25,7 @@ FOLDER = ROOT / "benchmarks" / "kernels"
 # by name, because the benchmarks are no part of what is type-checked
 costs: Any = importlib.import_module("benchmarks.kernels.costs")
 measuring: Any = importlib.import_module("benchmarks.kernels.measuring")
-smi: Any = importlib.import_module("benchmarks.gpu.smi")
+smi: Any = importlib.import_module("bpcore.bench.smi")
 
 MEASURED_WITH = {
     "bits": "scalar",  # polynomials and exponents, of which the functions are made

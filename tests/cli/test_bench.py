@@ -32,7 +32,7 @@ def test_a_small_sweep(bpcore: Run, tmp_path: Path) -> None:
             row = cell["contenders"][name]
             assert row["status"] in ("ok", "noisy"), row
             assert row["checked"]
-            assert len(row["us_per_step"]["visits"]) > 1
+            assert len(row["us_per_step"]["visits"][0]) == 3, "how many visits there is time for depends on the load"
     assert (tmp_path / "a.csv").read_text().count("\n") == 1 + 2 * len(found["contenders"])
     table = bpcore("bench", "compare", out, out)
     assert "median ratio of speeds 1" in table.output

@@ -1,0 +1,257 @@
+"""The estimators among the tools of scikit-learn, with frames, in other processes, and where their backend is missing."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sklearn", reason='scikit-learn is not installed; the extra "sklearn" brings it')
+
+import sklearn  # noqa: E402
+from sklearn.base import clone  # noqa: E402
+from sklearn.datasets import load_iris, make_classification, make_regression  # noqa: E402
+from sklearn.inspection import permutation_importance  # noqa: E402
+from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_validate  # noqa: E402
+from sklearn.multioutput import MultiOutputClassifier  # noqa: E402
+from sklearn.pipeline import make_pipeline  # noqa: E402
+from sklearn.preprocessing import StandardScaler  # noqa: E402
+
+import bpcore as bp  # noqa: E402
+from tests.conftest import backend_params, get_backend_or_skip  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+
+@pytest.fixture(scope="module")
+def iris():
+    return load_iris(return_X_y=True)
+
+
+def classifier(backend, **parameters):
+    return bp.MLPClassifier(8, learning_rate_init=0.02, max_iter=60, random_state=0, backend=backend, **parameters)
+
+
+def test_pipeline_cross_validation_and_search(iris, cpu_backend):
+    X, y = iris
+    pipe = make_pipeline(StandardScaler(), classifier(cpu_backend.name))
+    assert (cross_val_predict(pipe, X, y) == y).mean() > 0.9
+    assert cross_val_predict(pipe, X, y, method="predict_proba").shape == (150, 3)
+    search = GridSearchCV(pipe, {"mlpclassifier__alpha": [1e-4, 1000.0]}, cv=3, n_jobs=2).fit(X, y)
+    assert search.best_params_ == {"mlpclassifier__alpha": 1e-4}
+    assert search.best_score_ > 0.9
+    search = GridSearchCV(
+        pipe,
+        {
+            "mlpclassifier__solver": ["lbfgs", bp.AdamW(0.01), bp.LBFGS()],
+            "mlpclassifier__loss": [None, bp.CrossEntropy(label_smoothing=0.1)],
+        },
+        cv=2,
+        error_score="raise",
+    ).fit(X, y)
+    assert (search.cv_results_["mean_test_score"] > 0.8).all()
+    found = permutation_importance(search, X, y, n_repeats=2, random_state=0)
+    assert found.importances_mean.shape == (4,)
+
+
+def test_processes_compute_the_same(iris):
+    X, y = iris
+    found = [
+        cross_validate(classifier("numba"), X, y, cv=2, n_jobs=jobs, return_estimator=True)["estimator"][1]
+        for jobs in (None, 2)
+    ]
+    np.testing.assert_array_equal(found[0].coefs_[0], found[1].coefs_[0])
+
+
+def test_a_backend_is_a_parameter_like_others(iris, cpu_backend):
+    clf = classifier(cpu_backend)
+    assert clone(clf).backend is cpu_backend
+    twin = pickle.loads(pickle.dumps(clf.fit(*iris)))
+    assert twin.backend == cpu_backend.name
+    assert twin.net_.backend is cpu_backend
+    assert clf.backend is cpu_backend
+
+
+def test_clone_copies_parameters_of_bpcore(iris):
+    given = classifier(
+        "numpy",
+        solver=bp.Nesterov(bp.Cosine(0.1, total=500)),
+        loss=bp.Huber(2.0),
+        activation=[bp.Activation("cube", "z * z * z / (1 + z * z)")],
+        dropout=bp.Dropout(0.1),
+        clip=bp.ClipNorm(1.0),
+        class_weight={0: 2.0},
+        learning_rate=bp.WarmUp(10, bp.Constant(0.1)),
+    )
+    twin = clone(given)
+    for name, value in given.get_params().items():
+        assert getattr(twin, name) == value, name
+    X, y = iris
+    np.testing.assert_array_equal(twin.fit(X, y).coefs_[0], given.fit(X, y).coefs_[0])
+
+
+@pytest.mark.parametrize("name", ["pandas", "polars"])
+def test_frames(cpu_backend, name):
+    library = pytest.importorskip(name, reason=f"{name} is not installed")
+    X, y = make_classification(80, 4, random_state=0)
+    columns = ["a", "b", "c", "d"]
+    frame = library.DataFrame({column: X[:, j] for j, column in enumerate(columns)})
+    labels = library.Series(name="label", **{"data" if name == "pandas" else "values": np.where(y, "yes", "no")})
+    clf = classifier(cpu_backend, early_stopping=True).fit(frame, labels)
+    assert clf.feature_names_in_.tolist() == columns
+    assert clf.net_.meta["feature_names"] == columns
+    assert clf.classes_.tolist() == ["no", "yes"]
+    plain = classifier(cpu_backend, early_stopping=True).fit(X, np.where(y, "yes", "no"))
+    np.testing.assert_array_equal(clf.predict_proba(frame), plain.predict_proba(X))
+    with pytest.warns(UserWarning, match="X does not have valid feature names"):
+        clf.predict(X)
+    with pytest.warns(UserWarning, match="X has feature names, but MLPClassifier was fitted without"):
+        plain.predict(frame)
+    with pytest.raises(ValueError, match="feature names should match"):
+        clf.predict(frame[["b", "a", "c", "d"]])
+
+
+def test_metadata_routing(iris):
+    X, y = iris
+    weights = np.where(y == 2, 0.0, 1.0)
+    with sklearn.config_context(enable_metadata_routing=True):
+        inner = classifier("numpy").set_fit_request(sample_weight=True, validation=True)
+        pipe = make_pipeline(StandardScaler().set_fit_request(sample_weight=False), inner)
+        pipe.fit(X, y, sample_weight=weights, validation=(StandardScaler().fit_transform(X), y))
+        one = classifier("numpy").set_partial_fit_request(sample_weight=True, classes=True)
+    assert set(pipe.predict(X)) == {0, 1}, "the third class had no weight"
+    assert len(pipe[-1].validation_loss_curve_) == pipe[-1].n_iter_
+    assert one.get_metadata_routing().partial_fit.requests == {"sample_weight": True, "classes": True}
+
+
+def test_one_classifier_a_column(iris):
+    X, y = iris
+    Y = np.column_stack([y, y[::-1]])
+    assert MultiOutputClassifier(classifier("numpy")).fit(X, Y).predict(X).shape == (150, 2)
+
+
+@pytest.mark.parametrize("name", backend_params())
+def test_the_network_of_an_estimator_is_one_of_bpcore(iris, name, request, tmp_path):
+    backend = get_backend_or_skip(name, request.config)
+    X, y = iris
+    names = np.array(["setosa", "versicolor", "virginica"])[y]
+    clf = classifier(backend).fit(X, names)
+    assert isinstance(clf.net_, bp.MLP)
+    assert clf.net_.backend is backend
+    assert clf.run_.net is clf.net_
+    assert clf.run_.record["backend"] == name
+    json.dumps(clf.run_.record)
+    clf.net_.save(tmp_path / "iris.safetensors")
+    net = bp.load(tmp_path / "iris.safetensors", backend="numpy")
+    assert net.meta["classes"] == ["setosa", "versicolor", "virginica"]
+    np.testing.assert_allclose(net.predict(X), clf.predict_proba(X), rtol=1e-9)
+    assert net.evaluate(X, names)["accuracy"] == pytest.approx(clf.score(X, names))
+    assert clf.partial_fit(X, names).net_.meta["classes"] == net.meta["classes"]
+
+
+@pytest.mark.parametrize("name", backend_params())
+def test_a_backend_in_data_of_several_kinds(name, request):
+    """The same numbers on every backend, streams of validation, weights and a short batch included."""
+    backend = get_backend_or_skip(name, request.config)
+    X, y = make_regression(130, 5, random_state=2)
+    y = y / y.std()
+    weights = np.random.default_rng(0).uniform(0.5, 2, len(X))
+    for parameters in ({"early_stopping": True}, {"solver": "lbfgs"}, {"solver": "sgd", "learning_rate": "invscaling"}):
+        common = {"max_iter": 5, "batch_size": 50, "random_state": 0, "alpha": 1.0, **parameters}
+        found, expected = (
+            bp.MLPRegressor(backend=each, **common).fit(X, y, weights) for each in (backend, "numpy")
+        )
+        np.testing.assert_allclose(found.predict(X), expected.predict(X), rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(found.loss_curve_, expected.loss_curve_, rtol=1e-9)
+    found = bp.MLPRegressor(backend=backend, random_state=0)
+    expected = bp.MLPRegressor(backend="numpy", random_state=0)
+    for rows in (slice(0, 60), slice(60, 130), slice(0, 60)):
+        found.partial_fit(X[rows], y[rows])
+        expected.partial_fit(X[rows], y[rows])
+    np.testing.assert_allclose(pickle.loads(pickle.dumps(found)).predict(X), expected.predict(X), rtol=1e-9, atol=1e-12)
+
+
+def test_a_fitted_estimator_loads_where_its_backend_does_not_exist(iris, tmp_path, monkeypatch):
+    X, y = iris
+    clf = classifier("numba").fit(X, y)
+    expected = clf.predict_proba(X)
+    (tmp_path / "model.pickle").write_bytes(pickle.dumps((clf, X, expected)))
+    code = """
+        import sys, pickle
+        sys.modules["numba"] = None  # as if it were not installed
+        import numpy as np
+        with open(sys.argv[1], "rb") as file:
+            clf, X, expected = pickle.load(file)
+        assert clf.net_.backend.name == "numpy", clf.net_.backend
+        np.testing.assert_allclose(clf.predict_proba(X), expected, rtol=1e-9)
+        print("loaded")
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "model.pickle")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "loaded\n", done.stderr
+
+
+SCRIPT = """
+    import warnings
+    warnings.simplefilter("ignore")
+    from sklearn.datasets import load_digits, load_diabetes
+    from sklearn.model_selection import cross_val_score, train_test_split
+    from sklearn.neural_network import MLPClassifier, MLPRegressor
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    X, y = load_digits(return_X_y=True)
+    X, X_test, y, y_test = train_test_split(X / 16, y, random_state=0)
+    clf = MLPClassifier(hidden_layer_sizes=(32, 16), max_iter=15, alpha=1e-3, solver="sgd", learning_rate_init=0.1,
+                        learning_rate="adaptive", random_state=1).fit(X, y)
+    print(clf.score(X_test, y_test), clf.loss_, clf.n_iter_)
+    clf = MLPClassifier((50,), "tanh", early_stopping=True, random_state=7, max_iter=20).fit(X, y)
+    print(clf.score(X_test, y_test), clf.best_validation_score_, len(clf.validation_scores_))
+    X, y = load_diabetes(return_X_y=True)
+    reg = make_pipeline(StandardScaler(), MLPRegressor(solver="lbfgs", max_iter=30, alpha=10, random_state=3))
+    print(*cross_val_score(reg, X, y / 100, cv=3))
+    reg = MLPRegressor(random_state=0, max_iter=40, batch_size=32).fit(X * 20, y / 100)
+    print(reg.score(X * 20, y / 100), reg.t_, *(W.shape for W in reg.coefs_))
+"""
+
+
+def test_a_script_with_one_line_changed():
+    script = textwrap.dedent(SCRIPT)
+    changed = script.replace("from sklearn.neural_network import", "from bpcore.estimators import")
+    assert changed != script
+    printed = [
+        subprocess.run([sys.executable, "-c", each], capture_output=True, text=True, check=True).stdout.split()
+        for each in (script, changed)
+    ]
+    assert len(printed[0]) == len(printed[1]) > 10
+    for theirs, ours in zip(*printed, strict=True):
+        if theirs.strip("(,)").isdigit():
+            assert ours == theirs
+        else:
+            assert float(ours) == pytest.approx(float(theirs), rel=1e-3)
+
+
+def test_without_scikit_learn():
+    code = (
+        "import sys; sys.modules['sklearn'] = None\n"
+        "import bpcore as bp\n"
+        "assert 'MLPClassifier' in dir(bp) and 'sklearn' not in bp.__all__\n"
+        "from bpcore import *\n"
+        "try: bp.MLPClassifier\n"
+        "except bp.errors.MissingExtraError as error: print(error)\n"
+        "try: bp.MLPClasifier\n"
+        "except AttributeError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "needs the package 'scikit-learn'" in done.stdout, done.stderr
+    assert 'pip install "bpcore[sklearn]"' in done.stdout
+    assert "module 'bpcore' has no attribute 'MLPClasifier'" in done.stdout
