@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bpcore import errors, random
+from bpcore import data, errors, random
 from bpcore._version import __version__
 from bpcore.backends import backends, get_backend, selection, set_backend, use_backend
 from bpcore.backends.contract import Backend
@@ -154,6 +154,7 @@ __all__ = [
     "bp3_bias_grad",
     "bp4_weight_grad",
     "cross_entropy",
+    "data",
     "descend",
     "entropy",
     "errors",

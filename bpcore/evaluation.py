@@ -9,11 +9,14 @@ import numpy as np
 
 from bpcore.backends.contract import Backend
 from bpcore.backprop import forward_into, loss_value, sample_scale
+from bpcore.data.store import Store
+from bpcore.errors import ConfigurationError
 from bpcore.feeder import STAGE_BYTES, Feeder
 from bpcore.functions.losses import Loss
 from bpcore.functions.program import Program
 from bpcore.host_data import HostProblem, would_be_copied
 from bpcore.problem import Problem, choose_loss
+from bpcore.store_problem import StoreProblem
 from bpcore.typing import Array
 from bpcore.workspace import Trace
 
@@ -145,7 +148,7 @@ def stays_on_host(net: MLP, be: Backend, X: Any) -> bool:
 def evaluate(
     net: MLP,
     X: Any,
-    Y: Any,
+    Y: Any = None,
     loss: str | Loss | None = None,
     *,
     sample_weight: Any = None,
@@ -161,8 +164,8 @@ def evaluate(
     ----------
     net : MLP
         The network.
-    X : array_like, shape (m, n_1)
-        Inputs.
+    X : array_like, shape (m, n_1), or Store
+        Inputs; or a store on disk, which has its targets inside and is read a block of rows at a time.
     Y : array_like, shape (m,) or (m, n_L)
         Labels or target values.
     loss : str or Loss, optional
@@ -192,7 +195,14 @@ def evaluate(
     """
     be = net.on(backend)
     chosen = choose_loss(net, loss)
+    if isinstance(X, Store) == (Y is not None):
+        raise ConfigurationError("Y is missing" if Y is None else "a store has its targets inside; give no Y beside it")
     kind = HostProblem if stays_on_host(net, be, X) and not be.owns(Y) else Problem
     with be.on_stream(stream):
-        problem = kind.prepare(net, be, X, Y, chosen, sample_weight=sample_weight, class_weight=class_weight)
+        weights = {"sample_weight": sample_weight, "class_weight": class_weight}
+        problem: Problem
+        if isinstance(X, Store):
+            problem = StoreProblem.of(net, X, chosen, **weights)
+        else:
+            problem = kind.prepare(net, be, X, Y, chosen, **weights)
         return Evaluator(net, be, chosen, problem).measure()

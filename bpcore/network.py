@@ -424,7 +424,7 @@ class MLP:
     def evaluate(
         self,
         X: Any,
-        Y: Any,
+        Y: Any = None,
         loss: Any = None,
         *,
         sample_weight: Any = None,

@@ -78,6 +78,8 @@ class Purpose(IntEnum):
     """Division of data into training and validation parts."""
     USER = 4
     """Anything a user draws; bpcore itself never uses it."""
+    BLOCKS = 5
+    """Order of the blocks of a data set on disk (step = epoch)."""
 
 
 class _Scratch(threading.local):
@@ -349,6 +351,7 @@ def permutation(
     epoch: int = 0,
     *,
     purpose: int = Purpose.SHUFFLE,
+    layer: int = 0,
     draw: Callable[..., Any] | None = None,
 ) -> NDArray[np.int64]:
     """Return a random order of 0, ..., n - 1: the stable argsort of 64-bit random keys.
@@ -360,12 +363,14 @@ def permutation(
     seed : int
         From 0 to 2**64 - 1.
     epoch : int, default 0
-        A new epoch gives a new order. It is the `step` of :func:`random_bits`; the layer is 0.
+        A new epoch gives a new order. It is the `step` of :func:`random_bits`.
     purpose : Purpose or int, default Purpose.SHUFFLE
         Use ``Purpose.SPLIT`` to divide data independently of the shuffles.
+    layer : int, default 0
+        Number of the part of an epoch, where each has an order of its own; the `layer` of :func:`random_bits`.
     draw : callable, optional
         Another way to the same bits, such as :meth:`bpcore.backends.contract.Backend.random_bits` of a backend on the
-        CPU: ``draw(out, seed=, purpose=, step=)`` fills a uint32 array.
+        CPU: ``draw(out, seed=, purpose=, step=, layer=)`` fills a uint32 array.
 
     Returns
     -------
@@ -383,10 +388,10 @@ def permutation(
     [0, 1, 2, 3, 4]
     """
     if draw is None:
-        keys = _wide_words(n, seed, purpose, epoch, 0, 0)
+        keys = _wide_words(n, seed, purpose, epoch, layer, 0)
     else:
         words = np.empty(2 * _integer("n", n, 49), np.uint32)
-        draw(words, seed=seed, purpose=purpose, step=epoch)
+        draw(words, seed=seed, purpose=purpose, step=epoch, layer=layer)
         keys = _join(words)
     order = np.argsort(keys)
     ranked = keys[order]

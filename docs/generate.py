@@ -129,6 +129,9 @@ def api() -> str:
     for heading, rows in groups.items():
         if rows:
             text += f"\n## {heading}\n\n{table(('name', 'what it is'), rows)}"
+    data = [(name, getattr(bpcore.data, name)) for name in sorted(bpcore.data.__all__, key=str.lower)]
+    rows = [(f"`{signature(name, thing)}`", first_sentence(thing)) for name, thing in data if callable(thing)]
+    text += f"\n## Data\n\nAttributes of `bpcore.data`.\n\n{table(('name', 'what it is'), rows)}"
     text += f"\n## Modules\n\n{table(('name', 'what it is'), modules)}"
     known = "`, `".join(name for name in constants if not name.startswith("_"))
     return text + f"\nThe built-in functions by name are the dictionaries `{known}`; see\n[Functions](functions.md).\n"

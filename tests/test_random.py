@@ -319,4 +319,5 @@ def test_purposes_have_their_fixed_numbers():
         "DROPOUT": 2,
         "SPLIT": 3,
         "USER": 4,
+        "BLOCKS": 5,
     }

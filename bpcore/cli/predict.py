@@ -24,7 +24,7 @@ __all__ = ["predict"]
 
 def predict(
     model: Annotated[str, typer.Argument(help="A file that train --save wrote, a checkpoint, or a folder of them.")],
-    data: Annotated[str, typer.Argument(help="A data set, or a .csv, .npz, .npy or .parquet file of any length.")],
+    data: Annotated[str, typer.Argument(help="A data set, or a file of any length or a folder; see train.")],
     out: Annotated[
         str | None, typer.Option(help="Write a file instead of printing: .parquet, or anything else for CSV.")
     ] = None,

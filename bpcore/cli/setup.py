@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from bpcore.data.datasets import Dataset
 from bpcore.data.preprocessing import ClassList, Standardizer
+from bpcore.data.split import group_split_indices, ordered_split_indices, train_test_split_indices
 from bpcore.errors import ConfigurationError, unknown
 from bpcore.functions.activations import get_activation
 from bpcore.functions.full_batch import LBFGS, ScipyMinimize
@@ -15,9 +18,21 @@ from bpcore.functions.update_rule import UpdateRule
 from bpcore.functions.update_rules import UPDATE_RULES, get_update_rule
 from bpcore.typing import IntArray, NDArray
 
-__all__ = ["DEFAULT_OPTIMIZER", "Targets", "choose_optimizer", "choose_output", "encode"]
+__all__ = [
+    "DEFAULT_OPTIMIZER",
+    "TEST_FRACTION",
+    "VALIDATION_FRACTION",
+    "Rows",
+    "Targets",
+    "choose_optimizer",
+    "choose_output",
+    "divide",
+    "encode",
+]
 
 AUTO = "auto"
+TEST_FRACTION, VALIDATION_FRACTION = 0.2, 0.15
+"""Shares that are held out by default: of all rows, and of those that are left for a validation part."""
 DEFAULT_OPTIMIZER = "adam"
 DEFAULT_ETA = {"sgd": 0.1, "momentum": 0.02, "nesterov": 0.02, "adam": 0.002, "adamw": 0.002, "amsgrad": 0.002}
 """Learning rates for standardised data, where they are better than the cautious ones of the update rules."""
@@ -110,6 +125,69 @@ def encode(data: Dataset, output: str, train: IntArray) -> Targets:
     Y = data.y.reshape(len(data.y), -1)
     fitted = Standardizer.fit(Y[train])
     return Targets(fitted.apply(Y), Y.shape[1], fitted)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Numbers of the rows that are for training, for validation and for testing.
+
+    Without a validation part of their own, those for testing are also validated with.
+    """
+
+    fit: IntArray
+    validation: IntArray
+    test: IntArray
+
+
+def divide(data: Dataset, fraction: float | None, seed: int, *, in_order: bool, validates: bool) -> Rows:
+    """Set rows aside: by the data itself, by groups, in order, or at random with every class in proportion.
+
+    Parameters
+    ----------
+    data : Dataset
+        With targets.
+    fraction : float or None
+        Share for testing; None for 0.2, or for what the data says.
+    seed : int
+        Seed of the division.
+    in_order : bool
+        Whether the last rows are set aside.
+    validates : bool
+        Whether there is a validation part besides.
+
+    Returns
+    -------
+    Rows
+    """
+    m = len(data.X)
+    if in_order and data.groups is not None:
+        raise ConfigurationError("--split-order and --group are two ways to divide rows; choose one")
+    if data.held_out and (fraction is not None or in_order):
+        raise ConfigurationError(
+            f"{data.name} has {data.held_out} samples for testing of its own; leave out --test-fraction and "
+            "--split-order"
+        )
+    every = np.arange(m)
+    if data.held_out:
+        train, test = every[: m - data.held_out], every[m - data.held_out :]
+    else:
+        train, test = _two_parts(data, every, TEST_FRACTION if fraction is None else fraction, seed, in_order)
+    if not validates:
+        return Rows(train, test, test)
+    # Stopping by the test part would make its accuracy a promise that new data does not keep.
+    fit, validation = _two_parts(data, train, VALIDATION_FRACTION, seed, in_order)
+    return Rows(fit, validation, test)
+
+
+def _two_parts(data: Dataset, rows: IntArray, fraction: float, seed: int, in_order: bool) -> tuple[IntArray, IntArray]:
+    if in_order:
+        first, second = ordered_split_indices(len(rows), fraction)
+    elif data.groups is not None:
+        first, second = group_split_indices(data.groups[rows], fraction, seed)
+    else:
+        labels = data.y[rows] if data.classes is not None and data.y is not None else None
+        first, second = train_test_split_indices(len(rows), fraction, seed, labels)
+    return rows[first], rows[second]
 
 
 def choose_optimizer(name: str, eta: float | None) -> UpdateRule | ScipyMinimize:

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import numpy as np
 import typer
 
 from bpcore.cli.checkpoints import choose_checkpoint, describe_checkpoints
-from bpcore.cli.inputs import load_data, parse_names, parse_widths, prepare
+from bpcore.cli.inputs import check_choices, check_task, parse_columns, parse_names, parse_widths, wants_disk
 from bpcore.cli.reporting import INTERRUPTED, facts_table, out, print_json
-from bpcore.cli.setup import DEFAULT_OPTIMIZER, choose_optimizer, choose_output, encode
+from bpcore.cli.setup import DEFAULT_OPTIMIZER, choose_optimizer
+from bpcore.cli.training_data import DataOptions, errors_of, with_data
 from bpcore.data.datasets import Dataset
-from bpcore.data.preprocessing import Standardizer
-from bpcore.data.split import train_test_split_indices
 from bpcore.errors import ConfigurationError
 from bpcore.exchange.card import plain, run_facts
+from bpcore.functions.full_batch import ScipyMinimize
 from bpcore.persistence.atomic import check_writable
 
 if TYPE_CHECKING:
-    from bpcore.cli.setup import Targets
     from bpcore.network import MLP
     from bpcore.training.run import Run
     from bpcore.training.stopping import Progress
@@ -30,9 +28,21 @@ __all__ = ["train"]
 
 def train(
     data: Annotated[
-        str, typer.Argument(help="digits, iris, wine, breast-cancer, diabetes, or a .csv or .npz file.")
+        str,
+        typer.Argument(
+            help="digits, iris, wine, breast-cancer, diabetes; or a .csv, .parquet, .npz, .npy or IDX file, or a "
+            "folder with the files of MNIST."
+        ),
     ] = "digits",
     target: Annotated[str | None, typer.Option(help="Column (or .npz array) of the targets: name or number.")] = None,
+    labels: Annotated[str | None, typer.Option(help="File of the targets, for .npy and IDX files.")] = None,
+    group: Annotated[str | None, typer.Option(help="Column of groups, none of which is in two parts.")] = None,
+    drop: Annotated[str | None, typer.Option(help="Columns to leave out, separated by commas.")] = None,
+    missing: Annotated[
+        str, typer.Option(help="Missing features: refuse, mean, median, most-frequent or constant.")
+    ] = "refuse",
+    fill: Annotated[float, typer.Option(help="The number for --missing constant.")] = 0.0,
+    text: Annotated[str, typer.Option(help="Features that are text: refuse or one-hot.")] = "refuse",
     task: Annotated[str, typer.Option(help="auto, classification or regression.")] = "auto",
     layers: Annotated[str, typer.Option(help="Widths of the hidden layers, or none.")] = "128,64",
     activation: Annotated[str, typer.Option(help="Hidden activation; one for all, or one for each.")] = "relu",
@@ -52,7 +62,22 @@ def train(
     ] = None,
     dropout: Annotated[float, typer.Option(help="Rate of dropout on the hidden layers.")] = 0.0,
     l2: Annotated[float, typer.Option(help="Weight of the L2 penalty.")] = 0.0,
-    test_fraction: Annotated[float, typer.Option(help="Share of the data held out for testing.")] = 0.2,
+    test_fraction: Annotated[
+        float | None, typer.Option(help="Share of the data held out for testing; 0.2 unless the data says.")
+    ] = None,
+    split_order: Annotated[
+        bool, typer.Option("--split-order", help="Hold out the last rows instead of random ones (time series).")
+    ] = False,
+    stream: Annotated[
+        bool | None,
+        typer.Option(
+            "--stream/--no-stream",
+            help="Train from the disk, with some blocks of rows in memory; by default for files of 512 MiB and more.",
+        ),
+    ] = None,
+    cache: Annotated[
+        str | None, typer.Option(help="Folder for what --stream keeps on disk while it trains; implies --stream.")
+    ] = None,
     patience: Annotated[
         int | None, typer.Option(help="Stop after so many epochs without progress on a validation part.")
     ] = None,
@@ -82,22 +107,39 @@ def train(
     rule = choose_optimizer(optimizer, eta)
     hidden = parse_widths(layers)
     chosen = bp.selection(backend)
-    source = load_data(data, target, task)  # type: ignore[arg-type]
-    output, loss_object = choose_output(source, output, loss)
-    labels = source.y if source.classes is not None else None
-    train_rows, test_rows = train_test_split_indices(len(source.X), test_fraction, seed, labels)
-    fit_rows, validation_rows = train_rows, test_rows
-    if patience is not None:
-        # Stopping by the test part would make its accuracy a promise that new data does not keep.
-        inner = None if labels is None else labels[train_rows]
-        kept, aside = train_test_split_indices(len(train_rows), 0.15, seed, inner)
-        fit_rows, validation_rows = train_rows[kept], train_rows[aside]
-    preprocessing = source.preprocessing or Standardizer.fit(source.X[fit_rows])
-    X, targets = prepare(source, preprocessing), encode(source, output, fit_rows)
-    net = bp.MLP(
-        [X.shape[1], *hidden, targets.n_out],
-        activation=parse_names(activation),
+    check_choices(missing, text)
+    check_task(task)
+    options = DataOptions(
+        name=data,
+        target=target,
+        labels=labels,
+        group=group,
+        drop=parse_columns(drop),
+        task=task,  # type: ignore[arg-type]
+        missing=missing,
+        fill=fill,
+        text=text,
         output=output,
+        loss=loss,
+        test_fraction=test_fraction,
+        in_order=split_order,
+        validates=patience is not None,
+        seed=seed,
+        dtype=dtype,
+        stream=stream,
+        cache=cache,
+        verbose=False if json or quiet else None,
+    )
+    # a full-batch method has all samples in memory, so that a file is not kept from there unless that is asked for
+    implied = False if isinstance(rule, ScipyMinimize) and cache is None else None
+    on_disk = wants_disk(data, implied if stream is None else stream, cache)
+    found = with_data(options, on_disk)
+    source, (n_fit, n_validation, n_test) = found.source, found.counts
+    samples = n_fit + n_validation + n_test
+    net = bp.MLP(
+        [found.n_in, *hidden, found.n_out],
+        activation=parse_names(activation),
+        output=found.output,
         seed=seed,
         dtype=dtype,
         backend=None if backend is None else bp.get_backend(backend),
@@ -107,36 +149,36 @@ def train(
         "classes": None if source.classes is None else list(source.classes),
         "feature_names": list(source.feature_names),
         "target": source.target_name,
-        "preprocessing": preprocessing.to_dict(),
-        "target_preprocessing": None if targets.preprocessing is None else targets.preprocessing.to_dict(),
-        "loss": loss_object.name,
+        "categories": {name: list(texts) for name, texts in source.categories.items()},
+        "preprocessing": None if found.preprocessing is None else found.preprocessing.to_dict(),
+        "target_preprocessing": None if found.target_preprocessing is None else found.target_preprocessing.to_dict(),
+        "loss": found.loss.name,
         "data": source.source,
     }
     console, talks = out(), not (json or quiet)
     if talks:
-        parts = f"{len(fit_rows)} to train"
-        parts += f", {len(validation_rows)} to validate" if patience is not None else ""
+        parts = f"{n_fit} to train" + (f", {n_validation} to validate" if patience is not None else "")
+        where = f", on disk in {found.fit[0].files.folder}" if on_disk else ""
         console.print(
             facts_table(
                 [
-                    ("data", f"{source.name} ({source.source}): {len(X)} samples, {X.shape[1]} features"),
+                    ("data", f"{source.name} ({source.source}): {samples} samples, {found.n_in} features{where}"),
                     ("target", _describe_target(source)),
-                    ("split", f"{parts}, {len(test_rows)} held out (seed {seed})"),
+                    ("split", f"{parts}, {n_test} held out{found.how}"),
                     ("network", _describe_network(net)),
-                    ("loss", loss_object.name),
+                    ("loss", found.loss.name),
                     ("backend", f"{chosen.name}, {net.dtype}: {chosen.why}"),
                 ]
             )
         )
     run = bp.train(
         net,
-        X[fit_rows],
-        targets.values[fit_rows],
-        loss=loss_object,
+        *found.fit,
+        loss=found.loss,
         optimizer=rule,
         batch_size=_batch_size(batch_size),
         epochs=epochs,
-        validation=(X[validation_rows], targets.values[validation_rows]),
+        validation=found.validation[0] if on_disk else found.validation,
         dropout=dropout or None,
         penalty=[bp.L2(l2)] if l2 else None,
         stop=[bp.Patience(patience)] if patience is not None else None,
@@ -148,20 +190,19 @@ def train(
         resume=resume,
         verbose=False if json or quiet or verbose else None,
     )
-    test = measure(net, source, X, targets, test_rows)
+    test = net.evaluate(*found.test, loss=net.meta["loss"])
+    if found.target_preprocessing is not None:
+        test |= errors_of(net, found)
+    found.close()
     if save is not None:
         net.meta |= {
-            "samples": {
-                "train": len(fit_rows),
-                "validation": len(validation_rows) if patience is not None else 0,
-                "test": len(test_rows),
-            },
+            "samples": {"train": n_fit, "validation": n_validation, "test": n_test},
             "held_out": plain(test),
             "run": run_facts(run),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         net.save(save)
-    seconds, samples = run.seconds, len(fit_rows) * len(run.history)
+    seconds, visited = run.seconds, n_fit * len(run.history)
     if json:
         print_json(
             {
@@ -169,20 +210,20 @@ def train(
                     "name": source.name,
                     "source": source.source,
                     "task": source.task,
-                    "samples": len(X),
-                    "features": X.shape[1],
+                    "samples": samples,
+                    "features": found.n_in,
                     "target": source.target_name,
                     "classes": source.classes,
-                    "train": len(fit_rows),
-                    "validation": len(validation_rows) if patience is not None else 0,
-                    "test": len(test_rows),
+                    "train": n_fit,
+                    "validation": n_validation,
+                    "test": n_test,
                 },
                 "sizes": net.sizes,
                 "test": test,
                 "history": list(run.history),
                 "stopped_because": run.stopped_because,
                 "seconds": seconds,
-                "samples_per_second": samples / seconds,
+                "samples_per_second": visited / seconds,
                 "kept": run.kept,
                 "record": run.record,
                 "saved": save,
@@ -197,7 +238,7 @@ def train(
                     [
                         ("held out", headline),
                         ("epochs", f"{len(run.history)} ({run.stopped_because}; parameters: {run.kept})"),
-                        ("time", f"{seconds:.2f} s, {samples / seconds:,.0f} samples/s, plan {run.record['plan']}"),
+                        ("time", f"{seconds:.2f} s, {visited / seconds:,.0f} samples/s, plan {run.record['plan']}"),
                         *describe_checkpoints(run.record),
                         *([("saved", save)] if save else []),
                     ]
@@ -207,18 +248,6 @@ def train(
             console.print(f"{headline}; {seconds:.2f} s{f'; saved {save}' if save else ''}")
     if _was_interrupted(run):
         raise typer.Exit(INTERRUPTED)
-
-
-def measure(net: MLP, data: Dataset, X: Any, targets: Targets, rows: Any) -> dict[str, float]:
-    """Measure a network on some rows; errors of numbers are in the units of the target."""
-    found = net.evaluate(X[rows], targets.values[rows], loss=net.meta["loss"])
-    if targets.preprocessing is None:
-        return found
-    assert data.y is not None
-    prediction = targets.preprocessing.undo(net.predict(X[rows]).astype(np.float64))
-    error = prediction - data.y[rows].reshape(prediction.shape)
-    mse = float(np.mean(error**2))
-    return {**found, "mse": mse, "rmse": mse**0.5, "mae": float(np.mean(np.abs(error)))}
 
 
 def _headline(test: dict[str, float]) -> str:

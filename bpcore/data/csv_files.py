@@ -5,21 +5,28 @@ from __future__ import annotations
 import contextlib
 import csv
 import itertools
-import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 
-from bpcore.errors import BpcoreError, DataError, unknown
+from bpcore.data.tables import parse_number
+from bpcore.errors import BpcoreError, DataError
 from bpcore.typing import NDArray
 
-__all__ = ["Table", "open_csv", "read_table", "read_tables"]
+__all__ = ["MISSING", "Table", "iterate_csv", "open_csv", "read_table", "read_tables"]
 
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?", "-"})
+"""Cells that say that there is no value, in lower case."""
+
+PART_ROWS = 8192
+"""Rows that are read together from a file that is read in parts."""
+
+PART_CELLS = 2**18
+"""Cells, likewise: each takes some sixty bytes while it is text."""
 
 
 @dataclass(frozen=True)
@@ -46,77 +53,38 @@ class Table:
     lines: list[int]
     has_header: bool
 
-    def column_index(self, column: str) -> int:
-        """Find a column by its name, or by its number from 0 (negative: from the end).
+    @property
+    def m(self) -> int:
+        """Number of rows."""
+        return len(self.rows)
 
-        Raises
-        ------
-        UnknownNameError
-            If there is no such column.
-        """
-        if column in self.names:
-            return self.names.index(column)
-        try:
-            number = int(column)
-        except ValueError:
-            number = len(self.names)
-        if not -len(self.names) <= number < len(self.names):
-            hint = "" if self.has_header else " (the file has no header: columns are counted from 0)"
-            raise unknown(f"column in {self.path}{hint}", column, self.names)
-        return number % len(self.names)
-
-    def numbers(self, columns: Sequence[int]) -> NDArray[np.float64]:
-        """Convert columns to float64, shape (m, number of columns).
-
-        Raises
-        ------
-        DataError
-            For the first cell that is missing, is no number or is not finite, with line and column.
-        """
-        result = np.empty((len(self.rows), len(columns)), dtype=np.float64)
-        for i, row in enumerate(self.rows):
-            for j, column in enumerate(columns):
-                value = parse_number(row[column])
-                if value is None:
-                    raise self._cell_error(i, column)
-                result[i, j] = value
-        return result
-
-    def column(self, column: int) -> NDArray[Any]:
-        """Convert one column to float64 if every cell is a number, else to text, shape (m,).
-
-        Raises
-        ------
-        DataError
-            For the first cell that is missing.
-        """
+    def values(self, column: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Return a column, shape (m,), as float64 if all of it is numbers, else as text; and what is missing."""
         cells = [row[column] for row in self.rows]
+        try:
+            quick = np.array(cells, np.float64)
+        except ValueError:
+            pass
+        else:
+            if np.isfinite(quick.sum()) and "_" not in "".join(cells):
+                return quick, np.zeros(len(cells), bool)
+        missing = np.array([cell.lower() in MISSING for cell in cells], dtype=bool)
+        numbers = np.full(len(cells), np.nan)
         for i, cell in enumerate(cells):
-            if cell.lower() in MISSING:
-                raise self._cell_error(i, column)
-        values = [parse_number(cell) for cell in cells]
-        if any(value is None for value in values):
-            return np.array(cells, dtype=np.str_)
-        return np.array(values, dtype=np.float64)
+            if not missing[i]:
+                value = parse_number(cell)
+                if value is None:
+                    return np.array(cells, dtype=np.str_), missing
+                numbers[i] = value
+        return numbers, missing
 
-    def _cell_error(self, row: int, column: int) -> DataError:
-        cell = self.rows[row][column]
-        place = f"{self.path}, line {self.lines[row]}, column {self.names[column]!r}"
-        if cell.lower() in MISSING:
-            return DataError(f"{place}: the value is missing ({cell!r}); fill it in, or remove the row or the column")
-        return DataError(
-            f"{place}: {cell[:40]!r} is not a finite number; features must be numeric: encode the column "
-            "as numbers (one 0/1 column for each category) or remove it"
-        )
+    def place(self, row: int, column: int) -> str:
+        """Spell file, line and column."""
+        return f"{self.path}, line {self.lines[row]}, column {self.names[column]!r}"
 
-
-def parse_number(cell: str) -> float | None:
-    """Return the number that a cell spells, or None; blanks, ``inf``, ``nan`` and ``1_000`` are none."""
-    try:
-        value = float(cell)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) and "_" not in cell else None
+    def cell(self, row: int, column: int) -> str:
+        """Return a cell as it is written."""
+        return self.rows[row][column]
 
 
 def read_table(path: Path, target: str | None = None) -> Table:
@@ -147,6 +115,32 @@ def read_table(path: Path, target: str | None = None) -> Table:
         return next(read_tables(path, file, target))
 
 
+def iterate_csv(path: Path, target: str | None = None, part_rows: int = PART_ROWS) -> Iterator[Table]:
+    """Read a CSV file as :func:`read_table` does, some rows at a time.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    target : str, optional
+        As for :func:`read_table`.
+    part_rows : int
+        Rows of a part; the last one may have fewer.
+
+    Yields
+    ------
+    Table
+        At least one, with at least one row.
+
+    Raises
+    ------
+    DataError
+        As :func:`read_table`, when the place of the error is reached.
+    """
+    with open_csv(path) as file:
+        yield from read_tables(path, file, target, PART_CELLS, part_rows)
+
+
 @contextlib.contextmanager
 def open_csv(path: Path) -> Iterator[TextIO]:
     """Open a CSV file for :func:`read_tables`; what goes wrong inside becomes a DataError."""
@@ -163,7 +157,9 @@ def open_csv(path: Path) -> Iterator[TextIO]:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def read_tables(path: Path, file: TextIO, target: str | None = None, cells: int | None = None) -> Iterator[Table]:
+def read_tables(
+    path: Path, file: TextIO, target: str | None = None, cells: int | None = None, rows: int | None = None
+) -> Iterator[Table]:
     """Read a CSV file a part at a time, by the rules of :func:`read_table`.
 
     Parameters
@@ -176,6 +172,8 @@ def read_tables(path: Path, file: TextIO, target: str | None = None, cells: int 
         As for :func:`read_table`.
     cells : int, optional
         How many cells a part has at most, or two rows of them; by default the whole file is one part.
+    rows : int, optional
+        How many rows a part has at most, where `cells` is given.
 
     Yields
     ------
@@ -191,22 +189,24 @@ def read_tables(path: Path, file: TextIO, target: str | None = None, cells: int 
     file.seek(0)
     counts = Counter({mark: first.count(mark) for mark in ",;\t"})
     numbered = _numbered_rows(file, counts.most_common(1)[0][0])
-    head = list(itertools.islice(numbered, 2))
-    if not head:
+    start = next(numbered, None)
+    if start is None:
         raise DataError(f"{path} is empty; expected one sample a line, columns separated by commas")
-    width = len(head[0][0])
-    numbered = _of_one_width(path, itertools.chain(head, numbered), width)
-    size = None if cells is None else max(2, cells // width)
-    part = list(itertools.islice(numbered, size))
+    width = len(start[0])
+    numbered = _of_one_width(path, itertools.chain([start], numbered), width)
+    head = list(itertools.islice(numbered, 2))
     has_header = _is_header([row for row, _ in head], target)
     names = tuple(head[0][0]) if has_header else tuple(str(i) for i in range(width))
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
         raise DataError(f"{path}: the header has the column {repeated[0]!r} more than once; names must differ")
-    if has_header:
-        part = part[1:]
-        if not part:
-            raise DataError(f"{path} has a header but no data rows")
+    numbered = itertools.chain(head[1:] if has_header else head, numbered)
+    size = None if cells is None else max(2, cells // width)
+    if size is not None and rows is not None:
+        size = min(size, rows)
+    part = list(itertools.islice(numbered, size))
+    if not part:
+        raise DataError(f"{path} has a header but no data rows")
     while part:
         yield Table(path, names, [row for row, _ in part], [line for _, line in part], has_header)
         part = [] if size is None else list(itertools.islice(numbered, size))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -34,8 +34,8 @@ class Dataset:
     ----------
     name : str
         Name of the set, or of the file.
-    X : ndarray, shape (m, n), float64
-        Features, one sample a row, after `preprocessing`.
+    X : ndarray, shape (m, n), float64 (images: float32)
+        Features, one sample a row, after `preprocessing`. NaN is a missing value, where these were kept.
     y : ndarray or None
         Classification: class indices, shape (m,), int64. Regression: shape (m,) or (m, n_out), float64. None
         when a file without targets was read.
@@ -51,6 +51,12 @@ class Dataset:
         Where it came from, for the run record.
     target_name : str
         What `y` is called.
+    groups : ndarray or None
+        Group of each row, shape (m,), where a column of groups was named.
+    categories : dict of str to tuple of str
+        Columns of text, of which `X` holds codes, and what the codes stand for.
+    held_out : int
+        As many of the last rows are for testing, where the data says so; else 0.
     """
 
     name: str
@@ -62,6 +68,9 @@ class Dataset:
     preprocessing: Preprocessing | None = None
     source: str = ""
     target_name: str = "target"
+    groups: NDArray[Any] | None = None
+    categories: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    held_out: int = 0
 
 
 def load_dataset(name: str) -> Dataset:

@@ -1,25 +1,60 @@
-"""Data sets from files: ``.csv`` tables and ``.npz`` archives."""
+"""Data sets from files: tables (CSV, Parquet, ``.npy`` with fields), arrays (``.npz``, ``.npy``), IDX."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from bpcore.data.arrays import check_matrix
-from bpcore.data.csv_files import Table, read_table
+from bpcore.data.csv_files import read_table
 from bpcore.data.datasets import Dataset, Task
+from bpcore.data.idx_files import is_idx_name, load_idx, mnist_files
+from bpcore.data.missing import refuse_infinite
+from bpcore.data.npy_files import RecordPart, load_npy
 from bpcore.data.npz_files import read_npz
-from bpcore.data.preprocessing import ClassList
-from bpcore.errors import DataError
+from bpcore.data.parquet_files import read_parquet
+from bpcore.data.preprocessing import ClassList, Scaler
+from bpcore.data.tables import Columns, TablePart, choose_columns, column_index, frozen, target_values
+from bpcore.errors import ConfigurationError, DataError
 from bpcore.typing import NDArray
 
-__all__ = ["load_file", "table_columns"]
+__all__ = ["KINDS", "file_kind", "load_file"]
 
-SUFFIXES = (".csv", ".npz")
+SUFFIXES = {".csv": "csv", ".parquet": "parquet", ".pq": "parquet", ".npz": "npz", ".npy": "npy"}
+KINDS = ".csv, .parquet, .npz, .npy, .idx (also ...-idx3-ubyte and .gz), or a folder with the files of MNIST"
 MOST_NUMERIC_CLASSES = 20
+PIXELS = Scaler(255.0)
+"""What images of bytes are prepared by."""
+
+
+def file_kind(path: Path) -> str:
+    """Tell by its name what a file is: ``csv``, ``parquet``, ``npz``, ``npy``, ``idx``, or ``mnist`` for a folder.
+
+    Raises
+    ------
+    DataError
+        If it is none of these, or not there.
+
+    Examples
+    --------
+    >>> file_kind(Path("no such file.csv"))
+    Traceback (most recent call last):
+    ...
+    bpcore.errors.DataError: there is no file no such file.csv (looked in ...)
+    """
+    if path.is_dir():
+        return "mnist"
+    suffix = path.suffix.lower()
+    kind = "idx" if is_idx_name(path) else SUFFIXES.get(suffix)
+    if kind is None:
+        raise DataError(f"{path}: cannot read files of type {suffix or 'unknown'!r}; possible: {KINDS}")
+    if not path.is_file():
+        raise DataError(f"there is no file {path} (looked in {path.absolute().parent})")
+    return kind
 
 
 def load_file(
@@ -30,14 +65,22 @@ def load_file(
     features: Sequence[str] | None = None,
     classes: ClassList | None = None,
     task: Task | Literal["auto"] = "auto",
+    labels: str | Path | None = None,
+    keep_missing: bool = False,
+    text: Literal["refuse", "one-hot"] = "refuse",
+    categories: Mapping[str, Sequence[str]] | None = None,
+    group: str | None = None,
+    drop: Sequence[str] = (),
 ) -> Dataset:
     r"""Read samples, and targets if there are any, from a file.
 
     Parameters
     ----------
     path : str or Path
-        A ``.csv`` file (one sample a line; see :func:`~bpcore.data.csv_files.read_table`) or an ``.npz``
-        archive with the arrays ``X`` and ``y``.
+        A table: ``.csv`` (one sample a line; see :func:`~bpcore.data.csv_files.read_table`), ``.parquet``, or ``.npy``
+        with named fields; an ``.npz`` archive with the arrays ``X`` and ``y``; a matrix in ``.npy`` or an array in IDX
+        (``.idx``, ``...-idx3-ubyte``, plain or ``.gz``), with the targets in another file, `labels`; or a folder with
+        the four files of MNIST.
     target : str, optional
         Column of the targets, by name or by number from 0; for ``.npz`` the name of the array.
     read_target : bool, default True
@@ -50,6 +93,18 @@ def load_file(
     task : ``"auto"``, ``"classification"`` or ``"regression"``
         With ``"auto"``, text and few different whole numbers (at most 20, and each twice on average) are
         classes, other numbers are regression targets.
+    labels : str or Path, optional
+        File of the targets, for ``.npy`` and IDX.
+    keep_missing : bool, default False
+        Whether missing features become NaN; by default they are refused. Missing targets always are.
+    text : ``"refuse"`` or ``"one-hot"``
+        Whether columns of text may be features: then `X` holds codes, and ``categories`` says what they stand for.
+    categories : mapping of str to sequence of str, optional
+        The categories of a trained model.
+    group : str, optional
+        Column (for ``.npz``: array) of the groups of the rows; it is no feature.
+    drop : sequence of str
+        Columns of a table to leave out.
 
     Returns
     -------
@@ -61,6 +116,8 @@ def load_file(
         If the file cannot be read or what it holds cannot be used; line and column are named.
     UnknownNameError
         If a column or array does not exist.
+    MissingExtraError
+        If it is a Parquet file and pyarrow is not installed.
 
     Examples
     --------
@@ -74,23 +131,157 @@ def load_file(
     >>> folder.cleanup()
     """
     path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise DataError(f"{path}: cannot read files of type {suffix or 'unknown'!r}; possible: .csv, .npz")
-    if not path.is_file():
-        raise DataError(f"there is no file {path} (looked in {path.absolute().parent})")
-    if suffix == ".csv":
-        table = read_table(path, target)
-        X, values, names, target_name = _from_table(table, target, read_target, features)
+    kind = file_kind(path)
+    table = read_part(path, kind, target)
+    extra: dict[str, Any] = {}
+    if labels is not None and (table is not None or kind not in ("npy", "idx")):
+        raise ConfigurationError(f"--labels is for .npy and IDX files; {path.name} has its targets inside")
+    if drop and table is None:
+        raise ConfigurationError(f"--drop is for tables, whose columns have names; {path.name} is none")
+    if table is not None:
+        reader, where = columns_of(table, target, read_target, features, group, drop)
+        reader.keep_missing, reader.text = keep_missing, text == "one-hot"
+        if categories is not None:
+            reader.categories, reader.fixed = {name: list(texts) for name, texts in categories.items()}, True
+        X = reader.matrix(table)
+        names, target_name = reader.names, "" if where.target is None else table.names[where.target]
+        values = None if where.target is None or not read_target else target_values(table, where.target)
+        extra["categories"] = frozen(reader.categories)
+        if where.group is not None:
+            extra["groups"] = target_values(table, where.group)
     else:
-        X, values, target_name = read_npz(path, target, read_target=read_target)
-        X = check_matrix(X, name=f"{path}: X", dtype=np.float64)
+        X, values, target_name, extra = _arrays(path, kind, target, labels, group, read_target, keep_missing)
         names = tuple(features or (f"x{i}" for i in range(X.shape[1])))
         if len(names) != X.shape[1]:
             raise DataError(f"{path}: X has {X.shape[1]} columns, but the model was trained on {len(names)}")
+    found = Dataset(path.name, X, None, names, None, "classification", None, str(path), "")
+    found = replace(found, **extra)
     if values is None:
-        return Dataset(path.name, X, None, names, None, "classification", None, str(path), "")
-    return _with_targets(path, X, values, names, target_name, classes, task)
+        return found
+    encoded = _with_targets(path, X, values, names, target_name, classes, task)
+    return replace(encoded, **extra)
+
+
+def read_part(path: Path, kind: str, target: str | None) -> TablePart | None:
+    """Read a table as a whole; None for a file that holds arrays."""
+    if kind == "csv":
+        return read_table(path, target)
+    if kind == "parquet":
+        return read_parquet(path)
+    if kind == "npy":
+        array = load_npy(path)
+        if array.dtype.names is not None:
+            return RecordPart(path, array)
+    return None
+
+
+class Apart:
+    """Numbers of the columns of a table that are no features, or None."""
+
+    def __init__(self, target: int | None, group: int | None) -> None:
+        self.target, self.group = target, group
+
+
+def columns_of(
+    table: TablePart,
+    target: str | None,
+    read_target: bool,
+    features: Sequence[str] | None,
+    group: str | None,
+    drop: Sequence[str],
+) -> tuple[Columns, Apart]:
+    """Choose the columns of a table: those of the features, and those that stand apart."""
+    if target is None and read_target:
+        raise DataError(
+            f"{table.path}: which column is the target? Name it with --target; the columns are {', '.join(table.names)}"
+        )
+    apart = Apart(
+        None if target is None else column_index(table, target), None if group is None else column_index(table, group)
+    )
+    if apart.target is not None and apart.target == apart.group:
+        raise ConfigurationError(f"--target and --group both name the column {table.names[apart.target]!r}")
+    left_out = [apart.target, apart.group, *(column_index(table, name) for name in drop)]
+    numbers = [number for number in left_out if number is not None]
+    chosen, names = choose_columns(table, numbers, features, "" if target is None else " beside the target")
+    return Columns(chosen, names), apart
+
+
+def _arrays(
+    path: Path,
+    kind: str,
+    target: str | None,
+    labels: str | Path | None,
+    group: str | None,
+    read_target: bool,
+    keep_missing: bool,
+) -> tuple[NDArray[Any], NDArray[Any] | None, str, dict[str, Any]]:
+    """Read files that hold arrays: features, targets, what these are called, and what else is known."""
+    groups = None
+    if kind == "npz":
+        X, values, name = read_npz(path, target, read_target=read_target)
+        if group is not None:
+            groups = read_npz(path, group)[1]
+    else:
+        if group is not None:
+            raise ConfigurationError(f"--group is for tables and .npz archives; {path.name} is none")
+        if target is not None and read_target:
+            raise ConfigurationError(
+                f"--target is for tables and .npz archives; the targets of {path.name} are --labels"
+            )
+        if kind == "mnist":
+            return _mnist(path, read_target)
+        name = "labels" if labels is None else Path(labels).name
+        X, values = open_arrays(path, kind, labels, read_target)
+    extra: dict[str, Any] = {} if groups is None else {"groups": groups}
+    if kind == "idx" and X.dtype == np.uint8:
+        return PIXELS.apply(X.astype(np.float32)), values, name, {**extra, "preprocessing": PIXELS}
+    X = check_matrix(X, name=f"{path}: X", dtype=np.float64, allow_nonfinite=keep_missing)
+    if keep_missing:
+        refuse_infinite(X, f"{path}: X")
+    return X, values, name, extra
+
+
+def open_arrays(
+    path: Path, kind: str, labels: str | Path | None, read_target: bool
+) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Map features, one sample a row, and targets from two files of which each holds an array."""
+    X = load_idx(path) if kind == "idx" else load_npy(path)
+    if X.ndim == 0:
+        raise DataError(f"{path} holds a single number; a matrix with one sample a row is needed")
+    X = X.reshape(len(X), -1) if X.ndim > 2 or (X.ndim == 2 and not X.size) else X
+    if not read_target:
+        return X, None
+    if labels is None:
+        raise DataError(f"{path} holds samples without targets; name the file of the targets with --labels")
+    where = Path(labels)
+    found = file_kind(where)
+    if found not in ("idx", "npy"):
+        raise DataError(f"{where}: targets in a file of their own are .npy or IDX")
+    values = load_idx(where) if found == "idx" else load_npy(where)
+    if values.dtype.names is not None or values.ndim not in (1, 2):
+        raise DataError(f"{where} has shape {values.shape} and dtype {values.dtype}; targets are a vector or a matrix")
+    if len(values) != len(X):
+        raise DataError(f"{path} has {len(X)} samples, but {where} has {len(values)} targets; the rows must match")
+    return X, values
+
+
+def _mnist(folder: Path, read_target: bool) -> tuple[NDArray[Any], NDArray[Any] | None, str, dict[str, Any]]:
+    """Read the four files of a folder: those to train with first, those to test with last."""
+    images, labels, test_images, test_labels = mnist_files(folder)
+    parts = [open_arrays(images, "idx", labels, True), open_arrays(test_images, "idx", test_labels, True)]
+    (X, y), (X_test, y_test) = parts
+    if X.shape[1:] != X_test.shape[1:] or X.dtype != np.uint8 or X_test.dtype != np.uint8:
+        raise DataError(
+            f"{folder}: the images to train with have shape {X.shape} ({X.dtype}), those to test with {X_test.shape} "
+            f"({X_test.dtype}); both must be bytes, with the same number of pixels"
+        )
+    assert y is not None
+    assert y_test is not None
+    pixels = np.empty((len(X) + len(X_test), X.shape[1]), np.float32)
+    pixels[: len(X)], pixels[len(X) :] = X, X_test
+    pixels /= np.float32(PIXELS.divisor)
+    values = np.concatenate([y, y_test]) if read_target else None
+    return pixels, values, "label", {"preprocessing": PIXELS, "held_out": len(X_test)}
 
 
 def guess_task(values: NDArray[Any]) -> Task:
@@ -103,62 +294,6 @@ def guess_task(values: NDArray[Any]) -> Task:
     whole = values.dtype.kind in "iu" or bool((different == np.floor(different)).all())
     few = len(different) <= MOST_NUMERIC_CLASSES and 2 * len(different) <= len(values)
     return "classification" if whole and few else "regression"
-
-
-def _from_table(
-    table: Table, target: str | None, read_target: bool, features: Sequence[str] | None
-) -> tuple[NDArray[np.float64], NDArray[Any] | None, tuple[str, ...], str]:
-    """Choose the columns of a table and convert them."""
-    if target is None and read_target:
-        raise DataError(
-            f"{table.path}: which column is the target? Name it with --target; the columns are {', '.join(table.names)}"
-        )
-    chosen = table_columns(table, target, features)
-    target_index = None if target is None else table.column_index(target)
-    values = table.column(target_index) if target_index is not None and read_target else None
-    names = tuple(features) if features is not None else tuple(table.names[i] for i in chosen)
-    return table.numbers(chosen), values, names, "" if target_index is None else table.names[target_index]
-
-
-def table_columns(table: Table, target: str | None, features: Sequence[str] | None) -> list[int]:
-    """Return the numbers of the columns that are features, in the order of the model.
-
-    Parameters
-    ----------
-    table : Table
-        The table.
-    target : str or None
-        Column that is none of them.
-    features : sequence of str or None
-        As for :func:`load_file`.
-
-    Raises
-    ------
-    DataError, UnknownNameError
-        If a column is absent, or none is left, or there are not as many as the model takes.
-    """
-    target_index = None if target is None else table.column_index(target)
-    rest = [i for i in range(len(table.names)) if i != target_index]
-    if features is not None and table.has_header:
-        absent = [name for name in features if name not in table.names]
-        if absent:
-            raise DataError(
-                f"{table.path} lacks the columns {', '.join(absent)}, on which the model was trained; "
-                f"it has {', '.join(table.names)}"
-            )
-        chosen = [table.names.index(name) for name in features]
-    else:
-        chosen = rest
-        if features is not None and len(features) != len(rest):
-            beside = "" if target is None else " beside the target"
-            hint = "; name a column of targets with --target to leave it out" if target is None else ""
-            raise DataError(
-                f"{table.path} has {len(rest)} columns{beside}, but the model was trained on "
-                f"{len(features)}: {', '.join(features)}{hint}"
-            )
-    if not chosen:
-        raise DataError(f"{table.path} has no column beside the target; at least one feature is needed")
-    return chosen
 
 
 def _with_targets(

@@ -9,14 +9,16 @@ way back.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from bpcore.data.arrays import check_matrix, host_array
-from bpcore.errors import ConfigurationError, DataError, unknown
+from bpcore.data.missing import Imputer
+from bpcore.data.one_hot import OneHot, Pipeline
+from bpcore.errors import ConfigurationError, DataError, UnknownNameError, unknown
 from bpcore.typing import IntArray, NDArray
 
 __all__ = ["ClassList", "Preprocessing", "Scaler", "Standardizer", "preprocessing_from_dict"]
@@ -136,7 +138,7 @@ class Standardizer:
         return {"kind": "standardizer", "mean": list(self.mean), "scale": list(self.scale)}
 
 
-Preprocessing: TypeAlias = Scaler | Standardizer
+Preprocessing: TypeAlias = Scaler | Standardizer | Imputer | OneHot | Pipeline
 """What a model may carry to prepare its input."""
 
 
@@ -150,7 +152,8 @@ def preprocessing_from_dict(description: Mapping[str, Any]) -> Preprocessing:
 
     Returns
     -------
-    Scaler or Standardizer
+    Preprocessing
+        Of the class that the kind names.
 
     Raises
     ------
@@ -165,19 +168,27 @@ def preprocessing_from_dict(description: Mapping[str, Any]) -> Preprocessing:
     Scaler(divisor=16.0)
     """
     kind = description.get("kind")
-    if kind not in ("scaler", "standardizer"):
-        raise unknown("preprocessing", kind, ["scaler", "standardizer"])
+    if kind not in _KINDS:
+        raise unknown("preprocessing", kind, _KINDS)
     try:
-        if kind == "scaler":
-            return Scaler(float(description["divisor"]))
-        return Standardizer(
-            tuple(float(value) for value in description["mean"]),
-            tuple(float(value) for value in description["scale"]),
-        )
+        return _KINDS[kind](description)
     except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, ConfigurationError):
+        if isinstance(error, ConfigurationError | UnknownNameError):
             raise
         raise ConfigurationError(f"the description of the {kind} is damaged: {error!r}") from error
+
+
+def _numbers(values: Sequence[Any]) -> tuple[float, ...]:
+    return tuple(float(value) for value in values)
+
+
+_KINDS: dict[str, Callable[[Mapping[str, Any]], Preprocessing]] = {
+    "scaler": lambda found: Scaler(float(found["divisor"])),
+    "standardizer": lambda found: Standardizer(_numbers(found["mean"]), _numbers(found["scale"])),
+    "imputer": lambda found: Imputer(_numbers(found["values"]), str(found["how"])),
+    "one-hot": lambda found: OneHot(tuple(found["counts"])),
+    "pipeline": lambda found: Pipeline(tuple(preprocessing_from_dict(step) for step in found["steps"])),
+}
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bpcore._version import __version__
-from bpcore.data.preprocessing import Preprocessing, Scaler
+from bpcore.data.preprocessing import Scaler, Standardizer
 from bpcore.errors import ConfigurationError
 from bpcore.exchange import numpy_template as template
 from bpcore.functions.activations import Activation
@@ -125,7 +125,7 @@ def numpy_source(net: MLP, theta: NDArray[Any] | None = None, weights: str | Non
         *([template.SEPARATE] if weights is not None else []),
         _layers(net, weights),
         template.CHECKS,
-        _prepare(knowledge.preprocessing),
+        _prepare(knowledge.scaling("a NumPy file")),
         template.FORWARD,
         _predict(knowledge),
         *([_predict_proba(knowledge)] if _has_probabilities(knowledge) else []),
@@ -167,7 +167,7 @@ def _facts(net: MLP, knowledge: Knowledge) -> str:
         f"CLASSES = {_tuple(knowledge.class_names) if labelled else None}",
         f"HAS_PROBABILITIES = {_has_probabilities(knowledge)}",
     ]
-    for name, fitted in (("", knowledge.preprocessing), ("TARGET_", knowledge.target_preprocessing)):
+    for name, fitted in (("", knowledge.scaling("a NumPy file")), ("TARGET_", knowledge.target_preprocessing)):
         if isinstance(fitted, Scaler):
             lines.append(f"{name}DIVISOR = {fitted.divisor!r}")
         elif fitted is not None:
@@ -242,7 +242,7 @@ def _layers(net: MLP, weights: str | None) -> str:
     return f"\nLAYERS = unpack({read}.astype(DTYPE))\n"
 
 
-def _prepare(fitted: Preprocessing | None) -> str:
+def _prepare(fitted: Scaler | Standardizer | None) -> str:
     value = "X"
     if isinstance(fitted, Scaler):
         value = "X / X.dtype.type(DIVISOR)"

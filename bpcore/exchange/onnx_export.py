@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from bpcore._version import __version__
-from bpcore.data.preprocessing import Preprocessing, Scaler
+from bpcore.data.preprocessing import Scaler, Standardizer
 from bpcore.errors import ConfigurationError, missing_extra
 from bpcore.exchange.card import model_card
 from bpcore.exchange.onnx_nodes import ELEMENT_TYPES, Graph
@@ -134,7 +134,7 @@ def _network(graph: Graph, net: MLP, knowledge: Knowledge, bare: bool) -> list[O
             f"the {net.n_parameters:,} parameters need {net.n_parameters * graph.dtype.itemsize / 2**30:.1f} GiB as "
             f"{graph.dtype}, but an ONNX file holds 2 GiB; use dtype='float32', or a safetensors file (export_torch)"
         )
-    H = "X" if bare else _apply(graph, knowledge.preprocessing, "X")
+    H = "X" if bare else _apply(graph, knowledge.scaling("an ONNX file, unless it is bare,"), "X")
     labelled = knowledge.stated and knowledge.task == "classification" and not bare
     undo = None if bare or labelled else knowledge.target_preprocessing
     for l, (W, b) in enumerate(net.get_weights(), start=1):
@@ -165,7 +165,7 @@ def _cast(P: Any, dtype: np.dtype[Any], name: str) -> Any:
     return cast
 
 
-def _apply(graph: Graph, fitted: Preprocessing | None, X: str) -> str:
+def _apply(graph: Graph, fitted: Scaler | Standardizer | None, X: str) -> str:
     if fitted is None:
         return X
     if isinstance(fitted, Scaler):
@@ -177,7 +177,7 @@ def _apply(graph: Graph, fitted: Preprocessing | None, X: str) -> str:
     return graph.cast(scaled, graph.dtype) if graph.dtype != np.float64 else scaled
 
 
-def _undo(graph: Graph, fitted: Preprocessing, H: str) -> None:
+def _undo(graph: Graph, fitted: Scaler | Standardizer, H: str) -> None:
     wide = graph.cast(H, np.float64) if graph.dtype != np.float64 else H
     if isinstance(fitted, Scaler):
         value = graph.node("Mul", wide, graph.array("target_divisor", np.float64(fitted.divisor)))

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from bpcore.data.preprocessing import ClassList, Preprocessing, Standardizer, preprocessing_from_dict
+from bpcore.data.missing import Imputer
+from bpcore.data.one_hot import OneHot, Pipeline
+from bpcore.data.preprocessing import ClassList, Preprocessing, Scaler, Standardizer, preprocessing_from_dict
 from bpcore.errors import BpcoreError, ConfigurationError
 from bpcore.typing import IntArray, NDArray
 
@@ -40,8 +42,16 @@ class Knowledge:
         Names of the classes.
     target, loss : str or None
         Name of the target column, and of the loss.
-    preprocessing, target_preprocessing : Scaler, Standardizer or None
-        What was applied to X, and to numbers as targets.
+    preprocessing : Preprocessing or None
+        What was applied to X.
+    target_preprocessing : Scaler, Standardizer or None
+        What was applied to numbers as targets.
+    n_columns : int
+        How many columns X has before its preprocessing.
+    categories : dict of str to list of str, or None
+        What the codes in columns of categories stand for.
+    imputes : bool
+        Whether NaN in X is a missing value, which the preprocessing fills.
 
     Raises
     ------
@@ -64,12 +74,20 @@ class Knowledge:
             "regression" if meta.get("task") == "regression" else "classification"
         )
         self.stated = bool(meta.get("task") or meta.get("classes"))
-        self.feature_names: tuple[str, ...] | None = _names(meta, "feature_names", net.sizes[0], "inputs")
+        self.preprocessing, self.n_columns = _restore(meta, "preprocessing", net.sizes[0], "inputs")
+        self.imputes = any(isinstance(step, Imputer) for step in _steps(self.preprocessing))
+        self.feature_names: tuple[str, ...] | None = _names(meta, "feature_names", self.n_columns, "inputs")
+        self.categories = self._read_categories()
         self.classes = self._read_classes()
         self.target = _text(meta, "target")
         self.loss = _text(meta, "loss")
-        self.preprocessing = _restore(meta, "preprocessing", net.sizes[0], "inputs")
-        self.target_preprocessing = _restore(meta, "target_preprocessing", net.sizes[-1], "outputs")
+        fitted, _ = _restore(meta, "target_preprocessing", net.sizes[-1], "outputs")
+        if fitted is not None and not isinstance(fitted, Scaler | Standardizer):
+            kind = fitted.to_dict()["kind"]
+            raise ConfigurationError(
+                f"net.meta['target_preprocessing'] is of kind {kind!r}; possible: scaler, standardizer"
+            )
+        self.target_preprocessing = fitted
         threshold = meta.get("threshold", 0.0)
         if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not math.isfinite(threshold):
             raise ConfigurationError(f"net.meta['threshold'] is {threshold!r:.40}; expected a finite number")
@@ -87,6 +105,41 @@ class Knowledge:
                 f"{list(self.net.sizes)} tells {self.n_classes} apart; correct the list"
             )
         return classes
+
+    def _read_categories(self) -> dict[str, list[str]] | None:
+        found = self.net.meta.get("categories")
+        if not found:
+            return None
+        if not isinstance(found, dict) or not all(
+            isinstance(texts, list | tuple) and all(isinstance(text, str) for text in texts) for texts in found.values()
+        ):
+            raise ConfigurationError(f"net.meta['categories'] is {found!r:.80}; expected lists of texts by column")
+        counts = next((step.counts for step in _steps(self.preprocessing) if isinstance(step, OneHot)), None)
+        names = self.feature_names or ()
+        if counts is None or list(counts) != [len(found.get(name, ())) for name in names] or set(found) - set(names):
+            raise ConfigurationError("net.meta['categories'] does not fit the names and the preprocessing of the model")
+        return {name: list(texts) for name, texts in found.items()}
+
+    def scaling(self, what: str) -> Scaler | Standardizer | None:
+        """Return the preprocessing of X for exports, which can scale numbers and no more.
+
+        Parameters
+        ----------
+        what : str
+            What is written, for the error.
+
+        Raises
+        ------
+        ConfigurationError
+            If missing values are filled, or there are categories.
+        """
+        fitted = self.preprocessing
+        if fitted is None or isinstance(fitted, Scaler | Standardizer):
+            return fitted
+        raise ConfigurationError(
+            f"{what} cannot hold the preprocessing of this model, which fills missing values or makes columns of "
+            "categories; predict with bpcore, or train on numbers that are complete"
+        )
 
     @property
     def n_classes(self) -> int:
@@ -141,18 +194,40 @@ def _names(meta: dict[str, Any], key: str, width: int, what: str) -> tuple[str, 
     return tuple(names)
 
 
-def _restore(meta: dict[str, Any], key: str, width: int, what: str) -> Preprocessing | None:
+def _steps(fitted: Preprocessing | None) -> tuple[Preprocessing, ...]:
+    """Steps of a preprocessing, those of a pipeline inside a pipeline included, in their order."""
+    if fitted is None:
+        return ()
+    if not isinstance(fitted, Pipeline):
+        return (fitted,)
+    return tuple(inner for step in fitted.steps for inner in _steps(step))
+
+
+def _restore(meta: dict[str, Any], key: str, width: int, what: str) -> tuple[Preprocessing | None, int]:
+    """Rebuild a preprocessing whose result has `width` columns; return it and how many columns it takes."""
     description = meta.get(key)
     if not description:
-        return None
+        return None, width
     if not isinstance(description, dict):
         raise ConfigurationError(f"net.meta[{key!r}] is {description!r:.80}; expected what to_dict() returns")
     try:
         fitted = preprocessing_from_dict(description)
     except BpcoreError as error:
         raise ConfigurationError(f"net.meta[{key!r}]: {error}") from error
-    if isinstance(fitted, Standardizer) and len(fitted.mean) != width:
-        raise ConfigurationError(
-            f"net.meta[{key!r}] standardises {len(fitted.mean)} columns, but the network has {width} {what}"
-        )
-    return fitted
+    n = width
+    for step in reversed(_steps(fitted)):
+        if isinstance(step, Standardizer) and len(step.mean) != n:
+            raise ConfigurationError(
+                f"net.meta[{key!r}] standardises {len(step.mean)} columns, but the network has {n} {what}"
+            )
+        if isinstance(step, Imputer) and len(step.values) != n:
+            raise ConfigurationError(
+                f"net.meta[{key!r}] fills {len(step.values)} columns, but the network has {n} {what}"
+            )
+        if isinstance(step, OneHot):
+            if step.width != n:
+                raise ConfigurationError(
+                    f"net.meta[{key!r}] makes {step.width} columns of categories, but the network has {n} {what}"
+                )
+            n = len(step.counts)
+    return fitted, n

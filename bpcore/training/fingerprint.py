@@ -16,6 +16,7 @@ from bpcore.backends.contract import Backend
 from bpcore.functions.activations import Activation
 from bpcore.host_data import HostProblem
 from bpcore.problem import Problem
+from bpcore.store_problem import StoreProblem
 from bpcore.training.spec import StepSpec
 from bpcore.typing import IntArray, NDArray
 
@@ -101,19 +102,28 @@ def _describe_data(problem: Problem, be: Backend, dtype: Any) -> dict[str, Any]:
         "outputs": int(problem.Y.shape[1]),
         "rows compared": len(rows),
         **{name: _digest(array) for name, array in arrays.items()},
+        **_order_of(problem),
     }
+
+
+def _order_of(problem: Problem) -> dict[str, Any]:
+    """Describe what the order of an epoch depends on besides the seed: of a store, its blocks and windows."""
+    if not isinstance(problem, StoreProblem):
+        return {}
+    order = problem.store.order
+    if order.window >= order.n_blocks:
+        return {"blocks": "all in one window"}
+    return {"blocks": {"rows": order.block_rows, "in a window": order.window}}
 
 
 def _some_rows(problem: Problem, rows: IntArray, be: Backend, dtype: Any) -> dict[str, NDArray[Any] | None]:
     """Some rows of X, Y and weights on the host, as the network reads them."""
     found: dict[str, NDArray[Any] | None] = {"X": None, "Y": None, "weights": None}
     if isinstance(problem, HostProblem):
-        for name, source in (("X", problem.X), ("Y", problem.Y)):
-            array = np.empty((len(rows), source.shape[1]), dtype)
-            source.write(rows, array)
-            found[name] = array
-        if problem.weights is not None:
-            found["weights"] = np.asarray(problem.weights)[rows]
+        for name, (shape, kind) in problem.columns.items():
+            found[name] = np.empty((len(rows), *shape), kind)
+        problem.write(rows, {name: array for name, array in found.items() if array is not None})
+        found.pop("labels", None)
         return found
     index = be.asarray(rows)
     for name, source in (("X", problem.X), ("Y", problem.Y), ("weights", problem.weights)):

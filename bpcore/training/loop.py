@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from bpcore.backends.contract import Backend
+from bpcore.data.store import Store
 from bpcore.errors import ConfigurationError, unknown
 from bpcore.functions.clipping import Clipping
 from bpcore.functions.full_batch import ScipyMinimize
@@ -24,7 +25,7 @@ from bpcore.training.run import Run
 from bpcore.training.session import Keep, Session
 from bpcore.training.spec import Dropout
 from bpcore.training.stopping import StopRule, as_rule
-from bpcore.training.trainer import Trainer
+from bpcore.training.trainer import Trainer, check_pair
 from bpcore.training.validation import Metric, Validation
 
 if TYPE_CHECKING:
@@ -37,13 +38,13 @@ __all__ = ["train"]
 def train(
     net: MLP,
     X: Any,
-    Y: Any,
+    Y: Any = None,
     *,
     loss: str | Loss | None = None,
     optimizer: str | UpdateRule | ScipyMinimize | None = None,
     batch_size: int | Literal["full"] = 64,
     epochs: int = 10,
-    validation: tuple[Any, Any] | None = None,
+    validation: tuple[Any, Any] | Store | None = None,
     metrics: Mapping[str, Metric] | None = None,
     sample_weight: Any = None,
     class_weight: Any = None,
@@ -74,8 +75,8 @@ def train(
     ----------
     net : MLP
         The network, trained in place.
-    X : array_like, shape (n, n_1)
-        Inputs, one sample a row.
+    X : array_like, shape (n, n_1), or Store
+        Inputs, one sample a row; or a store on disk (:func:`bpcore.data.from_chunks`), which has its targets inside.
     Y : array_like, shape (n,) or (n, n_L)
         Labels (integers from 0) or target values; see :mod:`bpcore.data.targets`.
     loss : str or Loss, optional
@@ -88,7 +89,7 @@ def train(
         what is left. Default 64.
     epochs : int
         Largest number of passes over the data. Default 10.
-    validation : (X, Y), optional
+    validation : (X, Y) or Store, optional
         Data that is measured after every epoch.
     metrics : mapping of str to function, optional
         Measures of your own, ``f(Y, H) -> float`` of the validation targets as given and the outputs as a NumPy array;
@@ -176,8 +177,14 @@ def train(
         raise unknown("value for keep", keep, ["auto", "last", "best"])
     if on_divergence not in ("raise", "stop"):
         raise unknown("value for on_divergence", on_divergence, ["raise", "stop"])
+    check_pair(X, Y)
     full_batch = isinstance(optimizer, ScipyMinimize)
     full = batch_size == "full" or full_batch
+    if isinstance(X, Store) and batch_size == "full":
+        raise ConfigurationError(
+            "batch_size='full' does not go with a store on disk, of which a window is in memory; give a number of "
+            "samples"
+        )
     n = _length(X)
     saver = _saver(checkpoint, resume, optimizer, verbose)
     trainer = Trainer(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bpcore.backends.contract import Backend
@@ -20,10 +20,21 @@ from bpcore.training.micro_batches import MicroBatchPlan
 from bpcore.training.plans import kind_on_gpu
 from bpcore.training.spec import StepSpec
 
-__all__ = ["DataShape", "Forecast", "Placement", "available_bytes", "place", "refusing", "too_large"]
+__all__ = [
+    "DataShape",
+    "Forecast",
+    "Placement",
+    "available_bytes",
+    "from_disk",
+    "place",
+    "refusing",
+    "too_large",
+]
 
 RESERVE = 2**26
 """Bytes left to what nobody here allocates: code of kernels, graphs, and the workspaces of CUDA's libraries."""
+DISK_STAGE_BYTES = 2**23
+"""Bytes of a buffer for data that comes from a disk, of which windows are in memory besides."""
 LONGEST_STRETCH = 4096
 SORTING = 40
 """Bytes a sample while the order of an epoch is made: two words, a copy of the keys, and what the sort works in."""
@@ -271,6 +282,27 @@ class _Count:
         rows, widths = min(ROWS, data.m), self.spec.sizes
         work = rows * (widths[0] + 2 * sum(widths[1:]) + widths[-1] + 1) * item
         return work + (2 * rows * data.row_bytes(item) if streamed else data.resident_bytes(item))
+
+
+def from_disk(placement: Placement, data: DataShape, batch: int, item: int) -> Placement:
+    """Say that the data is on a disk, and keep the buffers between window and network small.
+
+    Parameters
+    ----------
+    placement : Placement
+        As for data on the host that is streamed.
+    data : DataShape
+        Sizes of the data.
+    batch, item : int
+        Samples of a step, bytes of a number.
+
+    Returns
+    -------
+    Placement
+        With buffers of at most 8 MiB, or of one step where that is more.
+    """
+    rows = max(min(batch, data.m), min(placement.stage_rows, DISK_STAGE_BYTES // data.row_bytes(item)))
+    return replace(placement, why="the data is in a store on disk", stage_rows=rows)
 
 
 def too_large(what: str, forecast: Forecast) -> DeviceMemoryError:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import replace
 from typing import Any, Literal, Protocol
 
@@ -12,6 +14,7 @@ from bpcore.errors import ConfigurationError, DivergenceError
 from bpcore.host_data import HostProblem
 from bpcore.problem import Problem
 from bpcore.random import permutation
+from bpcore.store_problem import StoreProblem
 from bpcore.training.callbacks import Callback
 from bpcore.training.history import History, Row
 from bpcore.training.interrupt import Interrupt
@@ -110,9 +113,6 @@ class Session:
         per_epoch = -(-m // B)
         limit = self.rule.step_limit()
         total = int(min(epochs * per_epoch, limit))
-        streamed = isinstance(self.problem, HostProblem)
-        draw = trainer.be.random_bits if trainer.be.device == "cpu" else None
-        order: Array = np.arange(m) if streamed else trainer.be.asarray(np.arange(m))
         limited = trainer.thread_limit(validates=self.validation is not None)
         every = None if self.saver is None else self.saver.every_steps
         with Interrupt() as interrupt, ProgressBar(total, verbose) as bar, limited:
@@ -138,17 +138,16 @@ class Session:
                 self.ended_by = "rule"
                 return self._end(reason)
             for epoch in range(trainer.state.epoch, epochs):
-                if shuffle_seed is not None and streamed:
-                    order = permutation(m, seed=shuffle_seed, epoch=epoch, draw=draw)
-                elif shuffle_seed is not None:
-                    order = trainer.be.permutation(m, seed=shuffle_seed, epoch=epoch)
-                whole, done = m // B * B, self.in_epoch
-                pieces = [order[:whole].reshape(m // B, B)[done:], order[whole:].reshape(1, m - whole)]
+                done = self.in_epoch
                 try:
-                    for piece in pieces:
-                        room = int(min(limit - trainer.state.step, len(piece)))
-                        if reason is None and piece.size and room > 0:
-                            trainer.run_steps(self.problem, piece[:room], between, every)
+                    with closing(self.steps(epoch, shuffle_seed)) as pieces:
+                        for piece in pieces:
+                            if reason is not None or trainer.state.step >= limit:
+                                break
+                            left, done = piece[done:], max(done - len(piece), 0)
+                            room = int(min(limit - trainer.state.step, len(left)))
+                            if room:
+                                trainer.run_steps(self.problem, left[:room], between, every)
                 except DivergenceError as error:
                     self.error = error
                     return diverged(error)
@@ -177,6 +176,28 @@ class Session:
         if self.record_steps and self.parts:
             self.history.append_steps(StepRecords.join(self.parts).loss)
         return reason
+
+    def steps(self, epoch: int, seed: int | None) -> Generator[Array, None, None]:
+        """Yield the sample numbers of the steps of an epoch, one step a row; without a seed all in their order.
+
+        Data on a disk has an order of its own. Of other data the steps are those of one shuffle: the full ones, and the
+        short one that is left.
+        """
+        trainer, m, B = self.trainer, self.problem.m, self.trainer.batch_size
+        if isinstance(self.problem, StoreProblem):
+            yield from self.problem.steps(B, epoch, seed)
+            return
+        if isinstance(self.problem, HostProblem):
+            draw = trainer.be.random_bits if trainer.be.device == "cpu" else None
+            order = np.arange(m) if seed is None else permutation(m, seed=seed, epoch=epoch, draw=draw)
+        elif seed is None:
+            order = trainer.be.asarray(np.arange(m))
+        else:
+            order = trainer.be.permutation(m, seed=seed, epoch=epoch)
+        whole = m // B * B
+        for piece in (order[:whole].reshape(m // B, B), order[whole:].reshape(1, m - whole)):
+            if piece.size:
+                yield piece
 
     def end_epoch(self, records: StepRecords) -> None:
         """Write the row of an epoch and remember the parameters if they are the best."""

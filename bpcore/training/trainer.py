@@ -17,6 +17,7 @@ import numpy as np
 
 from bpcore.backends.contract import Backend
 from bpcore.blas_limit import blas_limit
+from bpcore.data.store import Store
 from bpcore.errors import ConfigurationError, unknown
 from bpcore.feeder import Feeder
 from bpcore.functions.clipping import Clipping
@@ -28,10 +29,11 @@ from bpcore.host_data import HostProblem, would_be_copied
 from bpcore.network import MLP
 from bpcore.problem import Problem, choose_loss
 from bpcore.settings import check_seed, check_threads, default_seed, default_threads
+from bpcore.store_problem import StoreProblem
 from bpcore.training.announcement import announce
 from bpcore.training.choice import choose_backend
 from bpcore.training.divergence import first_bad
-from bpcore.training.memory import STREAMED, DataShape, Placement, place, refusing
+from bpcore.training.memory import STREAMED, DataShape, Placement, from_disk, place, refusing
 from bpcore.training.planner import Planner
 from bpcore.training.plans import Plan
 from bpcore.training.precision import check_precision
@@ -40,7 +42,7 @@ from bpcore.training.state import Snapshot, TrainingState
 from bpcore.training.step_records import StepRecords
 from bpcore.typing import Array
 
-__all__ = ["StepRecords", "Trainer"]
+__all__ = ["StepRecords", "Trainer", "check_pair"]
 
 STRETCH_SECONDS, LONGEST_STRETCH_SECONDS = 0.2, 1.0
 """How long a stretch of steps should take: short enough for Ctrl-C and the progress bar. Longer where a copy of the
@@ -257,10 +259,10 @@ class Trainer:
 
         Parameters
         ----------
-        X : array_like, shape (n, n_1)
-            Inputs.
-        Y : array_like, shape (n,) or (n, n_L)
-            Labels or target values.
+        X : array_like, shape (n, n_1), or Store
+            Inputs; or a store on disk, of which rows are read one by one, whatever the order is.
+        Y : array_like, shape (n,) or (n, n_L), or None
+            Labels or target values; None with a store.
         order : array_like of int, shape (steps, m)
             Numbers of the samples of each step; m is at most the batch size.
         sample_weight, class_weight : optional
@@ -284,7 +286,7 @@ class Trainer:
     def load(
         self,
         X: Any,
-        Y: Any,
+        Y: Any = None,
         *,
         sample_weight: Any = None,
         class_weight: Any = None,
@@ -296,8 +298,8 @@ class Trainer:
         Parameters
         ----------
         X, Y, sample_weight, class_weight
-            As for :meth:`run`.
-        validation : (X, Y), optional
+            As for :meth:`run`; or a :class:`~bpcore.data.store.Store` as X, without Y.
+        validation : (X, Y) or Store, optional
             Data that there must be room for besides; it is not loaded.
         whole : bool
             Whether every step needs all samples at once.
@@ -315,7 +317,10 @@ class Trainer:
             If there is no room for it on the device.
         """
         weights = {"sample_weight": sample_weight, "class_weight": class_weight}
+        check_pair(X, Y)
         self.placement = self._place(X, validation, whole, any(value is not None for value in weights.values()))
+        if isinstance(X, Store):
+            return StoreProblem.of(self.net, X, self.loss, **weights)
         if self.placement.where == STREAMED:
             announce(f"the data stays on the host and is streamed: {self.placement.why}", self.verbose)
             return HostProblem.prepare(self.net, self.be, X, Y, self.loss, **weights)
@@ -334,10 +339,19 @@ class Trainer:
         net, be = self.net, self.be
         data = self._shape(X, weighted)
         held_out = None
-        if isinstance(validation, tuple | list) and len(validation) == 2:
+        if isinstance(validation, Store):
+            held_out = self._shape(validation, False)
+        elif isinstance(validation, tuple | list) and len(validation) == 2:
             held_out = self._shape(validation[0], False)
-        return place(
-            self.data,
+        stored = isinstance(X, Store)
+        if stored and (self.data == "resident" or whole):
+            what = "data='resident'" if self.data == "resident" else "an optimizer that needs all samples at once"
+            raise ConfigurationError(
+                f"{what} does not go with a store on disk, of which a window is in memory; leave it out, or load the "
+                "data (store.X(), store.y())"
+            )
+        found = place(
+            "stream" if stored else self.data,
             self.spec(weighted=weighted, classes=True),
             net,
             be,
@@ -347,6 +361,7 @@ class Trainer:
             whole=whole,
             converted=would_be_copied(X, net.sizes[0], net.dtype),
         )
+        return from_disk(found, data, self.batch_size, net.dtype.itemsize) if stored else found
 
     def _shape(self, X: Any, weighted: bool) -> DataShape:
         """Sizes of a data set before it was checked."""
@@ -561,6 +576,14 @@ class Trainer:
         for W, _ in self.net.get_weights():
             total += float(np.sum(self.penalty.value(w=W.astype(np.float64), **self.penalty.constants)))
         return total
+
+
+def check_pair(X: Any, Y: Any) -> None:
+    """Refuse targets beside a store, which has its own, and data without targets."""
+    if isinstance(X, Store) and Y is not None:
+        raise ConfigurationError("a store has its targets inside; give no Y beside it")
+    if Y is None and not isinstance(X, Store):
+        raise ConfigurationError("Y is missing; only a store of bpcore.data has its targets inside")
 
 
 def _join(penalty: Penalty | Sequence[Penalty] | None) -> Penalty | None:

@@ -209,3 +209,30 @@ def test_a_model_of_the_api_without_notes(bpcore: Run, tmp_path: Path) -> None:
     rows = bpcore("predict", model, data, "--probabilities").stdout.splitlines()
     assert rows[0] == "prediction,p(0),p(1),p(2)"
     assert len(rows) == 3
+
+
+@pytest.mark.parametrize("task", ["classes", "numbers"])
+def test_evaluation_from_the_disk_says_the_same(bpcore: Run, tmp_path: Path, task: str) -> None:
+    rng = np.random.default_rng(5)
+    lines = ["size,colour,y"]
+    for i in range(150):
+        size, colour = rng.normal(i % 3, 0.6), "rgb"[i % 3]
+        y = "abc"[i % 3] if task == "classes" else f"{10 * size + i % 3 + rng.normal():.4f}"
+        lines.append(f"{'' if i % 8 == 0 else f'{size:.4f}'},{colour if i % 5 else ''},{y}")
+    path, model, cache = tmp_path / "t.csv", tmp_path / "m.safetensors", tmp_path / "cache"
+    cache.mkdir()
+    path.write_text("\n".join(lines) + "\n")
+    words = ["--target", "y", "--missing", "mean", "--text", "one-hot", "--epochs", "3", "--save", model]
+    bpcore("train", path, *words)
+    whole, parts = (
+        json.loads(bpcore("evaluate", model, path, "--json", *how).stdout) for how in ((), ("--cache", cache))
+    )
+    assert list(cache.iterdir()) == []
+    assert whole.keys() == parts.keys()
+    assert whole["classes"] == parts["classes"]
+    for name in set(whole) - {"classes", "model", "data"}:
+        assert parts[name] == pytest.approx(whole[name], rel=1e-5)  # features are kept in float32
+    path.write_text("size,colour,y\n1,r,z\n1,r,z\n")
+    refused = bpcore("evaluate", model, path, "--stream", code=2).stderr
+    assert ("'z'" if task == "classes" else "text") in refused
+    assert "--stream and --cache are for files" in bpcore("evaluate", model, "iris", "--stream", code=2).stderr

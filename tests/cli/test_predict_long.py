@@ -15,6 +15,7 @@ import pytest
 import bpcore as bp
 from bpcore.cli.meter import metered
 from bpcore.data import sample_blocks
+from bpcore.persistence.knowledge import Knowledge
 from tests.cli.conftest import Run
 
 NAMES = ["it's", 'a "b"\nc', "ä,ö"]
@@ -123,6 +124,57 @@ def test_parquet_goes_in_and_out(bpcore: Run, model: Path, data: Path, small_blo
     pq.write_table(pa.table(dict(zip("abcd", np.load(data).T, strict=True))), tmp_path / "d.parquet")
     bpcore("predict", model, tmp_path / "d.parquet", "--out", tmp_path / "p.parquet")
     assert pq.read_table(tmp_path / "p.parquet")["prediction"].to_pylist() == wanted(model, data)[0]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".npy"])
+def test_missing_values_and_categories_in_blocks(bpcore: Run, small_blocks: Any, tmp_path: Path, suffix: str) -> None:
+    """What predict reads in parts is what is read as a whole, filled and coded as in training."""
+    rng = np.random.default_rng(3)
+    size, colour = rng.normal(size=300), rng.choice(["red", "green", "blue"], 300)
+    kind = np.where((size > 0) ^ (colour == "red"), "yes", "no")
+    gone = rng.random((300, 2)) < 0.2
+    rows = [
+        ("" if a else f"{x:.17g}", "" if b else str(c), str(k))
+        for x, c, k, (a, b) in zip(size, colour, kind, gone, strict=True)
+    ]
+    table = tmp_path / "d.csv"
+    table.write_text("size,colour,kind\n" + "\n".join(map(",".join, rows)) + "\n")
+    saved = tmp_path / "kinds.safetensors"
+    words = ["train", table, "--target", "kind", "--missing", "median", "--text", "one-hot", "--epochs", 3]
+    bpcore(*words, "--layers", 8, "-q", "--save", saved)
+    net = bp.load(saved, backend="numpy")
+    assert net.sizes[0] == 4
+    codes = {text: code for code, text in enumerate(net.meta["categories"]["colour"])}
+    X = np.array([[float(a or "nan"), codes.get(b, np.nan)] for a, b, _ in rows])
+    fitted = bp.data.preprocessing_from_dict(net.meta["preprocessing"])
+    said = [net.meta["classes"][i] for i in Knowledge(net).classes_of(np.asarray(net.predict(fitted.apply(X))))]
+    if suffix == ".parquet":
+        pa = pytest.importorskip("pyarrow", reason='pyarrow is not installed; the extra "data" brings it')
+        import pyarrow.parquet as pq
+
+        columns = {"colour": [b or None for _, b, _ in rows], "kind": [k for *_, k in rows]}
+        pq.write_table(
+            pa.table({**columns, "size": [float(a) if a else None for a, *_ in rows]}), tmp_path / "d.parquet"
+        )
+    if suffix == ".npy":
+        records = [(float(a or "nan"), b) for a, b, _ in rows]
+        np.save(tmp_path / "d.npy", np.array(records, dtype=[("size", "f8"), ("colour", "U8")]))
+    small_blocks.clear()
+    found = bpcore("predict", saved, tmp_path / f"d{suffix}", "--backend", "numpy").stdout.split()
+    assert found == ["prediction", *said]
+    assert len(small_blocks) >= 6
+    if suffix == ".npy":
+        return
+    whole, parts = (
+        json.loads(bpcore("evaluate", saved, tmp_path / f"d{suffix}", *more, "--json").stdout)
+        for more in ([], ["--stream"])
+    )
+    assert whole["accuracy"] == parts["accuracy"] == np.mean(np.array(said) == kind)
+    assert whole["classes"] == parts["classes"]
+    table.write_text("size,colour\n1,violet\n")
+    assert "'violet' is not one of the categories" in bpcore("predict", saved, table, code=2).stderr
+    result = bpcore("export", saved, "--onnx", tmp_path / "m.onnx", code=2)
+    assert "cannot hold the preprocessing of this model" in result.stderr
 
 
 def test_numbers_in_parquet(bpcore: Run, tmp_path: Path) -> None:

@@ -242,7 +242,11 @@ def test_targets_are_standardised_by_the_training_part_only(bpcore: Run, tmp_pat
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (("digts",), 2, r"bpcore: unknown data set 'digts'; .*Did you mean 'digits'\? Or give the path of a \.csv"),
+        (
+            ("digts",),
+            2,
+            r"bpcore: unknown data set 'digts'; .*Did you mean 'digits'\? Or give the path of a file: \.csv",
+        ),
         (("nothing.csv", "--target", "y"), 2, r"there is no file nothing\.csv"),
         (("FLOWERS",), 2, r"which column is the target\? Name it with --target; the columns are width, kind, length"),
         (("FLOWERS", "--target", "kin"), 2, r"unknown column .*'kin'; .*Did you mean 'kind'"),
@@ -348,3 +352,127 @@ def test_interrupt_ends_cleanly_and_saves(flowers: Path, tmp_path: Path) -> None
     assert "interrupted by Ctrl-C" in rest
     assert errors == ""
     assert load_model(model, backend="numpy").meta["classes"] == ["rose", "tulip"]
+
+
+def test_missing_values_categories_and_groups(bpcore: Run, tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    lines = ["size,colour,site,kind"]
+    for i in range(120):
+        colour = ("red", "green", "blue")[i % 3]
+        size = "" if i % 7 == 0 else f"{rng.normal(5 * (i % 3), 0.5):.3f}"
+        lines.append(f"{size},{'NA' if i % 11 == 0 else colour},s{i // 10},{'rose' if i % 3 == 0 else 'tulip'}")
+    path, model = tmp_path / "t.csv", tmp_path / "m.safetensors"
+    path.write_text("\n".join(lines) + "\n")
+    refused = bpcore("train", path, "--target", "kind", "--group", "site", "--text", "one-hot", code=2)
+    assert "line 2, column 'size': the value is missing" in refused.stderr
+    words = ["train", path, "--target", "kind", "--group", "site", "--text", "one-hot", "--missing", "median"]
+    result = json.loads(bpcore(*words, "--json", "--save", model, "--patience", "3").stdout)
+    assert result["sizes"][0] == 4  # the size, and three colours
+    parts = [result["data"][part] for part in ("train", "validation", "test")]
+    assert sum(parts) == 120
+    assert all(part % 10 == 0 for part in parts)  # whole groups
+    assert result["test"]["accuracy"] > 0.9
+    measured = json.loads(bpcore("evaluate", model, path, "--json").stdout)
+    assert measured["samples"] == 120
+    assert measured["accuracy"] > 0.9
+    predicted = bpcore("predict", model, path).stdout.splitlines()
+    assert len(predicted) == 121
+    path.write_text("size,colour\n1.0,pink\n")
+    assert "'pink' is not one of the categories" in bpcore("predict", model, path, code=2).stderr
+
+
+def test_the_fill_is_that_of_the_training_part(bpcore: Run, tmp_path: Path) -> None:
+    """The last rows are held out: what they hold must not move the mean."""
+    path, model = tmp_path / "t.csv", tmp_path / "m.safetensors"
+    rows = [f"{i % 2},{i}" for i in range(80)] + [f"{10_000},{i}" for i in range(20)]
+    rows[3] = ",3"
+    path.write_text("a,y\n" + "\n".join(rows) + "\n")
+    bpcore("train", path, "--target", "y", "--split-order", "--missing", "mean", "--save", model, *FAST)
+    from bpcore import load
+
+    steps = load(model).meta["preprocessing"]["steps"]
+    column = np.array([i % 2 for i in range(80) if i != 3])
+    assert steps[0] == {"kind": "imputer", "values": [pytest.approx(column.mean(), rel=1e-15)], "how": "mean"}
+    assert steps[1]["mean"] == [pytest.approx(column.mean(), rel=1e-15)]
+
+
+def test_a_folder_of_mnist(bpcore: Run, tmp_path: Path) -> None:
+    rng, model = np.random.default_rng(0), tmp_path / "m.safetensors"
+    for name, m in (("train", 300), ("t10k", 50)):
+        y = rng.integers(0, 3, m)
+        images = rng.integers(0, 60, (m, 4, 4)).astype(np.uint8)
+        images[np.arange(m), y, y] = 255
+        for kind, array in (("images-idx3", images), ("labels-idx1", y.astype(np.uint8))):
+            head = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+            (tmp_path / f"{name}-{kind}-ubyte").write_bytes(head + array.tobytes())
+    result = json.loads(bpcore("train", tmp_path, "--json", "--save", model, "--epochs", 5).stdout)
+    assert (result["data"]["train"], result["data"]["test"], result["sizes"][0]) == (300, 50, 16)
+    assert result["test"]["accuracy"] == 1
+    assert json.loads(bpcore("evaluate", model, tmp_path, "--json").stdout)["samples"] == 50
+    tested, its_labels = tmp_path / "t10k-images-idx3-ubyte", tmp_path / "t10k-labels-idx1-ubyte"
+    assert json.loads(bpcore("evaluate", model, tested, "--labels", its_labels, "--json").stdout)["accuracy"] == 1
+    assert len(bpcore("predict", model, tested).stdout.splitlines()) == 51
+    words = ["train", tested, "--labels", its_labels, "--json", *FAST]
+    assert json.loads(bpcore(*words).stdout)["data"]["test"] == 10
+    assert "samples for testing of its own" in bpcore("train", tmp_path, "--split-order", code=2).stderr
+
+
+@pytest.mark.parametrize("words", [(), ("--split-order",), ("--patience", 5), ("--no-stream",)])
+def test_from_the_disk(bpcore: Run, flowers: Path, tmp_path: Path, words: tuple[Any, ...]) -> None:
+    model, cache = tmp_path / "m.safetensors", tmp_path / "cache"
+    cache.mkdir()
+    where = () if "--no-stream" in words else ("--cache", cache)
+    result = json.loads(
+        bpcore("train", flowers, "--target", "kind", "--json", "--save", model, "--epochs", 40, *where, *words).stdout
+    )
+    assert sum(result["data"][part] for part in ("train", "validation", "test")) == 60
+    assert (result["data"]["validation"] > 0) is ("--patience" in words)
+    assert result["data"]["classes"] == ["rose", "tulip"]
+    assert result["test"]["accuracy"] == 1
+    on_disk = result["record"]["data"]["why"] == "the data is in a store on disk"
+    assert on_disk is ("--no-stream" not in words)
+    assert list(cache.iterdir()) == []
+    assert json.loads(bpcore("evaluate", model, flowers, "--json").stdout)["accuracy"] == 1
+
+
+def test_numbers_from_the_disk_are_measured_in_their_units(bpcore: Run, tmp_path: Path) -> None:
+    model, line = tmp_path / "m.safetensors", tmp_path / "line.csv"
+    A = np.random.default_rng(2).normal(size=(100, 3))
+    y = 300 + A @ [20, -10, 1]  # the last column is noise
+    line.write_text("".join(f"{a:.6f},{b:.6f},{t:.6f}\n" for (a, b, _), t in zip(A, y, strict=True)))
+    words = ["train", line, "--target", "2", "--json", "--save", model, "--layers", "none", "--epochs", 200]
+    test = json.loads(bpcore(*words, "--eta", "0.05", "--stream", "--split-order").stdout)["test"]
+    assert test["r2"] > 0.99
+    text = line.read_text().splitlines()[-20:]
+    rest = tmp_path / "rest.csv"
+    rest.write_text("\n".join(text) + "\n")
+    measured = json.loads(bpcore("evaluate", model, rest, "--json").stdout)
+    for name in ("mse", "rmse", "mae"):
+        assert test[name] == pytest.approx(measured[name], rel=1e-4)
+
+
+def test_large_files_are_trained_from_the_disk(bpcore: Run, flowers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bpcore.cli import inputs
+
+    monkeypatch.setattr(inputs, "LARGE", 100)
+    words = ["train", flowers, "--target", "kind", "--json", *FAST]
+    assert json.loads(bpcore(*words).stdout)["record"]["data"]["placement"] == "streamed"
+    assert json.loads(bpcore(*words, "--optimizer", "lbfgs").stdout)["record"]["data"]["placement"] == "resident"
+    assert "does not go with a store on disk" in bpcore(*words, "--stream", "--batch-size", "full", code=2).stderr
+    assert "there is no folder" in bpcore(*words, "--cache", "nowhere", code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--missing", "avg"), r"unknown value for --missing 'avg'; known: refuse, mean"),
+        (("--text", "drop"), r"unknown value for --text 'drop'; known: refuse, one-hot"),
+        (("--group", "sight"), r"unknown column in .* 'sight'"),
+        (("--group", "width", "--split-order"), r"--split-order and --group are two ways"),
+        (("--group", "width", "--split-order", "--stream"), r"choose one"),
+        (("--labels", "y.npy"), r"--labels is for \.npy and IDX files"),
+        (("--labels", "y.npy", "--stream"), r"--labels is for \.npy and IDX files"),
+    ],
+)
+def test_choices_of_data_that_have_no_meaning(bpcore: Run, flowers: Path, words: Any, message: str) -> None:
+    assert re.search(message, bpcore("train", flowers, "--target", "kind", *words, code=2).stderr)

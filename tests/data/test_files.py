@@ -132,7 +132,7 @@ def test_unknown_column(csv: Any) -> None:
 def test_unreadable_files(csv: Any, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"there is no file .*nothing\.csv \(looked in"):
         load_file(tmp_path / "nothing.csv")
-    with pytest.raises(DataError, match=r"cannot read files of type '\.xlsx'; possible: \.csv, \.npz"):
+    with pytest.raises(DataError, match=r"cannot read files of type '\.xlsx'; possible: \.csv, \.parquet, \.npz"):
         load_file(tmp_path / "a.xlsx")
     with pytest.raises(DataError, match="is not text in UTF-8"):
         load_file(csv("a,b\nä,1\n", encoding="latin-1"), target="b")

@@ -143,9 +143,9 @@ def test_parquet_that_cannot_be_used(tmp_path: Path) -> None:
     infinite = X[:, 0].copy()
     infinite[701] = np.inf
     for column, message in (
-        (["x"] * 1000, "column 'd': its type is string; features must be numeric"),
-        (gaps, "row 700, column 'd': the value is missing"),
-        (infinite, "row 701, column 'd': inf is not a finite number"),
+        (["x"] * 1000, r"column 'd': 'x' is not a finite number; features must be numeric"),
+        (gaps, r"row 700 \(counted from 0\), column 'd': the value is missing"),
+        (infinite, r"row 701 \(counted from 0\), column 'd': inf is not a finite number"),
     ):
         write_parquet(path, d=column)
         with pytest.raises(DataError, match=message):
@@ -217,7 +217,7 @@ def test_archives_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is no file"):
         list(sample_blocks(tmp_path / "no.csv", 3))
     with pytest.raises(
-        DataError, match=r"cannot read files of type '\.xlsx'; possible: \.csv, \.npz, \.npy, \.parquet"
+        DataError, match=r"cannot read files of type '\.xlsx'; possible: \.csv, \.parquet, \.npz, \.npy, \.idx"
     ):
         list(sample_blocks(tmp_path / "no.xlsx", 3))
 

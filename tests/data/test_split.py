@@ -5,7 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bpcore.data.split import train_test_split_indices
+from bpcore.data.split import (
+    group_split_indices,
+    ordered_split_indices,
+    part_of_rows,
+    train_test_split_indices,
+)
 from bpcore.errors import ConfigurationError, DataError, ShapeError
 
 
@@ -81,3 +86,41 @@ def test_too_few_rows() -> None:
 def test_labels_of_another_length() -> None:
     with pytest.raises(ShapeError, match=r"labels has shape \(4,\); expected \(5,\)"):
         train_test_split_indices(5, 0.5, 0, np.arange(4))
+
+
+def test_in_order() -> None:
+    train, test = ordered_split_indices(10, 0.25)
+    assert (train.tolist(), test.tolist()) == ([0, 1, 2, 3, 4, 5, 6, 7], [8, 9])
+    with pytest.raises(ConfigurationError, match="between 0 and 1"):
+        ordered_split_indices(10, 1.0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_group_on_both_sides(seed: int) -> None:
+    groups = np.random.default_rng(seed).integers(0, 30, 400).astype(str)
+    train, test = group_split_indices(groups, 0.25, seed)
+    assert not set(groups[train]) & set(groups[test])
+    assert sorted([*train, *test]) == list(range(400))
+    assert abs(len(test) - 100) <= 25  # half of the largest group
+    assert (group_split_indices(groups, 0.25, seed)[1] == test).all()
+    assert len(group_split_indices(np.array([1, 1, 1, 2]), 0.01, seed)[1]) in (1, 3)
+
+
+def test_a_single_group_cannot_be_divided() -> None:
+    with pytest.raises(DataError, match=r"all 3 rows are of the group 'a'"):
+        group_split_indices(np.array(["a"] * 3), 0.5, 0)
+
+
+def test_parts_drawn_row_by_row_do_not_depend_on_the_cuts() -> None:
+    whole = part_of_rows(0, 30_000, [0.2, 0.12], seed=4)
+    np.testing.assert_array_equal(
+        np.concatenate([part_of_rows(i, 1000, [0.2, 0.12], 4) for i in range(0, 30_000, 1000)]), whole
+    )
+    shares = np.bincount(whole) / 30_000
+    np.testing.assert_allclose(shares, [0.68, 0.2, 0.12], atol=0.01)  # four standard deviations
+    groups = np.random.default_rng(0).integers(0, 3000, 30_000)
+    by_group = part_of_rows(0, 30_000, [0.2], 4, groups)
+    assert all(len(set(by_group[groups == g])) == 1 for g in range(50))
+    assert 0.17 < by_group.mean() < 0.23
+    with pytest.raises(ConfigurationError, match="together less than 1"):
+        part_of_rows(0, 1, [0.5, 0.5], 0)

@@ -153,6 +153,34 @@ def test_the_same_bits_after_several_crashes(cpu_backend: Any, name: str, tmp_pa
         assert len(set(wanted.history["eta"])) > 2
 
 
+@pytest.mark.parametrize("window", [2, 100])
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_a_store_goes_on_in_the_middle_of_an_epoch(
+    cpu_backend: Any, shuffle: bool, window: int, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"shuffle": shuffle, "dropout": bp.Dropout(0.3, per="sample"), "record_steps": True}
+    X, y = data()
+
+    def run_on(folder: Path, crash: int | None = None, resume: bool = False, blocks: int = window) -> Any:
+        net = bp.MLP([4, 7, 3], "tanh", seed=99 if resume else 3, dtype="float32", backend=cpu_backend)
+        with bp.data.from_chunks(lambda: [(X, y)], block_bytes=16 * 5, window=blocks) as store:
+            common: dict[str, Any] = {"batch_size": BATCH, "epochs": 3, "seed": 5, "verbose": False, "resume": resume}
+            common["checkpoint"] = bp.Checkpoint(folder, every_steps=1, keep=1000)
+            if crash is None:
+                return bp.train(net, store, **common, **options)
+            with crash_after(crash):
+                bp.train(net, store, **common, **options)
+            return None
+
+    wanted = run_on(tmp_path / "whole")
+    for k, cut in enumerate((1, 9, 10, 11, 17)):
+        run_on(tmp_path / "pieces", cut, resume=k > 0)
+    run = run_on(tmp_path / "pieces", resume=True)
+    assert_same_training(run, tmp_path / "pieces", wanted, tmp_path / "whole")
+    with pytest.raises(ConfigurationError, match=r"data\.blocks"):
+        run_on(tmp_path / "pieces", resume=True, blocks=3)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("threads", [1, 2])
 def test_teams_of_threads(threads: int, dtype: str, tmp_path: Path) -> None:
