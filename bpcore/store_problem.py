@@ -159,24 +159,31 @@ class StoreProblem(HostProblem):
                 "two classes (pass allow_one_class=True to train all the same)"
             )
 
-    def steps(self, batch: int, epoch: int, seed: int | None) -> Iterator[IntArray]:
+    def steps(self, batch: int, epoch: int, seed: int | None, done: int = 0) -> Iterator[IntArray]:
         """Yield the row numbers of the steps of an epoch, shape (steps, batch), those of one window after the other.
 
         While the caller trains with one window, a thread reads the next. The rows that are left over where a window
-        ends begin the next one's steps; the last step of the epoch is short.
+        ends begin the next one's steps; the last step of the epoch is short. As many steps as are `done` are left out,
+        and windows that have no other rows are not read.
         """
         from concurrent.futures import Future, ThreadPoolExecutor
 
         order = self.store.order
-        windows = order.windows(epoch, seed)
+        windows = list(enumerate(order.windows(epoch, seed)))
+        skip = done * batch
+        while windows and skip >= order.size(windows[0][1]):
+            skip -= order.size(windows.pop(0)[1])
+        if not windows:
+            return
         rest = np.empty(0, np.int64)
         with ThreadPoolExecutor(1, "bpcore-read") as pool:
-            coming: Future[_Window] = pool.submit(self._load, windows[0])
-            for k, blocks in enumerate(windows):
+            coming: Future[_Window] = pool.submit(self._load, windows[0][1])
+            for i, (k, blocks) in enumerate(windows):
                 self._current[:] = [coming.result()]
-                if k + 1 < len(windows):
-                    coming = pool.submit(self._load, windows[k + 1])
-                rows = np.concatenate([rest, order.rows_of(blocks, k, epoch, seed)])
+                if i + 1 < len(windows):
+                    coming = pool.submit(self._load, windows[i + 1][1])
+                rows = np.concatenate([rest, order.rows_of(blocks, k, epoch, seed)[skip:]])
+                skip = 0
                 whole = len(rows) // batch * batch
                 rest = rows[whole:]
                 if whole:

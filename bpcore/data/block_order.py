@@ -62,6 +62,11 @@ class BlockOrder:
             blocks = permutation(n, seed, epoch, purpose=Purpose.BLOCKS)
         return [np.sort(blocks[i : i + self.window]) for i in range(0, n, self.window)]
 
+    def size(self, blocks: IntArray) -> int:
+        """Rows of some blocks, each named once."""
+        short = self.n_blocks * self.block_rows - self.m if self.n_blocks - 1 in blocks else 0
+        return len(blocks) * self.block_rows - short
+
     def rows_of(self, blocks: IntArray, k: int, epoch: int, seed: int | None) -> IntArray:
         """Numbers of the rows of window k, in the order in which they are visited."""
         rows = (blocks[:, None] * self.block_rows + np.arange(self.block_rows)).reshape(-1)

@@ -257,9 +257,8 @@ class Converter:
     @property
     def keeps_missing(self) -> bool:
         """Whether NaN is a missing value, and not refused."""
-        return (
-            self.keep_missing or self.missing != "refuse" or (self.like is not None and fills(self.like.preprocessing))
-        )
+        like = self.like is not None and fills(self.like.preprocessing)
+        return self.keep_missing or self.missing != "refuse" or like
 
     def _checked(self, X: Any, dtype: DType, n: int | None, first: int) -> NDArray[Any]:
         """Features of a chunk in the dtype of the store."""

@@ -223,9 +223,8 @@ def store_for_model(
         raise ConfigurationError(f"{path.name}: an .npz archive is read as a whole; leave out --stream and --cache")
     known: tuple[LabelMap | None, Any] = (None, None)
     if classes is not None:
-        values: list[Any] = (
-            list(range(len(classes.names))) if isinstance(classes.names[0], str) else list(classes.names)
-        )
+        names = classes.names
+        values: list[Any] = list(range(len(names))) if isinstance(names[0], str) else list(names)
         order = np.argsort(values)
         known = LabelMap(np.array(values, np.float64)[order], order.astype(np.int64)), classes.names
     converter = Converter(

@@ -47,6 +47,11 @@ def train(be: Any, *data: Any, sizes: Any = (4, 7, 3), output: str = "softmax", 
     return np.array(be.to_numpy(net.theta)), run
 
 
+@pytest.fixture
+def numpy_net() -> bp.MLP:
+    return network("numpy")
+
+
 def rows_of(run: bp.Run) -> list[dict[str, Any]]:
     return [{name: value for name, value in row.items() if name != "seconds"} for row in run.history]
 
@@ -213,6 +218,31 @@ def test_an_error_while_reading_reaches_the_caller(cpu_backend: Any) -> None:
 
         with pytest.raises(DataError, match="was cut off"):
             bp.train(net, store, epochs=3, batch_size=BATCH, callbacks=[tear])
+
+
+@pytest.mark.parametrize("window", [2, 5, 1000])
+def test_an_epoch_goes_on_where_it_was_left(numpy_net: bp.MLP, window: int, monkeypatch: Any) -> None:
+    X, y = sample()
+    with stored(X, y, window) as store:
+        problem = bp.Trainer(numpy_net, batch_size=BATCH).load(store)
+        assert isinstance(problem, StoreProblem)
+        rows = [step.tolist() for piece in problem.steps(BATCH, 1, 5) for step in piece]
+        assert len(rows) == 34
+        read: list[int] = []
+        load = StoreProblem._load
+
+        def watched(self: StoreProblem, blocks: Any) -> Any:
+            read.append(len(blocks))
+            return load(self, blocks)
+
+        monkeypatch.setattr(StoreProblem, "_load", watched)
+        for done in (0, 1, 11, 33, 34):
+            read.clear()
+            assert [step.tolist() for piece in problem.steps(BATCH, 1, 5, done) for step in piece] == rows[done:]
+            windows = store.order.windows(1, 5)
+            ends = np.cumsum([store.order.size(blocks) for blocks in windows])
+            assert ends[-1] == ROWS
+            assert len(read) == np.count_nonzero(ends > done * BATCH)
 
 
 def test_what_does_not_fit_is_refused(cpu_backend: Any) -> None:
