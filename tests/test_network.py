@@ -155,8 +155,8 @@ def test_settings_of_the_environment(cpu_backend, monkeypatch):
     with pytest.raises(ConfigurationError, match=r"BPCORE_SEED='-3': seed is -3; it must be a whole number"):
         bp.MLP([3, 2], backend=cpu_backend)
     monkeypatch.setenv("BPCORE_SEED", "1")
-    monkeypatch.setenv("BPCORE_DTYPE", "bfloat16")
-    with pytest.raises(ConfigurationError, match="BPCORE_DTYPE='bfloat16': dtype 'bfloat16' is not known"):
+    monkeypatch.setenv("BPCORE_DTYPE", "float17")
+    with pytest.raises(ConfigurationError, match="BPCORE_DTYPE='float17': dtype 'float17' is not known"):
         bp.MLP([3, 2], backend=cpu_backend)
 
 
