@@ -61,7 +61,7 @@ def test_an_example_finds_the_known_numbers(key, backend, offline):
 
 @pytest.mark.parametrize(
     "key",
-    [*("R3 R5".split()), *(pytest.param(f"R{n}", marks=pytest.mark.slow) for n in (1, 2, 4, 8, 9, 12, 14, 15, 16))],
+    [*("R3 R5".split()), *(pytest.param(f"R{n}", marks=pytest.mark.long) for n in (1, 2, 4, 8, 9, 12, 14, 15, 16))],
 )
 def test_an_example_over_the_stand_in_of_a_gpu(key, fake_backend):
     """A device array refuses every implicit conversion, so what an example forgets to fetch is found here."""

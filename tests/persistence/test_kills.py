@@ -121,7 +121,7 @@ def test_eight_kills(tmp_path: Path) -> None:
     assert found["left half a file"] > 0, "no kill hit a checkpoint while it was written"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_eight_kills_of_a_team(tmp_path: Path) -> None:
     kill_again_and_again(tmp_path, 8, "numba")
 
