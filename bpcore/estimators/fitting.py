@@ -176,21 +176,7 @@ def _session(estimator: Any, trainer: Trainer, data: Data, whole: bool = False) 
         with trainer.refusing("the validation data"):
             held_out = HeldOut(trainer, data.X_val, data.Y_val, data.weights_val, data.score)
     spec = trainer.prepare(problem)
-    assert trainer.placement is not None
-    record = make_record(
-        trainer.net,
-        trainer.be,
-        spec,
-        seed=trainer.seed,
-        plan=trainer.plan_name,
-        plan_why=trainer.plan_why,
-        backend_why=trainer.backend_why,
-        threads=trainer.team or trainer.threads,
-        threads_why=trainer.team_why,
-        n_samples=problem.m,
-        n_validation=0 if held_out is None else held_out.m,
-        data=trainer.placement.record,
-    )
+    record = make_record(trainer, spec, problem.m, 0 if held_out is None else held_out.m)
     stop = None if estimator.time_limit is None else WallClock(float(estimator.time_limit))
     callbacks = [as_callback(callback) for callback in estimator.callbacks or ()]
     if whole and estimator.verbose:

@@ -226,21 +226,7 @@ def train(
         with trainer.refusing("the validation data"):
             held_out = None if validation is None else Validation(trainer, validation, metrics)
         spec = trainer.prepare(problem)
-        assert trainer.placement is not None
-        record = make_record(
-            net,
-            trainer.be,
-            spec,
-            seed=trainer.seed,
-            plan=trainer.plan_name,
-            plan_why=trainer.plan_why,
-            backend_why=trainer.backend_why,
-            threads=trainer.team or trainer.threads,
-            threads_why=trainer.team_why,
-            n_samples=problem.m,
-            n_validation=0 if held_out is None else held_out.m,
-            data=trainer.placement.record,
-        )
+        record = make_record(trainer, spec, problem.m, 0 if held_out is None else held_out.m)
         order = None if full or not shuffle else trainer.seed
         what = None
         if saver is not None:

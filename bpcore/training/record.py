@@ -7,11 +7,12 @@ import sys
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bpcore.backends.contract import Backend
-from bpcore.network import MLP
 from bpcore.training.spec import StepSpec
+
+if TYPE_CHECKING:
+    from bpcore.training.trainer import Trainer
 
 __all__ = ["make_record", "versions"]
 
@@ -35,60 +36,40 @@ def _version_of(package: str) -> str | None:
         return None
 
 
-def make_record(
-    net: MLP,
-    be: Backend,
-    spec: StepSpec,
-    *,
-    seed: int,
-    plan: str,
-    plan_why: str,
-    backend_why: str,
-    threads: int | None,
-    threads_why: str,
-    n_samples: int,
-    n_validation: int,
-    data: dict[str, Any],
-) -> dict[str, Any]:
+def make_record(trainer: Trainer, spec: StepSpec, n_samples: int, n_validation: int) -> dict[str, Any]:
     """Collect the facts of a run as JSON-serialisable values.
 
     Parameters
     ----------
-    net, be, spec
-        What is trained, where, and how.
-    seed : int
-        Seed of shuffles and masks; the network's own is recorded beside it.
-    plan, plan_why, backend_why : str
-        The choices and their reasons.
-    threads : int or None
-        Number of threads, where the plan or a limit decides it.
-    threads_why : str
-        The reason.
+    trainer : Trainer
+        With its plan built and its data placed: what is trained, where, how, and why so.
+    spec : StepSpec
+        Of a step.
     n_samples, n_validation : int
         Sizes of the data sets.
-    data : dict
-        Where the data was, and why; see :class:`~bpcore.training.memory.Placement`.
 
     Returns
     -------
     dict
         The record.
     """
+    assert trainer.placement is not None
+    net, be, threads = trainer.net, trainer.be, trainer.team or trainer.threads
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "backend": be.name,
-        "backend_why": backend_why,
+        "backend_why": trainer.backend_why,
         "device": be.device,
-        "plan": plan,
-        "plan_why": plan_why,
+        "plan": trainer.plan_name,
+        "plan_why": trainer.plan_why,
         "threads": blas_threads() if threads is None else threads,
-        "threads_why": threads_why,
-        "seed": seed,
+        "threads_why": trainer.team_why,
+        "seed": trainer.seed,
         "network_seed": net.seed,
         "n_parameters": net.n_parameters,
         "n_samples": n_samples,
         "n_validation": n_validation,
-        "data": data,
+        "data": trainer.placement.record,
         "spec": spec.describe(),
         "versions": versions(),
         "platform": f"{platform.system()} {platform.machine()}, {sys.implementation.name}",

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from bpcore.errors import BackendError
+from bpcore.settings import cache_dir
 
 __all__ = [
     "OPTIONS",
@@ -60,13 +61,8 @@ def observed(begins: Callable[[], None]) -> Iterator[None]:
 
 
 def cache_folder() -> Path:
-    """Folder for compiled kernels: ``BPCORE_CACHE_DIR`` or the user's cache folder, and in it ``cuda``."""
-    chosen = os.environ.get("BPCORE_CACHE_DIR", "").strip()
-    if chosen:
-        return Path(chosen) / "cuda"
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("bpcore", appauthor=False)) / "cuda"
+    """Folder for compiled kernels, in the cache folder."""
+    return cache_dir() / "cuda"
 
 
 def nvrtc_target(capability: int, supported: tuple[int, ...]) -> str:
