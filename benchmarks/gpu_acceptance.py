@@ -34,9 +34,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # started as a file, Python would look beside it
 
-from benchmarks.gpu import report  # noqa: E402
+# Nothing that imports bpcore: in a checkout that was not installed, only what lay_out makes can be imported.
 from benchmarks.gpu.parts import run, tail  # noqa: E402
-from bpcore.backends.diagnosis import cpu  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
 PACKAGES = (
@@ -84,6 +83,8 @@ def lay_out(folder: Path) -> dict[str, str]:
 
 def machine(commit: str | None = None) -> dict[str, Any]:
     """Processor, GPU, driver, versions, commit."""
+    from bpcore.backends.diagnosis import cpu
+
     query = "--query-gpu=name,driver_version,memory.total,compute_cap,clocks.max.sm"
     gpu = run(["nvidia-smi", query, "--format=csv,noheader"], 20, ROOT, dict(os.environ))
     found = run(["git", "rev-parse", "HEAD"], 20, ROOT, dict(os.environ))
@@ -240,6 +241,21 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = options.only.split(",") if options.only else list(PARTS)
     if unknown := [name for name in chosen if name not in PARTS]:
         parser.error(f"--only {options.only}: there is no part {', '.join(unknown)}; parts: {', '.join(PARTS)}")
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+        environment = lay_out(Path(scratch))
+        sys.path.insert(0, scratch)
+        try:
+            return measure(options, chosen, Path(scratch), environment, end)
+        finally:
+            sys.path.remove(scratch)
+
+
+def measure(
+    options: argparse.Namespace, chosen: list[str], folder: Path, environment: dict[str, str], end: float
+) -> int:
+    """Run the chosen parts until `end`, with what was laid out in a folder, and write the files."""
+    from benchmarks.gpu import report
+
     about = machine(options.commit)
     if about["gpu"] is None and not options.dry_run:
         print(
@@ -254,14 +270,12 @@ def main(arguments: list[str] | None = None) -> int:
     target.mkdir(parents=True, exist_ok=True)
     asked = [part for part in PARTS if part in chosen]
     result: dict[str, Any] = {"dry_run": options.dry_run, "machine": about, "asked": asked, "parts": {}}
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
-        environment = lay_out(Path(scratch))
-        for part in asked:
-            limit = limit_of(part, asked, end - time.monotonic())
-            print(f"{part} (at most {limit:.0f} s) ...", flush=True)
-            result["parts"][part] = PARTS[part](Path(scratch), environment, limit, options.dry_run)
-            (target / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
-            (target / f"{name}.md").write_text(report.markdown(result), "utf-8")
+    for part in asked:
+        limit = limit_of(part, asked, end - time.monotonic())
+        print(f"{part} (at most {limit:.0f} s) ...", flush=True)
+        result["parts"][part] = PARTS[part](folder, environment, limit, options.dry_run)
+        (target / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+        (target / f"{name}.md").write_text(report.markdown(result), "utf-8")
     print(report.markdown(result))
     print(f"written: {target / name}.json and .md")
     return 0 if complete(result) else 1
