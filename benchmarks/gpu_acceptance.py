@@ -1,7 +1,7 @@
 """Everything that needs a GPU, in one command: python benchmarks/gpu_acceptance.py
 
 tests       every test marked ``gpu``, with --require-backend cupy; in parallel where pytest-xdist is installed
-sanitizers  compute-sanitizer memcheck and racecheck over some of them, where it is installed
+sanitizers  compute-sanitizer memcheck and racecheck over some of them, where it is installed; at the same time as the tests
 costs       launches, graphs, barriers, copies, the rates of products (benchmarks/gpu/costs.py)
 race        bpcore by each plan against PyTorch and JAX, losses compared with float64 (benchmarks/gpu/race.py)
 bench       ``bpcore bench``: every backend, and each precision of the GPU, at all batch sizes
@@ -42,11 +42,14 @@ PACKAGES = (
     "numpy", "scipy", "numba", "cupy-cuda12x", "cupy-cuda13x", "torch", "triton", "jax", "jaxlib", "pytest",
     "threadpoolctl",
 )  # fmt: skip
-SHARES = {"tests": 0.3, "sanitizers": 0.2, "costs": 0.1, "race": 0.3, "bench": 0.1}
+SHARES = {"tests": 0.35, "sanitizers": 0.35, "costs": 0.07, "race": 0.48, "bench": 0.1}
 """How much of the time a part may take. What one leaves goes to those after it."""
 
-PROCESSES = 4
-"""Of pytest: they share one GPU."""
+AT_ONCE = ("tests", "sanitizers")
+"""Parts that measure nothing, and run at the same time."""
+
+PROCESSES = max(1, min(12, (os.cpu_count() or 1) - 4))
+"""Of pytest: they share one GPU, and spend most of their time compiling."""
 
 SANITIZED_FILES = ("tests/training", "tests/backends/test_cupy_backend.py", "tests/backends/test_cupy_inference.py")
 SANITIZED = (
@@ -216,15 +219,27 @@ def complete(result: dict[str, Any]) -> bool:
     return all(rights)
 
 
+def stages(asked: list[str]) -> list[list[str]]:
+    """Divide the parts into those that run at the same time.
+
+    Examples
+    --------
+    >>> stages(["tests", "sanitizers", "race"]), stages(["sanitizers", "costs"])
+    ([['tests', 'sanitizers'], ['race']], [['sanitizers'], ['costs']])
+    """
+    together = [part for part in asked if part in AT_ONCE]
+    return [together] * bool(together) + [[part] for part in asked if part not in AT_ONCE]
+
+
 def limit_of(name: str, asked: list[str], left: float) -> float:
     """Seconds for a part: its share of what is left, among the parts that are still to come.
 
     Examples
     --------
     >>> round(limit_of("tests", list(SHARES), 100.0)), limit_of("race", ["race"], 60.0)
-    (30, 60.0)
+    (35, 60.0)
     """
-    rest = asked[asked.index(name) :]
+    rest = [parts[0] for parts in stages(asked[asked.index(name) :])]
     return left * (SHARES[name] / sum(SHARES[part] for part in rest))
 
 
@@ -270,10 +285,12 @@ def measure(
     target.mkdir(parents=True, exist_ok=True)
     asked = [part for part in PARTS if part in chosen]
     result: dict[str, Any] = {"dry_run": options.dry_run, "machine": about, "asked": asked, "parts": {}}
-    for part in asked:
-        limit = limit_of(part, asked, end - time.monotonic())
-        print(f"{part} (at most {limit:.0f} s) ...", flush=True)
-        result["parts"][part] = PARTS[part](folder, environment, limit, options.dry_run)
+    for parts in stages(asked):
+        limit = limit_of(parts[0], asked, end - time.monotonic())
+        print(f"{', '.join(parts)} (at most {limit:.0f} s) ...", flush=True)
+        with ThreadPoolExecutor(len(parts)) as pool:
+            running = {part: pool.submit(PARTS[part], folder, environment, limit, options.dry_run) for part in parts}
+        result["parts"] |= {part: found.result() for part, found in running.items()}
         (target / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
         (target / f"{name}.md").write_text(report.markdown(result), "utf-8")
     print(report.markdown(result))

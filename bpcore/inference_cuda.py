@@ -1,8 +1,9 @@
 """Prediction on an NVIDIA GPU: few samples by a captured graph, many in blocks of rows.
 
-Few samples are bound by launches. All layers are one CUDA graph over memory of its own, one kernel a layer; the samples
-are copied in and the outputs copied out. There is a graph for each power of two of rows, captured at first use; rows
-that a call does not fill are computed and not looked at.
+Few samples are bound by launches. All layers are one CUDA graph, one kernel a layer. Who asks again with the same arrays
+gets a graph that reads and writes them where they lie. Else the graph has memory of its own, the samples are copied in and
+the outputs copied out; there is one for each power of two of rows, and rows that a call does not fill are computed and
+not looked at. Graphs are captured at first use.
 
 Many samples are bound by products. A block of rows goes through the layers at once; wide products go to cuBLAS, with
 bias and activation in one pass after them.
@@ -26,7 +27,7 @@ from bpcore.kernels.cuda.pieces import Layer, print_activations
 from bpcore.kernels.cuda.source import inference_unit
 from bpcore.kernels.cuda.tiling import choose_tiling
 from bpcore.layout import ParameterLayout
-from bpcore.typing import Array
+from bpcore.typing import Array, NDArray
 
 __all__ = ["CudaInference"]
 
@@ -55,15 +56,16 @@ MOST_COLUMNS = 64
 class _Memory:
     """What a call needs besides its arguments; no two calls have the same at a time.
 
-    ``key`` is the number of rows, and the address of theta where a graph was captured. ``odd`` is 1 if the first
-    product was not finite.
+    ``key`` is the number of rows, and for a graph the addresses of what is not its own: theta, perhaps X and out.
+    ``odd`` is 1 if the first product was not finite; it is in the memory of the host, at ``odd_at``.
     """
 
-    key: tuple[int, int]
+    key: tuple[int, ...]
     hidden: list[Array]
     parts: Array
     arrived: Array
-    odd: Array
+    odd: NDArray[np.uint32]
+    odd_at: np.uint64
     X: Array = None
     out: Array = None
     graph: Any = None
@@ -89,33 +91,51 @@ class CudaInference:
         self.block = max(LEAST_ROWS, BLOCK_BYTES // (2 * max(sizes[1:]) * dtype.itemsize))
         self._kernels: dict[tuple[str, int, int], Any] = {}
         self._idle: list[_Memory] = []
+        self._last: tuple[int, ...] = ()
         self._lock = threading.Lock()
 
     def __call__(self, theta: Array, X: Array, out: Array) -> bool:
         """See :class:`bpcore.inference.Inference`; waits for the device."""
-        be, m = self.be, X.shape[0]
-        rows = power_of_two(m)
-        if self._suits_a_graph(rows):
-            memory = self._borrow((rows, theta.data.ptr)) or self._capture(theta, rows)
-            be.copy(X, out=memory.X[:m])
-            self._gpu.here(memory.graph.launch)
-            be.copy(memory.out[:m], out=out)
+        m = X.shape[0]
+        if self._suits_a_graph(power_of_two(m)):
+            memory = self._by_a_graph(theta, X, out)
         else:
-            memory = self._borrow((self.block, 0)) or self._allocate((self.block, 0))
+            memory = self._borrow((self.block,)) or self._allocate((self.block,))
             for start in range(0, m, self.block):
                 self._queue_block(theta, X[start : start + self.block], out[start : start + self.block], memory)
-        finite = not be.to_numpy(memory.odd)[0]
+        self._gpu.wait()
+        finite = not memory.odd[0]
         if not finite:  # neither the word nor rows that the next call does not fill may tell of this one
-            be.fill(memory.odd, 0)
-            if memory.graph is not None:
-                be.fill(memory.X, 0)
-            be.synchronize()  # the next call may be on another stream
+            memory.odd[0] = 0
+            if memory.X is not None:
+                self.be.fill(memory.X, 0)
+                self._gpu.wait()  # the next call may be on another stream
         self._give_back(memory)
         return finite
 
+    def _by_a_graph(self, theta: Array, X: Array, out: Array) -> _Memory:
+        """Queue a graph; return what it uses."""
+        be, m = self.be, X.shape[0]
+        key: tuple[int, ...] = (m, theta.data.ptr, X.data.ptr, out.data.ptr)
+        memory, again = self._borrow(key), key == self._last
+        self._last = key
+        # a layer may not read what it has written
+        if memory is None and again and (len(self.sizes) > 2 or key[2] != key[3]):
+            memory = self._allocate(key)
+            memory.graph = self._captured(theta, X, out, memory)
+        if memory is not None:
+            self._gpu.here(memory.graph.launch)
+            return memory
+        key = power_of_two(m), theta.data.ptr
+        memory = self._borrow(key) or self._capture(theta, key)
+        be.copy(X, out=memory.X[:m])
+        self._gpu.here(memory.graph.launch)
+        be.copy(memory.out[:m], out=out)
+        return memory
+
     # ---------------------------------------------------------------- memory
 
-    def _borrow(self, key: tuple[int, int]) -> _Memory | None:
+    def _borrow(self, key: tuple[int, ...]) -> _Memory | None:
         with self._lock:
             for k in reversed(range(len(self._idle))):
                 if self._idle[k].key == key:
@@ -127,24 +147,28 @@ class CudaInference:
             self._idle.append(memory)
             del self._idle[:-MOST_GRAPHS]
 
-    def _allocate(self, key: tuple[int, int]) -> _Memory:
+    def _allocate(self, key: tuple[int, ...]) -> _Memory:
         be, rows = self.be, key[0]
         processors = self._gpu.multiprocessors
         # where a sum is split there are at most two blocks to a multiprocessor, and a graph knows how many
         parts = 2 * processors * MOST_COLUMNS**2
-        if key[1]:
+        if len(key) > 1:
             parts = max(self._parts(rows, n_in, n) for n_in, n in pairwise(self.sizes))
         hidden = [be.empty(rows * max(self.sizes[1:]), self.dtype) for _ in range(2)]
-        counts = be.zeros(2 * processors, np.uint32), be.zeros(1, np.uint32)
-        return _Memory(key, hidden, be.empty(parts, self.dtype), *counts)
+        arrived = be.zeros(2 * processors, np.uint32)
+        return _Memory(key, hidden, be.empty(parts, self.dtype), arrived, *self._gpu.host_word())
 
-    def _capture(self, theta: Array, rows: int) -> _Memory:
-        """Capture the graph of so many rows. It reads the parameters where they lie, whatever they are then."""
-        memory = self._allocate((rows, theta.data.ptr))
-        memory.X = self.be.zeros((rows, self.sizes[0]), self.dtype)
-        memory.out = self.be.empty((rows, self.sizes[-1]), self.dtype)
-        memory.graph = self._gpu.capture(lambda: self._queue(theta, memory.X, memory.out, memory), lambda: None)
+    def _capture(self, theta: Array, key: tuple[int, ...]) -> _Memory:
+        """Capture the graph of so many rows over memory of its own."""
+        memory = self._allocate(key)
+        memory.X = self.be.zeros((key[0], self.sizes[0]), self.dtype)
+        memory.out = self.be.empty((key[0], self.sizes[-1]), self.dtype)
+        memory.graph = self._captured(theta, memory.X, memory.out, memory)
         return memory
+
+    def _captured(self, theta: Array, X: Array, out: Array, memory: _Memory) -> Any:
+        """Capture all layers. A graph reads the parameters where they lie, whatever they are then."""
+        return self._gpu.capture(lambda: self._queue(theta, X, out, memory), lambda: None)
 
     # ---------------------------------------------------------------- kernels
 
@@ -188,7 +212,7 @@ class CudaInference:
 
     def _queue_layer(self, l: int, A: Array, W: Array, b: Array, H: Array, memory: _Memory) -> None:
         (m, n_in), n, code = A.shape, W.shape[1], self._printed.codes[l - 1]
-        how = np.int32(code), np.int32(l == 1), memory.odd
+        how = np.int32(code), np.int32(l == 1), memory.odd_at
         rows, columns, tiles, splits = self._tiles(m, n_in, n)
         if self._is_wide(m, n_in, n):
             self.be.matmul(A, W, out=H)

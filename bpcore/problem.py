@@ -20,6 +20,9 @@ from bpcore.typing import Array, DType, NDArray
 
 __all__ = ["Problem", "choose_loss", "row_weights_of"]
 
+LONG_ORDER = 2**16
+"""Sample numbers from which looking for the least and the largest on the host takes longer than waiting for a device."""
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -146,25 +149,38 @@ class Problem:
                 "(pass allow_one_class=True to train all the same)"
             )
 
-    def check_index(self, order: Any) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """Check an index matrix, one step a row.
+    def check_index(self, order: Any, be: Backend | None = None) -> Array:
+        """Check an index matrix, one step a row, and return it as int64.
+
+        Parameters
+        ----------
+        order : array_like of int, or Array
+            Sample numbers, on the host or on the device of the backend.
+        be : Backend, optional
+            Look at long ones on the device of this backend, and leave them there. By default the order is, and stays,
+            on the host.
 
         Raises
         ------
         ShapeError
             If it is not an integer matrix of at least one column with values in [0, m).
         """
-        index = np.asarray(order)
+        index = order if be is not None and be.owns(order) else np.asarray(order)
         if index.ndim != 2 or index.shape[1] < 1 or index.dtype.kind not in "iu":
             raise ShapeError(
                 f"order has shape {index.shape} and dtype {index.dtype}; an integer matrix is needed, "
                 "one row of sample numbers for each step"
             )
-        if index.size and not (0 <= int(index.min()) and int(index.max()) < self.m):
+        if be is not None and not be.owns(index):
+            be, index = (None, index) if index.size < LONG_ORDER else (be, be.asarray(index))
+        least, largest = 0, -1
+        if index.size:
+            least, largest = (int(index.min()), int(index.max())) if be is None else be.extremes(index)
+        if least < 0 or largest >= self.m:
             raise ShapeError(
-                f"order holds sample numbers from {index.min()} to {index.max()}; there are samples 0 to {self.m - 1}"
+                f"order holds sample numbers from {least} to {largest}; there are samples 0 to {self.m - 1}"
             )
-        return np.ascontiguousarray(index, np.int64)
+        return np.ascontiguousarray(index, np.int64) if be is None else be.xp.ascontiguousarray(index, np.int64)
 
 
 def row_weights_of(net: MLP, labels: Any, m: int, sample_weight: Any, class_weight: Any) -> NDArray[Any] | None:

@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"nothing was measured: {why}", file=sys.stderr)
         return 2
     runner.reset()
-    order = problem.order(0, options.chunks)
+    order = runner.stage(problem.order(0, options.chunks))
     us = microseconds(runner, order)
     print(f"{work.sizes} batch {work.batch} {work.precision}, plan {runner.trainer.plan_name}: {us:.1f} us a step")
     for total, calls, name in kernels(runner, order):

@@ -15,7 +15,7 @@ from bpcore.errors import BackendError, ConfigurationError, UnknownNameError
 
 
 class CupyRunner(BpcoreRunner):
-    """Data that ``Trainer.load`` has brought to the device; the order comes from the host."""
+    """Data that ``Trainer.load`` has brought to the device."""
 
     def __init__(self, work: Workload, problem: Problem, plan: str) -> None:
         self.be = bp.get_backend("cupy")
@@ -27,6 +27,10 @@ class CupyRunner(BpcoreRunner):
     def reset(self) -> None:
         super().reset()
         self.data = self.trainer.load(self.X, self.targets)
+
+    def stage(self, order: Any) -> Any:
+        """``bp.train`` makes the order of an epoch on the device, too."""
+        return self.be.asarray(order)
 
     def run(self, order: Any) -> Any:
         """All contestants have their data on the device before the clock starts."""

@@ -55,8 +55,11 @@ class CudaEagerRunner(EagerRunner):
                 return super().value(x, y)
         return super().value(x, y)
 
+    def stage(self, order: Any) -> Any:
+        return torch.from_numpy(order).to(self.device)
+
     def run(self, order: Any) -> Any:
-        losses = [self.step(rows) for rows in torch.from_numpy(order).to(self.device)]
+        losses = [self.step(rows) for rows in torch.as_tensor(order, device=self.device)]
         self.wait()
         return losses
 
@@ -105,8 +108,11 @@ class DeviceLoop(Runner):
             for value in self.state():
                 value.zero_()
 
+    def stage(self, order: Any) -> Any:
+        return torch.from_numpy(order).to(self.device)
+
     def run(self, order: Any) -> Any:
-        found, index, chunk = [], torch.from_numpy(order), self.work.chunk
+        found, index, chunk = [], torch.as_tensor(order, device=self.device), self.work.chunk
         for start in range(0, len(order), chunk):
             self.order.copy_(index[start : start + chunk])
             self.k.zero_()

@@ -32,7 +32,7 @@ class GpuHolder(Holder):
 
         Plans are built, graphs captured and memory pools filled while warming up.
         """
-        before, order = self.problem.order(0, warm), self.problem.order(warm, chunks)
+        before, order = (self.runner.stage(self.problem.order(*part)) for part in ((0, warm), (warm, chunks)))
         self.runner.reset()
         losses = [self.runner.evidence(self.runner.run(before))] if warm else []
         gc.collect()

@@ -308,6 +308,10 @@ class Backend:
         """Whether no element is NaN or infinite."""
         return bool(self.xp.isfinite(A).all())
 
+    def extremes(self, A: Array) -> tuple[int, int]:
+        """Least and largest element of an array of integers that is not empty."""
+        return int(self.xp.min(A)), int(self.xp.max(A))
+
     # ---------------------------------------------------------------- rows
 
     @np.errstate(all="ignore")

@@ -259,6 +259,10 @@ class CupyBackend(Backend):
         """Whether every element is finite. Waits for the device; see :meth:`Backend.all_finite`."""
         return bool(self.to_numpy(self._reduce("count_not_finite", A, self.empty(1, _FLOAT64)))[0] == 0)
 
+    def extremes(self, A: Array) -> tuple[int, int]:
+        """Least and largest element. Waits for the device; see :meth:`Backend.extremes`."""
+        return self._gpu.here(lambda: (int(self.xp.min(A)), int(self.xp.max(A))))
+
     def _reduce(self, name: str, A: Array, out: Array) -> Array:
         self._checks.operand(name, "A", A)
         self._checks.operand(name, "out", out, shape=(1,), dtype=_FLOAT64)

@@ -18,7 +18,7 @@ from bpcore.functions.program import Program
 from bpcore.functions.scalars import evaluate_scalars
 from bpcore.kernels.cuda.build import KernelLoader
 from bpcore.kernels.cuda.source import ElementwiseKernel, print_elementwise, unit_source
-from bpcore.typing import Array
+from bpcore.typing import Array, NDArray
 
 __all__ = ["THREADS", "CudaDevice", "Formula", "power_of_two"]
 
@@ -148,6 +148,17 @@ class CudaDevice:
     def load(self, source: str, name: str) -> Any:
         """Return a kernel of a translation unit, compiled at first use."""
         return self.here(lambda: self.loader.function(source, name))
+
+    def host_word(self) -> tuple[NDArray[np.uint32], np.uint64]:
+        """A zero in the memory of the host that kernels can write too, and its address; read it after waiting."""
+        memory = self.here(lambda: self._cupy.cuda.alloc_pinned_memory(4))
+        word = np.ndarray(1, np.uint32, buffer=memory)
+        word[0] = 0
+        return word, np.uint64(word.ctypes.data)
+
+    def wait(self) -> None:
+        """Wait for what is queued on the current stream."""
+        self.here(lambda: self._cupy.cuda.get_current_stream().synchronize())
 
     def current_stream(self) -> int:
         """Address of the stream on which things are queued."""

@@ -264,7 +264,7 @@ class Trainer:
         Y : array_like, shape (n,) or (n, n_L), or None
             Labels or target values; None with a store.
         order : array_like of int, shape (steps, m)
-            Numbers of the samples of each step; m is at most the batch size.
+            Numbers of the samples of each step, on the host or on the device; m is at most the batch size.
         sample_weight, class_weight : optional
             As for :func:`bpcore.train`.
 
@@ -379,7 +379,7 @@ class Trainer:
         data : Problem
             What :meth:`load` has returned.
         order : array_like of int, shape (steps, m)
-            Numbers of the samples of each step; m is at most the batch size.
+            Numbers of the samples of each step, on the host or on the device; m is at most the batch size.
 
         Returns
         -------
@@ -401,7 +401,8 @@ class Trainer:
         >>> [len(trainer.run_loaded(data, [[0, 1], [1, 0]])) for epoch in range(2)]
         [2, 2]
         """
-        index = data.check_index(order)
+        streamed = isinstance(data, HostProblem)
+        index = data.check_index(self.be.to_numpy(order) if streamed else order, None if streamed else self.be)
         if index.shape[1] > self.batch_size:
             raise ConfigurationError(
                 f"order has {index.shape[1]} samples a step; the trainer was made for batch_size={self.batch_size}"

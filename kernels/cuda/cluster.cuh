@@ -1,7 +1,7 @@
 // A cluster of thread blocks: its barrier, each other's shared memory, and copies that do not wait.
 //
-// Requires: scalar.cuh. Clusters need compute capability 9.0; the copies need 8.0. The header that runs these sources on
-// a CPU has functions of the same names.
+// Requires: scalar.cuh. Clusters and copies through a gate need compute capability 9.0; the other copies need 8.0. The
+// header that runs these sources on a CPU has functions of the same names.
 
 #ifndef DYNAMIC_SHARED
 #define DYNAMIC_SHARED(name) extern __shared__ __align__(16) unsigned char name[]
@@ -30,4 +30,55 @@ template <int BYTES> DEVICE void copy_later(void* to, const void* from) {
 }
 // Wait for the copies that this thread began; for those of others a barrier must follow.
 DEVICE void finish_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+
+// A gate is 8 bytes of shared memory. One thread announces how many bytes will come through it, any thread begins to
+// copy them, a run of bytes at a time, and threads wait at the gate until all are there; then it is closed again. What
+// waits for a gate counts how often it has been open: the parity of that number is what it asks with.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+constexpr bool GATES_EXIST = true;
+DEVICE unsigned in_shared(const void* place) { return static_cast<unsigned>(__cvta_generic_to_shared(place)); }
+DEVICE void make_gate(unsigned long long* gate) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;\nfence.mbarrier_init.release.cluster;" ::"r"(in_shared(gate))
+                 : "memory");
+}
+// What this thread has written may be read or overwritten by copies from here on.
+DEVICE void yield_to_copies() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+DEVICE void announce(unsigned long long* gate, int bytes) {
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(in_shared(gate)), "r"(bytes) : "memory");
+}
+// Begin to copy some bytes from global memory, a multiple of 16 as both addresses are.
+DEVICE void copy_through(unsigned long long* gate, void* to, const void* from, int bytes) {
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+                     in_shared(to)),
+                 "l"(from), "r"(bytes), "r"(in_shared(gate))
+                 : "memory");
+}
+// The same from this block's shared memory to the same place of another block, through that block's gate.
+DEVICE unsigned in_shared_of(const void* place, int rank) {
+    unsigned there;
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(in_shared(place)), "r"(rank));
+    return there;
+}
+DEVICE void copy_to_block(unsigned long long* gate, const void* place, int bytes, int rank) {
+    asm volatile("cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+                     in_shared_of(place, rank)),
+                 "r"(in_shared(place)), "r"(bytes), "r"(in_shared_of(gate, rank))
+                 : "memory");
+}
+DEVICE void pass_gate(unsigned long long* gate, int parity) {
+    asm volatile(
+        "{\n.reg .pred open;\nagain:\n"
+        "mbarrier.try_wait.parity.shared::cta.b64 open, [%0], %1;\n@!open bra again;\n}" ::"r"(in_shared(gate)),
+        "r"(parity)
+        : "memory");
+}
+#else
+constexpr bool GATES_EXIST = false;
+DEVICE void make_gate(unsigned long long*) {}
+DEVICE void yield_to_copies() {}
+DEVICE void announce(unsigned long long*, int) {}
+DEVICE void copy_through(unsigned long long*, void*, const void*, int) {}
+DEVICE void copy_to_block(unsigned long long*, const void*, int, int) {}
+DEVICE void pass_gate(unsigned long long*, int) {}
+#endif
 #endif

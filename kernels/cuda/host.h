@@ -15,6 +15,7 @@
 #include <string.h>
 #include <ucontext.h>
 
+#include <map>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -110,12 +111,19 @@ struct Launch {
     int fibers;               // 0: threads one after another, for kernels without barriers and shuffles
 };
 
-enum State { READY, AT_BARRIER, AT_CLUSTER, AT_SHUFFLE, DONE };
+enum State { READY, AT_BARRIER, AT_CLUSTER, AT_SHUFFLE, AT_GATE, DONE };
 
 struct Copy {
     void* to;
     const void* from;
     size_t size;
+};
+
+struct Gate {
+    size_t announced = 0, begun = 0;  // bytes of this opening
+    bool announcement = false;
+    unsigned openings = 0;
+    std::vector<Copy> copies;
 };
 
 struct Fiber {
@@ -141,6 +149,8 @@ static std::vector<Fiber> fibers;  // of all blocks of the cluster, block by blo
 static int threads = 1;            // in a block
 static int favoured = 0;           // the block whose threads run
 static std::vector<unsigned char*> dynamics;  // dynamic shared memory of each block
+static std::map<const void*, Gate> gates;
+static bool early;  // whether copies through a gate happen as soon as they may, else as late as they may
 static std::vector<int> ready;
 static std::vector<Shared> arrays;
 static ucontext_t scheduler;
@@ -225,6 +235,29 @@ inline unsigned char* dynamic(int fiber) { return dynamics[fiber < 0 ? 0 : fiber
 inline void finish_copies() {
     for (const Copy& copy : fibers[current].copies) memcpy(copy.to, copy.from, copy.size);
     fibers[current].copies.clear();
+}
+
+// Something has happened at a gate: who waits at one looks again.
+inline void wake_at_gates() {
+    for (size_t i = 0; i < fibers.size(); ++i) {
+        if (fibers[i].state != AT_GATE) continue;
+        fibers[i].state = READY;
+        ready.push_back(static_cast<int>(i));
+    }
+}
+
+// Copies that are late happen when the first thread passes.
+inline void pass_gate(const void* place, unsigned parity) {
+    for (;;) {
+        Gate& gate = gates.at(place);
+        if (gate.openings % 2 != parity) return;
+        if (gate.announcement && gate.begun == gate.announced) {
+            for (const Copy& copy : gate.copies) memcpy(copy.to, copy.from, copy.size);
+            gate = Gate{0, 0, false, gate.openings + 1, {}};
+            return wake_at_gates();
+        }
+        wait(AT_GATE);
+    }
 }
 
 template <class V> V shuffle_xor(unsigned mask, V value, int lane_mask) {
@@ -316,7 +349,9 @@ inline void choose_block() {
     for (size_t i = 0; i < fibers.size(); ++i) {
         if (fibers[i].state == AT_CLUSTER && fibers[i].arrivals <= fewest) wake(i, i + 1);
     }
-    if (ready.empty()) failure = "some threads wait at a barrier of the cluster that others do not reach: deadlock";
+    if (ready.empty()) {
+        failure = "some threads wait at a gate, or at a barrier of the cluster that others do not reach: deadlock";
+    }
 }
 
 inline void enter() {
@@ -400,6 +435,7 @@ template <class Call> const char* run(const Launch& launch, Call call) {
     blockDim = {launch.block[0], launch.block[1], launch.block[2]};
     random_state = launch.seed * 0x9E3779B97F4A7C15ull | 1;
     failure.clear();
+    early = launch.seed % 2;
     const unsigned together = launch.cluster;
     threads = static_cast<int>(blockDim.x * blockDim.y * blockDim.z);
     if (launch.fibers) {
@@ -426,6 +462,7 @@ template <class Call> const char* run(const Launch& launch, Call call) {
         for (unsigned char* memory : dynamics) free(memory);
         arrays.clear();
         dynamics.clear();
+        gates.clear();
     }
     current = -1;
     return failure.empty() ? nullptr : failure.c_str();
@@ -456,3 +493,29 @@ template <int BYTES> void copy_later(void* to, const void* from) {
     host::fibers[host::current].copies.push_back({to, from, BYTES});
 }
 inline void finish_copies() { host::finish_copies(); }
+constexpr bool GATES_EXIST = true;
+inline void make_gate(unsigned long long* gate) { host::gates[gate] = {}; }
+inline void yield_to_copies() {}
+inline void announce(unsigned long long* place, int bytes) {
+    host::Gate& gate = host::gates.at(place);
+    if (gate.announcement) host::fail("a gate is announced twice");
+    gate.announcement = true;
+    gate.announced = bytes;
+    host::wake_at_gates();
+}
+inline void copy_through(unsigned long long* gate, void* to, const void* from, int bytes) {
+    if (bytes % 16 || reinterpret_cast<size_t>(to) % 16 || reinterpret_cast<size_t>(from) % 16) {
+        host::fail("a copy through a gate is not of whole runs of 16 bytes");
+    }
+    if (host::early) {
+        memcpy(to, from, bytes);
+    } else {
+        host::gates.at(gate).copies.push_back({to, from, size_t(bytes)});
+    }
+    host::gates.at(gate).begun += bytes;
+    host::wake_at_gates();
+}
+inline void copy_to_block(unsigned long long* gate, void* place, int bytes, int rank) {
+    copy_through(in_block(gate, rank), in_block(place, rank), place, bytes);
+}
+inline void pass_gate(unsigned long long* gate, int parity) { host::pass_gate(gate, parity); }

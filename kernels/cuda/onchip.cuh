@@ -90,9 +90,15 @@ template <int HELD, int MASK, int J> DEVICE void share_sums(T* sums, int g) {
     }
 }
 
+// How many tiles of a warp a product (M, N) has.
+template <class S> DEVICE constexpr int tasks_of(int M, int N) {
+    return (N + S::J * S::TJ - 1) / (S::J * S::TJ) * ((M + S::I * S::TI - 1) / (S::I * S::TI));
+}
+
 // Compute a product (M, N) and call finish(i, j, few) for the sums at (i, j), (i, j + 1), ...; those of the last columns
-// may reach beyond N, up to a multiple of LANES. Sums have `count` terms, or `count` times LANES. All threads call.
-template <class S, Form F, class Finish>
+// may reach beyond N, up to a multiple of LANES. Sums have `count` terms, or `count` times LANES. All threads call. The
+// warp BUSY has the first tile: of products that follow one another without a barrier, each begins where the last ends.
+template <class S, Form F, int BUSY = 0, class Finish>
 DEVICE void multiply_on_chip(int M, int N, int count, const T* A, int a_row, const T* B, int b_row, Finish finish) {
     constexpr int TI = S::TI, TJ = S::TJ, FEW = F == BACKWARD ? 1 : S::HELD < LANES ? S::HELD : LANES;
     constexpr int STARTS = F == BACKWARD ? TJ : TJ / LANES, ROWS = F == GRADIENT ? TI / LANES : TI;
@@ -100,7 +106,8 @@ DEVICE void multiply_on_chip(int M, int N, int count, const T* A, int a_row, con
     const int across = (N + S::J * TJ - 1) / (S::J * TJ), down = (M + S::I * TI - 1) / (S::I * TI);
     const int last_row = F == GRADIENT ? (M - 1) / LANES * LANES : M - 1;
     const int last_column = F == BACKWARD ? N - 1 : (N - 1) / LANES * LANES;
-    for (int task = threadIdx.x / 32; task < across * down; task += THREADS / 32) {
+    constexpr int WARPS = THREADS / 32;
+    for (int task = (threadIdx.x / 32 + WARPS - BUSY % WARPS) % WARPS; task < across * down; task += WARPS) {
         const int i0 = task / across * (S::I * TI), j0 = task % across * (S::J * TJ);
         const T* a[ROWS];
         const T* b[STARTS];
@@ -117,7 +124,7 @@ DEVICE void multiply_on_chip(int M, int N, int count, const T* A, int a_row, con
         T sums[S::SUMS];
 #pragma unroll
         for (int e = 0; e < S::SUMS; ++e) sums[e] = T(0);
-#pragma unroll(S::SUMS > 16 ? 1 : 4)
+#pragma unroll(S::SUMS <= 16 ? 4 : F == GRADIENT ? 2 : 1)
         for (int q = g; q < count; q += S::G) add_terms<S, F>(sums, a, b, q, a_row, b_row);
         share_sums<S::SUMS, S::G / 2, S::J>(sums, g);
         constexpr int SAME = S::G > S::SUMS ? S::G / S::SUMS : 1;  // lanes that hold one and the same sum

@@ -81,36 +81,76 @@ DEVICE void meet() {
 
 // ---------------------------------------------------------------------------------------------- inputs
 
-// Begin to fetch what step k needs. Row k of the index is here already.
-DEVICE void fetch(const Run& run, const Block& b, long long k) {
-    const int slot = k % 2;
-    const long long* index = b.as<long long>(INDEX) + slot * BATCH;
+// Whether rows of the inputs come through a gate: one copy for each, where they are long enough to be worth it.
+constexpr bool GATED = WIDE_INPUTS && GATES_EXIST && Layer<1>::CHUNK * sizeof(T) >= 64;
+
+// How many inputs of a sample this block needs, the ones of the bias not counted.
+DEVICE int input_width(const Block& b) {
+    const int width = at_most(rows<1>(b), Layer<1>::N - first_row<1>(b));
+    return width < 0 ? 0 : width;
+}
+
+// Number of this thread, counted from a warp on: what is short is fetched by one warp each, at the same time.
+DEVICE int from_warp(int warp) { return (threadIdx.x + THREADS - warp * 32 % THREADS) % THREADS; }
+
+// Begin to fetch the rows of X for step k.
+DEVICE void fetch_inputs(const Run& run, const Block& b, int slot, const long long* index) {
     T* const X = b.at(Layer<1>::IN + slot * INPUTS);
-    const int left = first_row<1>(b), width = at_most(rows<1>(b), Layer<1>::N - left);  // not the ones
+    const int left = first_row<1>(b), width = input_width(b);
+    if constexpr (GATED) {
+        if (width == 0) return;
+        unsigned long long* const gate = b.as<unsigned long long>(GATES) + slot;
+        if (threadIdx.x == 0) announce(gate, run.m * width * static_cast<int>(sizeof(T)));
+        constexpr int WARPS = THREADS / 32;  // the lanes of a warp begin their copies one after the other
+        for (int i = threadIdx.x % 32 * WARPS + threadIdx.x / 32; i < run.m; i += THREADS) {
+            const T* row = run.X + index[i] * Layer<1>::N + left;
+            copy_through(gate, X + i * Layer<1>::IN_ROW, row, width * static_cast<int>(sizeof(T)));
+        }
+        return;
+    }
     constexpr int MOVED = WIDE_INPUTS ? LANES : 1, ROW_PACKS = (Layer<1>::CHUNK + MOVED - 1) / MOVED;
+#pragma unroll 1
     for (int e = threadIdx.x; e < run.m * ROW_PACKS; e += THREADS) {
         const int i = e / ROW_PACKS, j = e % ROW_PACKS * MOVED;
         if (j >= width) continue;
         copy_later<MOVED * sizeof(T)>(X + i * Layer<1>::IN_ROW + j, run.X + index[i] * Layer<1>::N + left + j);
     }
+}
+
+// Begin to fetch what step k needs. Row k of the index is here already.
+DEVICE void fetch(const Run& run, const Block& b, long long k) {
+    const int slot = k % 2;
+    const long long* index = b.as<long long>(INDEX) + slot * BATCH;
+    fetch_inputs(run, b, slot, index);
     constexpr int N = Layer<LAST>::N;
-    for (int e = threadIdx.x; e < b.mine * N; e += THREADS) {
+#pragma unroll 1
+    for (int e = from_warp(1); e < b.mine * N; e += THREADS) {
         const long long sample = index[e / N * SHARES + b.share];
         copy_later<sizeof(T)>(b.at(TARGETS + (slot * MINE * N + e)), run.Y + sample * N + e % N);
     }
-    for (int i = threadIdx.x; CLASSES && i < b.mine; i += THREADS) {
+#pragma unroll 1
+    for (int i = from_warp(2); CLASSES && i < b.mine; i += THREADS) {
         copy_later<8>(b.as<long long>(LABELS) + slot * MINE + i, run.labels + index[i * SHARES + b.share]);
     }
-    for (int i = threadIdx.x; WEIGHTED && i < run.m; i += THREADS) {
+#pragma unroll 1
+    for (int i = from_warp(2); WEIGHTED && i < run.m; i += THREADS) {
         copy_later<sizeof(T)>(b.at(WEIGHTS + slot * BATCH + i), run.weights + index[i]);
     }
-    for (int i = threadIdx.x; i < NUMBERS; i += THREADS) {
+#pragma unroll 1
+    for (int i = from_warp(3); i < NUMBERS; i += THREADS) {
         copy_later<8>(b.as<double>(RATES) + slot * NUMBERS + i, run.numbers + k * NUMBERS + i);
     }
 }
 
+// Wait for what this thread has begun to fetch for step k; for what others have begun, a barrier must follow.
+DEVICE void finish_fetch(const Block& b, long long k) {
+    finish_copies();
+    if (GATED && input_width(b) > 0) pass_gate(b.as<unsigned long long>(GATES) + k % 2, k / 2 % 2);
+}
+
 DEVICE void fetch_index(const Run& run, const Block& b, long long k) {
-    for (int i = threadIdx.x; i < run.m; i += THREADS) {
+#pragma unroll 1
+    for (int i = from_warp(THREADS / 32 - 1); i < run.m; i += THREADS) {
         copy_later<8>(b.as<long long>(INDEX) + k % 2 * BATCH + i, run.index + k * run.m + i);
     }
 }
@@ -265,41 +305,52 @@ template <int l> DEVICE void give_delta(const Block& b, int q, int j, T delta) {
     }
 }
 
-// Row-wise output, loss, BP1 and hits of every sample of this block.
+// Row-wise output and BP1 of every sample of this block. The terms of the loss are left for `judge`.
 DEVICE void output(const Run& run, const Block& b, int slot) {
     typedef Layer<LAST> Out;
     T total = T(0);
-    if (WEIGHTED) total = static_cast<T>(*b.as<double>(WEIGHT));
+    if (WEIGHTED) total = static_cast<T>(b.as<double>(WEIGHT)[slot]);
     for_samples<Out::N>(b, [&](LaneTeam team, int q, int n) {
         T* const z = b.at(Out::Z + q * Out::ROW);
         T* const h = b.at(Out::H + q * Out::ROW);
-        T* const logh = b.at(TERMS + q * Out::ROW);
+        T* const terms = b.at(TERMS + q * Out::ROW);  // before that, the logarithms of h
         const T* y = b.at(TARGETS + (slot * MINE + q) * Out::N);
         const int i = q * SHARES + b.share;
         const T weight = WEIGHTED && n > 0 ? b.memory[WEIGHTS + slot * BATCH + i] : T(1);
         const T scale = !WEIGHTED ? run.scale : total > T(0) ? run.scale * weight / total : T(0);
         if constexpr (Out::CODE == -1) softmax_row(team, z, h, n);
         if constexpr (Out::CODE == -2) log_softmax_row(team, z, h, n);
-        if constexpr (NEEDS_LOG) log_softmax_row(team, z, logh, n);
-        double loss = 0.0;
+        if constexpr (NEEDS_LOG) log_softmax_row(team, z, terms, n);
         for (int j = team.rank; j < n; j += team.size) {
             if constexpr (Out::CODE >= 0) h[j] = activate(Out::CODE, z[j]);
             T term, delta;
-            output_error(z[j], h[j], y[j], NEEDS_LOG ? logh[j] : T(0), scale, term, delta);
-            loss += static_cast<double>(term);
+            output_error(z[j], h[j], y[j], NEEDS_LOG ? terms[j] : T(0), scale, term, delta);
+            terms[j] = term;
             z[j] = delta;
         }
         if constexpr (!PAIRED && Out::CODE == -1) backprop_softmax_row(team, z, h, z, n);
         if constexpr (!PAIRED && Out::CODE == -2) backprop_log_softmax_row(team, z, h, z, n);
         for (int j = team.rank; j < n; j += team.size) give_delta<LAST>(b, q, j, z[j]);
+    });
+}
+
+// Loss and hits of every sample of this block, to block 0. Nobody waits for them in this step.
+DEVICE void judge(const Run& run, const Block& b, int slot) {
+    typedef Layer<LAST> Out;
+    for_samples<Out::N>(b, [&](LaneTeam team, int q, int n) {
+        const int i = q * SHARES + b.share;
+        const T* const terms = b.at(TERMS + q * Out::ROW);
+        const T weight = WEIGHTED && n > 0 ? b.memory[WEIGHTS + slot * BATCH + i] : T(1);
+        double loss = 0.0;
+        for (int j = team.rank; j < n; j += team.size) loss += static_cast<double>(terms[j]);
         loss = team.reduce(loss, 0.0, Sum());
         T hit = T(0);
         if constexpr (CLASSES) {
             const long long label = n > 0 ? b.as<long long>(LABELS)[slot * MINE + q] : 0;
-            hit_row(team, h, label, run.threshold, &hit, n);
+            hit_row(team, b.at(Out::H + q * Out::ROW), label, run.threshold, &hit, n);
         }
         if (team.rank == 0 && n > 0) {
-            double* losses = reinterpret_cast<double*>(b.there(SHARES == 1 ? b.rank : 0, LOSSES));
+            double* losses = reinterpret_cast<double*>(b.there(SHARES == 1 ? b.rank : 0, LOSSES)) + slot * 2 * BATCH;
             losses[i] = loss;
             losses[BATCH + i] = static_cast<double>(hit * weight);
         }
@@ -372,13 +423,41 @@ DEVICE void move(const Run& run, const Block& b, const T* numbers, int i, int j,
     for (int s = 0; s < STATES; ++s) {
         *reinterpret_cast<Few<SIZE>*>(b.at(Own::STATE + s * Own::STATE_SIZE + at)) = states[s];
     }
-    if (l == 1 || SHARES == 1) {
-        *place = theta;
+    *place = theta;
+}
+
+// Whether blocks tell each other what they have made of the upper parameters: whole rows at once, through a gate.
+constexpr bool SPREADS = SHARES > 1 && LAST > 2;
+
+// Bytes of the layers from l on that this block owns, or gets from the others.
+template <int l> DEVICE int own_bytes(const Block& b) {
+    return rows<l>(b) * Layer<l>::W_ROW * static_cast<int>(sizeof(T));
+}
+template <int l> DEVICE int awaited_bytes(const Block& b) {
+    if constexpr (l == LAST) {
+        return 0;
     } else {
-        const int there = Own::W + first_row<l>(b) * Own::W_ROW + at;
-#pragma unroll
-        for (int d = 0; d < SHARES; ++d) *reinterpret_cast<Few<SIZE>*>(b.there(d, there)) = theta;
+        constexpr int ALL = (Layer<l>::N + 1) * Layer<l>::W_ROW * static_cast<int>(sizeof(T));
+        return ALL - own_bytes<l>(b) + awaited_bytes<l + 1>(b);
     }
+}
+
+DEVICE unsigned long long* spread_gate(const Block& b) { return b.as<unsigned long long>(GATES) + 2; }
+
+// Begin to send this block's rows of the layers from l on, which all its threads have moved. Each warp serves some blocks.
+template <int l> DEVICE void spread(const Block& b) {
+    if constexpr (l < LAST) {
+        for (int d = threadIdx.x / 32; d < BLOCKS; d += THREADS / 32) {
+            if (threadIdx.x % 32 != l % 32 || d == b.rank || rows<l>(b) == 0) continue;
+            copy_to_block(spread_gate(b), own_weights<l>(b), own_bytes<l>(b), d);
+        }
+        spread<l + 1>(b);
+    }
+}
+
+// Wait for what the others have made of the upper parameters in step k.
+DEVICE void finish_spread(const Block& b, long long k) {
+    if (SPREADS && awaited_bytes<2>(b) > 0) pass_gate(spread_gate(b), k % 2);
 }
 
 // Where a parameter of this block's part lies in theta.
@@ -396,13 +475,23 @@ template <int l, int SIZE> DEVICE void keep_gradient(const Run& run, const Block
     }
 }
 
+// How many tiles the gradients of the layers below l have.
+template <int l> DEVICE constexpr int tasks_below() {
+    if constexpr (l == 1) {
+        return 0;
+    } else {
+        constexpr int N = l == 2 ? COLUMNS : Layer<l>::N;
+        return tasks_below<l - 1>() + tasks_of<typename Layer<l - 1>::Gradient>(Layer<l - 1>::CHUNK, N);
+    }
+}
+
 // BP3 and BP4 of the layers from l on, penalty, clipping of components, and the update, unless a norm must be known
 // first: then this thread's sums of squares.
 template <int l>
 DEVICE void gradient(const Run& run, const Block& b, const T* numbers, const T* prices, bool last, double* squares) {
     typedef Layer<l> Own;
     if constexpr (l < LAST) {
-        multiply_on_chip<typename Own::Gradient, GRADIENT>(
+        multiply_on_chip<typename Own::Gradient, GRADIENT, tasks_below<l>()>(
             rows<l>(b), columns<l>(b), run.m, b.at(Own::IN + (l == 1 ? b.buffer * INPUTS : 0)), Own::IN_ROW,
             b.at(Layer<l + 1>::DELTA), Layer<l + 1>::DELTA_ROW, [&](int i, int j, auto few) {
                 auto g = few;
@@ -474,11 +563,12 @@ template <int l> DEVICE void move_clipped(const Run& run, const Block& b, const 
     }
 }
 
-// One warp of block 0: loss, hits and weight of a step, added up in one order.
+// One warp of block 0: loss, hits and weight of step k, added up in one order. They are here since all blocks have met
+// in step k + 1, and stay until all have met in step k + 2.
 DEVICE void record(const Run& run, const Block& b, long long k) {
     if (b.rank != 0 || threadIdx.x / 32 != THREADS / 32 - 1) return;
     const int lane = threadIdx.x % 32;
-    const double* losses = b.as<double>(LOSSES);
+    const double* losses = b.as<double>(LOSSES) + k % 2 * 2 * BATCH;
     double loss = 0.0, right = 0.0;
     for (int i = lane; i < run.m; i += 32) {
         loss += losses[i];
@@ -489,7 +579,7 @@ DEVICE void record(const Run& run, const Block& b, long long k) {
     if (lane != 0) return;
     run.records[k] = loss;
     if (CLASSES) run.records[run.stride + k] = right;
-    run.records[2 * run.stride + k] = WEIGHTED ? *b.as<double>(WEIGHT) : static_cast<double>(run.m);
+    run.records[2 * run.stride + k] = WEIGHTED ? b.as<double>(WEIGHT)[k % 2] : static_cast<double>(run.m);
 }
 
 // One warp of each block: the sum of the weights of a step.
@@ -498,7 +588,7 @@ DEVICE void add_weights(const Run& run, const Block& b, int slot) {
     double sum = 0.0;
     for (int i = threadIdx.x; i < run.m; i += 32) sum += static_cast<double>(b.memory[WEIGHTS + slot * BATCH + i]);
     sum = reduce_lanes(sum, 32, Sum());
-    if (threadIdx.x == 0) *b.as<double>(WEIGHT) = sum;
+    if (threadIdx.x == 0) b.as<double>(WEIGHT)[slot] = sum;
 }
 
 // ---------------------------------------------------------------------------------------------- the run
@@ -558,17 +648,19 @@ DEVICE void train(const Run& run, unsigned char* shared) {
     for (int k = 0; k < PRICES; ++k) prices[k] = run.prices[k];
     for (int e = threadIdx.x; e < MEMORY; e += THREADS) b.memory[e] = T(0);
     __syncthreads();
+    if ((GATED || SPREADS) && threadIdx.x < 3) make_gate(b.as<unsigned long long>(GATES) + threadIdx.x);
     load<1>(run, b);
     fetch_index(run, b, 0);
     if (run.steps > 1) fetch_index(run, b, 1);
     finish_copies();
+    if (GATED) yield_to_copies();
     meet();  // nobody writes into a block that still clears its memory
     fetch(run, b, 0);
 
     for (long long k = 0; k < run.steps; ++k) {
         const int slot = k % 2;
         b.buffer = slot;
-        finish_copies();
+        finish_fetch(b, k);
         __syncthreads();  // the inputs of this step are here, and nobody is busy with the step before
         if (k + 1 < run.steps) fetch(run, b, k + 1);
         if (k + 2 < run.steps) fetch_index(run, b, k + 2);
@@ -576,6 +668,7 @@ DEVICE void train(const Run& run, unsigned char* shared) {
         add_weights(run, b, slot);
         draw_masks<2>(run, b, run.first + k);
         meet();
+        if (k > 0) finish_spread(b, k - 1);
         add_parts(b);
         forward<2>(b);
         output(run, b, slot);
@@ -584,8 +677,11 @@ DEVICE void train(const Run& run, unsigned char* shared) {
         if (SHARES == 1) {
             __syncthreads();
         } else {
-            meet();
+            cluster_arrive();  // what nobody waits for is done while others arrive
         }
+        judge(run, b, slot);
+        if (k > 0) record(run, b, k - 1);
+        if (SHARES > 1) cluster_wait();
         T numbers[NUMBERS + 1];
         for (int i = 0; i < NUMBERS; ++i) numbers[i] = static_cast<T>(b.as<double>(RATES)[slot * NUMBERS + i]);
         double squares[LAST] = {};
@@ -595,8 +691,15 @@ DEVICE void train(const Run& run, unsigned char* shared) {
             add_squares(b, squares);
             move_clipped<1>(run, b, numbers, last, squares);
         }
-        record(run, b, k);
+        if constexpr (SPREADS) {
+            if (threadIdx.x == 0 && awaited_bytes<2>(b) > 0) announce(spread_gate(b), awaited_bytes<2>(b));
+            yield_to_copies();
+            __syncthreads();
+            spread<2>(b);
+        }
     }
-    meet();  // what other blocks have moved is here, and nobody needs this block's memory any more
+    finish_spread(b, run.steps - 1);
+    meet();  // nobody needs this block's memory any more
+    record(run, b, run.steps - 1);
     store<1>(run, b);
 }

@@ -7,7 +7,7 @@ and no index is computed twice.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from importlib.resources import files
 from itertools import product
@@ -31,6 +31,8 @@ PARAMETERS = (
 
 LATENCY = 30
 """Cycles of a load from shared memory, an estimate."""
+BANKS = 32
+"""Words of four bytes that a multiprocessor loads from shared memory in a cycle, if they lie in different banks."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,61 @@ class Tiling:
         return f"Tiling<{self.rows}, {self.packs}, {self.across}, {self.sharing}>"
 
 
+@dataclass(frozen=True)
+class Update:
+    """What follows a gradient: the same lanes move the parameters.
+
+    Attributes
+    ----------
+    row : int
+        Elements from one row of parameters to the next.
+    accesses : int
+        Loads and stores of shared memory for each parameter.
+    """
+
+    row: int
+    accesses: int
+
+    def cycles(self, tiling: Tiling, lanes: int) -> int:
+        """Cycles in which a warp's accesses occupy shared memory, for one tile of the warp.
+
+        A lane holds some neighbours of one row after another. Lanes that hold rows a multiple of four apart meet the
+        same banks, whatever the length of a row, unless their columns are apart.
+
+        Parameters
+        ----------
+        tiling : Tiling
+            How the lanes lie.
+        lanes : int
+            Elements in 16 bytes.
+        """
+        columns, down = tiling.packs * lanes, 32 // (tiling.across * tiling.sharing)
+        sums = tiling.rows * columns
+        held = max(1, sums // tiling.sharing)
+        few, same = min(lanes, held), max(1, tiling.sharing // sums)
+        words = 4 // lanes  # of an element
+        at_once = max(1, BANKS // (few * words))  # lanes whose accesses go together
+        wavefronts = 0
+        for first in range(0, 32, at_once):
+            banks: dict[int, set[int]] = {}
+            for lane in range(first, first + at_once):
+                tj, g, ti = lane % tiling.across, lane // tiling.across % tiling.sharing, lane // (32 // down)
+                if g % same:
+                    continue
+                r, c = divmod(g // same * held, columns)
+                i = (r // lanes * down + ti) * lanes + r % lanes
+                j = (c // lanes * tiling.across + tj) * lanes + c % lanes
+                start = (i * self.row + j) * words
+                for word in range(start, start + few * words):
+                    banks.setdefault(word % BANKS, set()).add(word)
+            wavefronts += max(map(len, banks.values()), default=0)
+        return held // few * self.accesses * wavefronts
+
+
 @lru_cache(maxsize=4096)
-def choose_tiling(form: Form, m: int, n: int, count: int, threads: int, itemsize: int) -> Tiling:
+def choose_tiling(
+    form: Form, m: int, n: int, count: int, threads: int, itemsize: int, update: Update | None = None
+) -> Tiling:
     """Choose the tiling with the fewest cycles, by a simple count.
 
     A multiprocessor does 128 multiplications of float32 in a cycle (half as many of float64) and loads 128 bytes from
@@ -74,6 +129,8 @@ def choose_tiling(form: Form, m: int, n: int, count: int, threads: int, itemsize
         Terms of each sum.
     threads, itemsize : int
         Of a block; bytes of an element.
+    update : Update, optional
+        What follows a gradient.
 
     Returns
     -------
@@ -111,9 +168,13 @@ def choose_tiling(form: Form, m: int, n: int, count: int, threads: int, itemsize
         throughput = tasks * (loops * max(all_loads, multiplications / 4) + shuffles + rows * columns / sharing)
         rounds = -(-tasks // (threads // 32))
         alone = rounds * (loops * (instructions + LATENCY / (1 if rows * columns > 16 else 4)) + 4 * shuffles + LATENCY)
+        tiling = Tiling(rows, packs, across, sharing)
         cycles = max(throughput, alone)
+        if update is not None:
+            moved = update.cycles(tiling, lanes)
+            cycles = max(throughput + tasks * moved, alone + rounds * (moved + 4 * LATENCY))
         if best is None or cycles < best.cycles:
-            best = Tiling(rows, packs, across, sharing, cycles)
+            best = replace(tiling, cycles=cycles)
     assert best is not None
     return best
 
@@ -213,10 +274,12 @@ class ResidentShape:
         width, m = (self.columns, self.batch) if l == 1 else (n, self.mine)
         terms = self.chunk(1) if l == 1 else _up(n_in + 1, lanes)
         last = self.threads, self.itemsize
+        row = self.row(self.columns if l == 1 else n)
+        update = Update(row, 2 + 2 * self.states)
         return {
             "forward": choose_tiling("forward", m, width, terms, *last),
             "backward": choose_tiling("backward", m, n_in, _up(n, lanes), *last),
-            "gradient": choose_tiling("gradient", self.chunk(l), width, self.batch, *last),
+            "gradient": choose_tiling("gradient", self.chunk(l), width, self.batch, *last, update),
         }
 
     @cached_property
@@ -231,8 +294,9 @@ class ResidentShape:
             end = _up(end + count * (itemsize or self.itemsize) // self.itemsize, self.lanes)
 
         m, mine, last = self.batch, self.mine, self.last
-        room("LOSSES", 2 * m, 8)
-        room("WEIGHT", 1, 8)
+        room("GATES", 3, 8)
+        room("LOSSES", 4 * m, 8)
+        room("WEIGHT", 2, 8)
         room("RATES", 2 * self.numbers, 8)
         room("INDEX", 2 * m, 8)
         room("LABELS", 2 * mine, 8)

@@ -261,7 +261,7 @@ class FakeModule:
             assert all(0 < size < limit for size, limit in zip(grid, (2**31, 2**16, 2**16), strict=False)), (name, grid)
             for argument in arguments:
                 assert not isinstance(argument, DeviceArray) or argument.device.id == cupy.current_device
-            values = tuple(a._host if isinstance(a, DeviceArray) else a for a in arguments)
+            values = tuple(cupy.seen_by_a_kernel(a) for a in arguments)
 
             def run() -> None:
                 cupy.count["launch"] += 1
@@ -412,6 +412,14 @@ class FakeCupy(types.ModuleType):
         while waiting and (count is None or self.queued[stream] - len(waiting) < count):
             waiting.popleft()()
 
+    def seen_by_a_kernel(self, argument: Any) -> Any:
+        """An array for a device array, and for the address of a pinned word; other arguments as they are."""
+        if isinstance(argument, DeviceArray):
+            return argument._host
+        if isinstance(argument, np.uint64) and any(first <= argument < end for first, end in self.pinned):
+            return np.ndarray(1, np.uint32, buffer=ctypes.c_uint32.from_address(int(argument)))
+        return argument
+
     def _pin(self, size: int) -> Any:
         memory = np.full(size, 0xFF, np.uint8)
         self.count["pinned"] += 1
@@ -477,6 +485,12 @@ class FakeCupy(types.ModuleType):
         found = self._allocate(source.shape or (1,), dtype)
         found._host[...] = source._host
         return found
+
+    def min(self, source: DeviceArray) -> int:
+        return int(source._host.min())
+
+    def max(self, source: DeviceArray) -> int:
+        return int(source._host.max())
 
     def asnumpy(self, source: DeviceArray) -> np.ndarray[Any, Any]:
         self.not_while_capturing("a copy to the host")

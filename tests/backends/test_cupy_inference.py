@@ -140,13 +140,39 @@ def test_second_calls_allocate_nothing_and_launch_the_graph_alone(
 ) -> None:
     be = fake_backend
     net = make(be, "rows inside", "float32")
-    X, out = be.asarray(samples(net, 1)), be.empty((1, 2), np.float32)
-    net.predict(X, out=out)
-    before = fake_cupy.count.copy()
-    del fake_cupy.launches[:]
-    assert net.predict(X, out=out) is out
-    assert fake_cupy.count - before == {"graph": 1, "launch": 3, "to_host": 1}
-    assert fake_cupy.launches == [], "the kernels are those of the graph"
+    given = [(be.asarray(samples(net, 1, seed)), be.empty((1, 2), np.float32)) for seed in range(2)]
+    for _ in range(2):  # the second time in a row the arrays get a graph of their own
+        net.predict(given[0][0], out=given[0][1])
+    net.predict(given[1][0], out=given[1][1])
+    for X, out in given:
+        before = fake_cupy.count.copy()
+        del fake_cupy.launches[:]
+        assert net.predict(X, out=out) is out
+        assert fake_cupy.count - before == {"graph": 1, "launch": 3}
+        assert fake_cupy.launches == [], "the kernels are those of the graph"
+
+
+def test_the_graph_of_arrays_reads_what_is_in_them(cupy_backend: CupyBackend) -> None:
+    be = cupy_backend
+    net = make(be, "tiles")
+    X, out = be.empty((3, net.sizes[0]), net.dtype), be.empty((3, 1), net.dtype)
+    for seed in range(4):
+        good = samples(net, 3, seed)
+        be.copy(be.asarray(good), out=X)
+        judge(net, good, be.to_numpy(net.predict(X, out=out)))
+        # another network's parameters, more rows and fewer, are other graphs
+        judge(net, good[:2], be.to_numpy(net.predict(X[:2], out=out[:2])))
+    net.set_weights([(2 * W, b) for W, b in net.get_weights()])
+    judge(net, good, be.to_numpy(net.predict(X, out=out)))
+    judge(net, good, be.to_numpy(net.predict(X, out=out)))
+    bad = good.copy()
+    bad[1, 0] = np.nan
+    be.copy(be.asarray(bad), out=X)
+    for _ in range(3):
+        with pytest.raises(DataError, match="not finite"):
+            net.predict(X, out=out)
+    be.copy(be.asarray(good), out=X)
+    judge(net, good, be.to_numpy(net.predict(X, out=out)))
 
 
 def test_memory_is_bounded(fake_backend: CupyBackend, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,18 +294,18 @@ def test_a_call_within_a_call(
     net = make(fake_backend, "tiles")
     outer, inner = samples(net, 3, 1), samples(net, 4, 2)
     net.predict(outer)
-    copy, found = fake_backend.to_numpy, []
+    wait, found = fake_backend.gpu.wait, []
 
-    def interrupted(array: Any) -> Any:
-        monkeypatch.setattr(fake_backend, "to_numpy", copy)
+    def interrupted() -> None:
+        monkeypatch.setattr(fake_backend.gpu, "wait", wait)
         found.append(net.predict(inner))
-        return copy(array)
+        wait()
 
-    monkeypatch.setattr(fake_backend, "to_numpy", interrupted)
+    monkeypatch.setattr(fake_backend.gpu, "wait", interrupted)
     X, out = fake_backend.asarray(outer), fake_backend.empty((3, 1), np.float64)
     net.predict(X, out=out)
     judge(net, inner, found[0])
-    judge(net, outer, copy(out))
+    judge(net, outer, fake_backend.to_numpy(out))
     (infer,) = net._inferences.values()
     assert isinstance(infer, inference_cuda.CudaInference)
     assert len({id(memory.odd) for memory in infer._idle}) == 2

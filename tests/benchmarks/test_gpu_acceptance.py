@@ -8,6 +8,7 @@ import importlib
 import importlib.metadata
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -217,3 +218,19 @@ def test_the_dry_run(tmp_path: Path) -> None:
     assert {rows[name]["status"] for name in ("bpcore-numpy", "bpcore-numba")} == {"ok"}
     assert all(row["status"] in ("ok", "skipped") for row in rows.values())
     assert len(rows["bpcore-numpy"]["us_per_step"]["rounds"]) > 1
+
+
+def test_it_starts_in_a_checkout_that_was_not_installed(tmp_path: Path) -> None:
+    for name in ("bpcore", "kernels", "benchmarks", "tests"):
+        shutil.copytree(acceptance.ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(acceptance.ROOT / "pyproject.toml", tmp_path)
+    # what an editable installation of the environment of the tests would find
+    text = (
+        "import runpy, sys\n"
+        "sys.meta_path = [finder for finder in sys.meta_path if 'editable' not in str(finder).lower()]\n"
+        "sys.argv = ['', '--dry-run', '--only', 'costs', '--minutes', '0.5', '--output', 'found']\n"
+        "runpy.run_path('benchmarks/gpu_acceptance.py', run_name='__main__')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", text], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "found" / "dry-run.json").exists()

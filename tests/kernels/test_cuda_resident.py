@@ -102,6 +102,95 @@ def test_a_copy_is_there_when_it_was_awaited(tmp_path: Path) -> None:
         assert (out[:32] == expected).all()
 
 
+THROUGH = "copy_through(gate, place, out + n, 128)"
+GATE = "unsigned long long* const gate = reinterpret_cast<unsigned long long*>(memory + 128);"
+
+
+@on_host
+@pytest.mark.parametrize("seed", host_runner.SEEDS)
+def test_a_gate_opens_when_everything_is_there(tmp_path: Path, seed: int) -> None:
+    """Again and again, whoever announces, copies and waits first."""
+    body = f"""{GATE} if (threadIdx.x == 3) make_gate(gate); __syncthreads();
+    for (int k = 0; k < 3; ++k) {{
+        if (threadIdx.x == 3) announce(gate, 128);
+        if (threadIdx.x == 20) {THROUGH};
+        pass_gate(gate, k % 2);
+        out[threadIdx.x] = place[threadIdx.x] + k;
+        __syncthreads();
+        if (threadIdx.x == 0) out[n] += 1;
+        __syncthreads();
+    }}"""
+    out = np.arange(64, dtype=np.int32)
+    _module(tmp_path, body, blocks=1).launch("k", (1,), (32,), (out, np.int32(32)), shared=144, seed=seed)
+    assert out[:33].tolist() == [36, *range(35, 66), 35]
+
+
+@on_host
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("announce(gate, 128); pass_gate(gate, 0);", "some threads wait at a gate"),
+        (f"{THROUGH}; pass_gate(gate, 0);", "some threads wait at a gate"),
+        (f"announce(gate, 112); {THROUGH}; pass_gate(gate, 0);", "some threads wait at a gate"),
+        (f"announce(gate, 128); {THROUGH}; pass_gate(gate, 0); pass_gate(gate, 1);", "some threads wait at a gate"),
+        ("announce(gate, 128); announce(gate, 128);", "announced twice"),
+        ("copy_through(gate, place, out + 1, 128);", "whole runs of 16 bytes"),
+    ],
+)
+def test_gates_that_stay_closed_are_reported(tmp_path: Path, body: str, message: str) -> None:
+    text = f"{GATE} if (threadIdx.x == 0) {{ make_gate(gate); {body} }}"
+    with pytest.raises(HostRunError, match=message):
+        _module(tmp_path, text, blocks=1).launch("k", (1,), (32,), (np.zeros(64, np.int32), np.int32(32)), shared=144)
+
+
+# ------------------------------------------------------------------------------------------ mistakes
+
+
+def _trained(folder: Path, seed: int, *change: str) -> Any:
+    text, (spec, net, shape) = resident_cases.unit(
+        "plain", np.float32, blocks=2, column_blocks=2, threads=64, wide_inputs=True
+    )
+    if change:
+        assert text.count(change[0]) == 1
+        text = text.replace(*change)
+    rng = np.random.default_rng(0)
+    X, Y = (rng.normal(size=(12, n)).astype(np.float32) for n in (spec.sizes[0], spec.sizes[-1]))
+    index, theta = rng.integers(0, 12, (4, shape.batch)), np.array(net.theta)
+    one = np.ones(12, np.float32)
+    arrays = (X, Y, np.arange(12) % 4, one, index, np.full((4, 1), 0.5), np.zeros((3, 4)), np.int64(4), theta)
+    scalars = (np.float32(0), np.float64(0), np.float32(0.1), np.float32(0.5), np.int64(0), *2 * [np.uint32(0)])
+    module = HostModule(text, folder)
+    arguments = (*arrays, np.zeros_like(theta), one, *scalars, np.int64(4), np.int32(shape.batch))
+    module.launch("resident", (2,), (64,), arguments, seed=seed, shared=shape.nbytes)
+    return np.concatenate([theta, arrays[6].astype(np.float32).ravel()])
+
+
+@on_host
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("        finish_fetch(b, k);", "        finish_copies();"),
+        ("        if (k > 0) finish_spread(b, k - 1);", ""),
+        ("            yield_to_copies();\n            __syncthreads();", ""),
+        ("            spread<2>(b);", ""),
+        ("        if (SHARES > 1) cluster_wait();", ""),
+        ("    record(run, b, run.steps - 1);", ""),
+        ("losses[i] = loss;", "losses[i] = loss + i;"),
+    ],
+    ids=["inputs", "spread", "moved", "nothing spread", "errors", "last record", "loss"],
+)
+def test_a_mistake_is_noticed(tmp_path: Path, change: tuple[str, str]) -> None:
+    right = [_trained(tmp_path, seed) for seed in (0, 1)]
+    np.testing.assert_array_equal(*right)
+    for seed in (0, 1, 2, 3):
+        try:
+            if not np.array_equal(_trained(tmp_path, seed, *change), right[0]):
+                return
+        except HostRunError:
+            return
+    pytest.fail("nobody has noticed")
+
+
 # ------------------------------------------------------------------------------------------ AddressSanitizer
 
 

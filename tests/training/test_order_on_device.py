@@ -82,3 +82,28 @@ def test_training_in_this_order_is_training_in_that_of_the_host(cupy_backend: Cu
         trainer.run(X, y, order[:48].reshape(6, 8))
         trainer.run(X, y, order[48:].reshape(1, 2))
     assert_same_bits(np.array(cupy_backend.to_numpy(net.theta)), np.array(cupy_backend.to_numpy(twin.theta)))
+
+
+@pytest.mark.parametrize("long_from", [1, 2**16], ids=["long", "short"])
+def test_an_order_may_be_given_on_the_device(
+    cupy_backend: CupyBackend, monkeypatch: pytest.MonkeyPatch, long_from: int
+) -> None:
+    monkeypatch.setattr("bpcore.problem.LONG_ORDER", long_from)
+    rng = np.random.default_rng(0)
+    X, y, order = rng.normal(size=(20, 4)).astype(np.float32), np.arange(20) % 3, rng.permutation(20).reshape(5, 4)
+
+    def trained(index: Any) -> Any:
+        net = bp.MLP([4, 5, 3], seed=0, dtype="float32", backend=cupy_backend)
+        trainer = bp.Trainer(net, optimizer=bp.SGD(0.1), batch_size=4)
+        trainer.run(X, y, index)
+        return cupy_backend.to_numpy(net.theta)
+
+    expected = trained(order)
+    for given in (order.astype(np.int32), np.asfortranarray(order)):
+        assert_same_bits(trained(given), expected)
+        assert_same_bits(trained(cupy_backend.asarray(given)), expected)
+    assert_same_bits(trained(cupy_backend.asarray(np.ascontiguousarray(order.T)).T), expected)
+    for wrong, said in ((order + 1, r"from \d to 20"), (order - 1, "from -1 to"), (order[0], "matrix")):
+        for given in (wrong, cupy_backend.asarray(wrong)):
+            with pytest.raises(bp.errors.ShapeError, match=said):
+                trained(given)

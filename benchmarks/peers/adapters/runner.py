@@ -30,6 +30,10 @@ class Runner:
         """Begin again: the first weights, a fresh update rule. Not timed."""
         raise NotImplementedError
 
+    def stage(self, order: Any) -> Any:
+        """Bring sample numbers to where the data is. Not timed."""
+        return order
+
     def run(self, order: Any) -> Any:
         """Take one step for each row of sample numbers; return when all is computed. This is what is timed."""
         raise NotImplementedError
