@@ -1,7 +1,7 @@
 """Everything that needs a GPU, in one command: python benchmarks/gpu_acceptance.py
 
 tests       every test marked ``gpu``, with --require-backend cupy; in parallel where pytest-xdist is installed
-sanitizers  compute-sanitizer memcheck and racecheck over some of them, where it is installed; at the same time as the tests
+sanitizers  compute-sanitizer memcheck and racecheck over some of them, where it is installed, while the tests run
 costs       launches, graphs, barriers, copies, the rates of products (benchmarks/gpu/costs.py)
 race        bpcore by each plan against PyTorch and JAX, losses compared with float64 (benchmarks/gpu/race.py)
 bench       ``bpcore bench``: every backend, and each precision of the GPU, at all batch sizes

@@ -1,9 +1,9 @@
 """Prediction on an NVIDIA GPU: few samples by a captured graph, many in blocks of rows.
 
-Few samples are bound by launches. All layers are one CUDA graph, one kernel a layer. Who asks again with the same arrays
-gets a graph that reads and writes them where they lie. Else the graph has memory of its own, the samples are copied in and
-the outputs copied out; there is one for each power of two of rows, and rows that a call does not fill are computed and
-not looked at. Graphs are captured at first use.
+Few samples are bound by launches. All layers are one CUDA graph, one kernel a layer. Who asks again with the same
+arrays gets a graph that reads and writes them where they lie. Else the graph has memory of its own, the samples are
+copied in and the outputs copied out; there is one for each power of two of rows, and rows that a call does not fill are
+computed and not looked at. Graphs are captured at first use.
 
 Many samples are bound by products. A block of rows goes through the layers at once; wide products go to cuBLAS, with
 bias and activation in one pass after them.

@@ -21,7 +21,7 @@ from bpcore.typing import Array, DType, NDArray
 __all__ = ["Problem", "choose_loss", "row_weights_of"]
 
 LONG_ORDER = 2**16
-"""Sample numbers from which looking for the least and the largest on the host takes longer than waiting for a device."""
+"""Sample numbers from which looking for the least and the largest takes the host longer than waiting for a device."""
 
 
 @dataclass(frozen=True)
