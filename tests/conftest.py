@@ -87,16 +87,27 @@ def rng(request: pytest.FixtureRequest) -> np.random.Generator:
     return np.random.default_rng(20240229)
 
 
+def _shared_folder(factory: pytest.TempPathFactory, name: str) -> Path:
+    """Return a folder that the workers of one parallel run share."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One folder for compiled code: a folder for each test would compile everything anew each time.
 
-    The workers of one parallel run share it, which also exercises the cache under several processes.
+    That workers share it also exercises the cache under several processes.
     """
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "bpcore-cache"
-    folder.mkdir(exist_ok=True)
-    return folder
+    return _shared_folder(tmp_path_factory, "bpcore-cache")
+
+
+@pytest.fixture(scope="session")
+def kernel_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for CUDA sources that g++ has built, each under a digest of what it was built from."""
+    return _shared_folder(tmp_path_factory, "kernels-on-the-host")
 
 
 @pytest.fixture(autouse=True)

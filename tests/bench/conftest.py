@@ -19,9 +19,9 @@ from bpcore.bench.networks import Network
 from bpcore.bench.process import serve
 from bpcore.bench.sweep import Settings
 from bpcore.bench.worker import Holder, Witness
-from tests.backends.conftest import fake_backend, fake_cupy, kernel_folder
+from tests.backends.conftest import fake_backend, fake_cupy
 
-__all__ = ["fake_backend", "fake_cupy", "kernel_folder"]
+__all__ = ["fake_backend", "fake_cupy"]
 
 SMALL = Network("small", (3, 6, 2), "tanh", "softmax", "cross_entropy", "momentum", 0.05, typical=4)
 
