@@ -110,7 +110,9 @@ def in_process(monkeypatch: pytest.MonkeyPatch, planted: None) -> Callable[..., 
     """Run a sweep without processes, in a moment."""
     monkeypatch.setattr(crew, "Worker", InThisProcess)
     monkeypatch.setattr(sweep, "VISITS", 2)
-    monkeypatch.setattr(sweep, "ROUND_SECONDS", (1e-4, 1e-3))
+    monkeypatch.setattr(operations, "VISITS", 2)
+    for module in (sweep, operations):
+        monkeypatch.setattr(module, "ROUND_SECONDS", (1e-4, 1e-3))
     monkeypatch.setattr(Holder, "peak", lambda self: {"status": "ok", "gflops": {"256": 1e4}, "gb_per_second": 10.0})
     monkeypatch.setattr("bpcore.bench.process.settle", lambda: 0.0)
     monkeypatch.setattr("bpcore.bench.parts.seconds_of", quickly)
