@@ -44,6 +44,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if item.get_closest_marker("long"):
                 item.add_marker(pytest.mark.skip(reason="takes minutes; --long runs it"))
+    if hasattr(config, "workerinput"):
+        # The files of tests that take long begin first: none of them is left for one worker when the others have ended.
+        slow = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: item.path not in slow)
 
 
 def backend_params(*names: str) -> list[Any]:
