@@ -189,7 +189,7 @@ def bench(folder: Path, environment: dict[str, str], limit: float, dry: bool) ->
     """Let the command answer which backend is the fastest; what it found is a result file of its own."""
     file = folder / "bench.json"
     # it takes some seconds more than it is told, and should end before it is ended
-    words = ["--budget", f"{max(round(0.7 * limit - 10), 5)}s", "--json", str(file)]
+    words = ["--budget", "5s" if dry else f"{max(round(0.7 * limit - 10), 5)}s", "--json", str(file)]
     words += ["--layers", "4,8,2", "--batch-sizes", "1,16"] if dry else []
     part = run([sys.executable, "-m", "bpcore", "bench", *words], limit, folder, environment)
     result = json.loads(file.read_text("utf-8")) if file.exists() else None

@@ -44,6 +44,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if item.get_closest_marker("long"):
                 item.add_marker(pytest.mark.skip(reason="takes minutes; --long runs it"))
+    if hasattr(config, "workerinput"):
+        # The files of tests that take long begin first: none of them is left for one worker when the others have ended.
+        slow = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: item.path not in slow)
 
 
 def backend_params(*names: str) -> list[Any]:
@@ -87,16 +91,27 @@ def rng(request: pytest.FixtureRequest) -> np.random.Generator:
     return np.random.default_rng(20240229)
 
 
+def _shared_folder(factory: pytest.TempPathFactory, name: str) -> Path:
+    """Return a folder that the workers of one parallel run share."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One folder for compiled code: a folder for each test would compile everything anew each time.
 
-    The workers of one parallel run share it, which also exercises the cache under several processes.
+    That workers share it also exercises the cache under several processes.
     """
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "bpcore-cache"
-    folder.mkdir(exist_ok=True)
-    return folder
+    return _shared_folder(tmp_path_factory, "bpcore-cache")
+
+
+@pytest.fixture(scope="session")
+def kernel_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for CUDA sources that g++ has built, each under a digest of what it was built from."""
+    return _shared_folder(tmp_path_factory, "kernels-on-the-host")
 
 
 @pytest.fixture(autouse=True)

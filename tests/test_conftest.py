@@ -7,8 +7,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
+from tests.conftest import pytest_collection_modifyitems
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -109,3 +112,21 @@ def test_without_pytorch_its_tests_are_skipped_or_fail_on_demand(run_suite):
     code, out = run_suite(suite, "--require-witness")
     assert code == 1
     assert "--require-witness: PyTorch is not installed" in out
+
+
+def test_workers_begin_with_the_files_of_slow_tests():
+    def item(file: str, name: str, *markers: str) -> SimpleNamespace:
+        return SimpleNamespace(path=Path(file), name=name, get_closest_marker=lambda marker: marker in markers)
+
+    given = [
+        item("a.py", "1"),
+        item("b.py", "2"),
+        item("b.py", "3", "slow"),
+        item("c.py", "4"),
+        item("d.py", "5", "slow"),
+    ]
+    for config, expected in ((SimpleNamespace(workerinput={}), "23514"), (SimpleNamespace(), "12345")):
+        items = list(given)
+        config.getoption = lambda name: True
+        pytest_collection_modifyitems(config, items)
+        assert "".join(item.name for item in items) == expected

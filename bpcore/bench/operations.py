@@ -29,6 +29,8 @@ CSV_COLUMNS: tuple[str, ...] = (
 
 SIGMOID = Program("h = 1 / (1 + exp(-z))", name="sigmoid")
 RATE, SEED = 0.5, 7
+ROUND_SECONDS = 0.002, 0.02
+"""The least and the most that a round takes."""
 
 
 class Case(NamedTuple):
@@ -180,7 +182,8 @@ class OperationSweep(Sweep):
         off: dict[tuple[int, str], float] = {}
         hindered: dict[tuple[int, str], tuple[str, str]] = {}
         left = self.settings.seconds - (time.monotonic() - self.begun)
-        each = max(0.002, min(0.02, 0.5 * left / (len(CASES) * len(self.names) * VISITS * (ROUNDS + 1))))
+        each = 0.5 * left / (len(CASES) * len(self.names) * VISITS * (ROUNDS + 1))
+        each = min(max(each, ROUND_SECONDS[0]), ROUND_SECONDS[1])
         end, interrupted = self.begun + self.settings.seconds, False
         try:
             for number in range(VISITS):

@@ -1,5 +1,7 @@
 """Runs CUDA sources on the CPU, for tests: g++ builds them with ``host.h``, ctypes launches them on NumPy arrays.
 
+What runs their threads, ``host.cpp``, is built once in a folder: most of the time of a small kernel would be its.
+
 Nothing here measures or claims anything about a GPU. It shows that the text that a GPU would get computes the right
 numbers, under several orders of its threads, and stays inside its arrays.
 """
@@ -7,6 +9,7 @@ numbers, under several orders of its threads, and stays inside its arrays.
 from __future__ import annotations
 
 import ctypes
+import functools
 import hashlib
 import os
 import platform
@@ -24,11 +27,21 @@ __all__ = ["SEEDS", "HostModule", "HostRunError", "unavailable"]
 SEEDS = (0, 1, 2, 3)
 """Schedules worth trying: threads in order, in reverse order, at random, and warp by warp at random."""
 
+_HERE = Path(str(files(__package__)))
 _KERNEL = re.compile(r'extern "C" __global__ void (?:__\w+__\([\w, ]+\) )*(\w+)\(([^)]*)\)')
 _CLUSTER = re.compile(r"__cluster_dims__\((\d+), 1, 1\)")
 _COMMENT = re.compile(r"/\*.*?\*/")
 _WAITS = re.compile(r"__syncthreads\(\)|__shfl_xor_sync\(|cluster_wait\(\)")
-_FLAGS = ("-std=c++17", "-O1", "-g1", "-fno-strict-aliasing", "-ffp-contract=off", "-Wno-unknown-pragmas", "-w")
+_FLAGS = (
+    "-std=c++17",
+    "-O0",
+    "-g1",
+    "-fPIC",
+    "-fno-strict-aliasing",
+    "-ffp-contract=off",
+    "-Wno-unknown-pragmas",
+    "-w",
+)
 _ITEM = re.compile(r"typedef (\w+) T;")
 _SCALARS = {
     "int": np.int32,
@@ -82,7 +95,6 @@ class HostModule:
     """
 
     def __init__(self, source: str, folder: Path, *, sanitize: bool = False) -> None:
-        header = str(files(__package__).joinpath("host.h"))
         item = _ITEM.search(source)
         element = item.group(1) if item else "T"
         self.kernels = {name: _parameters(text, element) for name, text in _KERNEL.findall(_COMMENT.sub("", source))}
@@ -90,27 +102,14 @@ class HostModule:
         self.fibers = bool(_WAITS.search(source))
         cluster = _CLUSTER.search(source)  # that of all kernels of the unit
         self.cluster = int(cluster.group(1)) if cluster else 1
-        text = "\n".join([f'#include "{header}"', source, *(f"HOST_KERNEL({name})" for name in self.kernels), ""])
         flags = _FLAGS + (_SANITIZE if sanitize else ())
-        key = hashlib.sha256("\0".join([text, Path(header).read_text("utf-8"), *flags]).encode()).hexdigest()[:24]
-        library = folder / f"host-{key}.so"
-        if not library.exists():
-            self._build(text, flags, library)
-        self._library = ctypes.CDLL(str(library))
-
-    @staticmethod
-    def _build(text: str, flags: tuple[str, ...], library: Path) -> None:
-        library.parent.mkdir(parents=True, exist_ok=True)
-        source = library.with_name(f"{library.stem}-{os.getpid()}.cpp")
-        source.write_text(text, encoding="utf-8")
-        fresh = source.with_suffix(".so")
+        fibers = _built(folder, f'#include "{_HERE / "host.cpp"}"\n', ".o", (*flags, "-O2", "-c"))
+        text = "\n".join(
+            [f'#include "{_HERE / "host.h"}"', source, *(f"HOST_KERNEL({name})" for name in self.kernels), ""]
+        )
         # -Bsymbolic: a kernel may have the name of a function of the C library
-        command = ["g++", *flags, "-shared", "-fPIC", "-Wl,-Bsymbolic", "-o", str(fresh), str(source)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise HostRunError(f"g++ refuses {source}:\n{done.stderr[:4000]}")
-        source.unlink()
-        fresh.replace(library)
+        options = (*flags, "-shared", "-Wl,-Bsymbolic", str(fibers))
+        self._library = ctypes.CDLL(str(_built(folder, text, ".so", options)))
 
     def launch(
         self,
@@ -169,6 +168,29 @@ class HostModule:
                 raise HostRunError(f"{name}: argument {number} is {found}, the parameter is {parameter}")
             if not is_array and expected is not None and argument.dtype != expected:
                 raise HostRunError(f"{name}: argument {number} is {argument!r}, the parameter is {parameter}")
+
+
+@functools.cache
+def _digest_of_host() -> str:
+    return hashlib.sha256(b"".join((_HERE / name).read_bytes() for name in ("host.h", "host.cpp"))).hexdigest()
+
+
+def _built(folder: Path, text: str, suffix: str, options: tuple[str, ...]) -> Path:
+    """Build a text, unless the folder has what was built of it; any number of processes may do so at the same time."""
+    key = hashlib.sha256("\0".join([text, _digest_of_host(), *options]).encode()).hexdigest()[:24]
+    result = folder / f"host-{key}{suffix}"
+    if not result.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        source = folder / f"host-{key}-{os.getpid()}.cpp"
+        source.write_text(text, encoding="utf-8")
+        fresh = source.with_suffix(suffix)
+        command = ["g++", str(source), *options, "-o", str(fresh)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise HostRunError(f"g++ refuses {source}:\n{done.stderr[:4000]}")
+        source.unlink()
+        fresh.replace(result)
+    return result
 
 
 def _parameters(text: str, element: str) -> tuple[str, ...]:

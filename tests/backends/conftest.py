@@ -18,12 +18,6 @@ from tests.backends.fake_cublas import FakeLibrary
 from tests.backends.fake_cupy import FakeCupy
 
 
-@pytest.fixture(scope="session")
-def kernel_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Kernels built by g++, shared by all tests of a run."""
-    return tmp_path_factory.mktemp("kernels")
-
-
 @pytest.fixture
 def fake_cupy(monkeypatch: pytest.MonkeyPatch, kernel_folder: Path) -> FakeCupy:
     """Put the stand-in where ``import cupy`` finds it; kernels are run from their source."""

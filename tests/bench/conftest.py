@@ -19,9 +19,9 @@ from bpcore.bench.networks import Network
 from bpcore.bench.process import serve
 from bpcore.bench.sweep import Settings
 from bpcore.bench.worker import Holder, Witness
-from tests.backends.conftest import fake_backend, fake_cupy, kernel_folder
+from tests.backends.conftest import fake_backend, fake_cupy
 
-__all__ = ["fake_backend", "fake_cupy", "kernel_folder"]
+__all__ = ["fake_backend", "fake_cupy"]
 
 SMALL = Network("small", (3, 6, 2), "tanh", "softmax", "cross_entropy", "momentum", 0.05, typical=4)
 
@@ -110,7 +110,9 @@ def in_process(monkeypatch: pytest.MonkeyPatch, planted: None) -> Callable[..., 
     """Run a sweep without processes, in a moment."""
     monkeypatch.setattr(crew, "Worker", InThisProcess)
     monkeypatch.setattr(sweep, "VISITS", 2)
-    monkeypatch.setattr(sweep, "ROUND_SECONDS", (1e-4, 1e-3))
+    monkeypatch.setattr(operations, "VISITS", 2)
+    for module in (sweep, operations):
+        monkeypatch.setattr(module, "ROUND_SECONDS", (1e-4, 1e-3))
     monkeypatch.setattr(Holder, "peak", lambda self: {"status": "ok", "gflops": {"256": 1e4}, "gb_per_second": 10.0})
     monkeypatch.setattr("bpcore.bench.process.settle", lambda: 0.0)
     monkeypatch.setattr("bpcore.bench.parts.seconds_of", quickly)

@@ -29,9 +29,9 @@ ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.skipif(bool(host_runner.unavailable()), reason=host_runner.unavailable() or "g++ is here")
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("host-kernels")
+@pytest.fixture
+def folder(kernel_folder: Path) -> Path:
+    return kernel_folder
 
 
 # ------------------------------------------------------------------------------------------ results

@@ -55,9 +55,9 @@ TILINGS = [
 
 
 @pytest.mark.parametrize("part", range(4))
-def test_every_tiling(tmp_path: Path, dtype: Any, part: int) -> None:
+def test_every_tiling(kernel_folder: Path, dtype: Any, part: int) -> None:
     tilings = TILINGS[part::4]
-    module = HostModule(source(dtype, tilings), tmp_path)
+    module = HostModule(source(dtype, tilings), kernel_folder)
     module.fibers = True
     rng = np.random.default_rng(0)
     lanes = 16 // np.dtype(dtype).itemsize

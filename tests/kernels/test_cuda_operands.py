@@ -39,7 +39,7 @@ def convert(x: Any, folder: Path) -> list[Any]:
 
 
 @pytest.mark.skipif(bool(host_runner.unavailable()), reason=host_runner.unavailable() or "g++ is here")
-def test_numbers_of_16_bits(tmp_path: Path) -> None:
+def test_numbers_of_16_bits(kernel_folder: Path) -> None:
     """Every number of 16 bits, what lies halfway between two, and the floats beside that."""
     bits = np.arange(2**16, dtype=np.uint32)
     floats = (bits << 16).view(np.float32), ((bits << 16) + 0x8000).view(np.float32)
@@ -50,14 +50,14 @@ def test_numbers_of_16_bits(tmp_path: Path) -> None:
     x = np.concatenate([x, np.array([65519.0, 65520.0, 1e30, -65520.0], np.float32)])
     with np.errstate(over="ignore"):
         x = np.concatenate([x, *(np.nextafter(x, np.float32(to)) for to in (-np.inf, np.inf))])
-    b, h, from_b, from_h = convert(x, tmp_path)
+    b, h, from_b, from_h = convert(x, kernel_folder)
     with np.errstate(over="ignore"):
         wanted = x.astype(np.float16)
     np.testing.assert_array_equal(b, to_bfloat16(x))
     np.testing.assert_array_equal(h, wanted.view(np.uint16))
     np.testing.assert_array_equal(from_b, from_bfloat16(b))
     np.testing.assert_array_equal(from_h, wanted.astype(np.float32))
-    for found in convert(np.full(8, np.nan, np.float32), tmp_path)[2:]:
+    for found in convert(np.full(8, np.nan, np.float32), kernel_folder)[2:]:
         assert np.isnan(found).all()
 
 

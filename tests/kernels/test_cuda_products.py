@@ -20,9 +20,9 @@ __all__ = ["compiler"]
 on_the_cpu = pytest.mark.skipif(bool(host_runner.unavailable()), reason=host_runner.unavailable() or "g++ is here")
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("products")
+@pytest.fixture
+def folder(kernel_folder: Path) -> Path:
+    return kernel_folder
 
 
 @on_the_cpu

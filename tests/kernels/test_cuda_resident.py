@@ -60,16 +60,16 @@ RING = "in_block(place, (cluster_rank() + 1) % 2)[threadIdx.x] = 100 * blockIdx.
 
 @on_host
 @pytest.mark.parametrize("seed", host_runner.SEEDS)
-def test_blocks_write_into_each_others_memory(tmp_path: Path, seed: int) -> None:
+def test_blocks_write_into_each_others_memory(kernel_folder: Path, seed: int) -> None:
     out = np.zeros(128, np.int32)
-    module = _module(tmp_path, f"{RING} {MEET} out[32 * blockIdx.x + threadIdx.x] = place[threadIdx.x];")
+    module = _module(kernel_folder, f"{RING} {MEET} out[32 * blockIdx.x + threadIdx.x] = place[threadIdx.x];")
     module.launch("k", (4,), (32,), (out, np.int32(0)), seed=seed, shared=128)
     assert out[::32].tolist() == [100, 0, 300, 200]
 
 
 @on_host
-def test_a_barrier_of_one_block_says_nothing_about_the_other(tmp_path: Path) -> None:
-    module = _module(tmp_path, f"{RING} __syncthreads(); out[32 * blockIdx.x + threadIdx.x] = place[threadIdx.x];")
+def test_a_barrier_of_one_block_says_nothing_about_the_other(kernel_folder: Path) -> None:
+    module = _module(kernel_folder, f"{RING} __syncthreads(); out[32 * blockIdx.x + threadIdx.x] = place[threadIdx.x];")
     found = []
     for seed in range(8):
         out = np.zeros(64, np.int32)
@@ -88,17 +88,17 @@ def test_a_barrier_of_one_block_says_nothing_about_the_other(tmp_path: Path) -> 
         ("if (cluster_rank() == 0 && threadIdx.x < 5) __syncthreads();", "not reached by a thread that has returned"),
     ],
 )
-def test_threads_that_wait_for_ever_are_reported(tmp_path: Path, body: str, message: str) -> None:
+def test_threads_that_wait_for_ever_are_reported(kernel_folder: Path, body: str, message: str) -> None:
     with pytest.raises(HostRunError, match=message):
-        _module(tmp_path, body).launch("k", (2,), (32,), (np.zeros(1, np.int32), np.int32(0)), shared=16)
+        _module(kernel_folder, body).launch("k", (2,), (32,), (np.zeros(1, np.int32), np.int32(0)), shared=16)
 
 
 @on_host
-def test_a_copy_is_there_when_it_was_awaited(tmp_path: Path) -> None:
+def test_a_copy_is_there_when_it_was_awaited(kernel_folder: Path) -> None:
     for wait, expected in (("finish_copies();", 7), ("", -1)):
         out = np.full(64, 7, np.int32)
         copy = f"copy_later<4>(place + threadIdx.x, out + n + threadIdx.x); {wait} {MEET} out[threadIdx.x] = place[5];"
-        _module(tmp_path, copy).launch("k", (2,), (32,), (out, np.int32(32)), shared=128)
+        _module(kernel_folder, copy).launch("k", (2,), (32,), (out, np.int32(32)), shared=128)
         assert (out[:32] == expected).all()
 
 
@@ -199,8 +199,8 @@ def test_a_mistake_is_noticed(tmp_path: Path, change: tuple[str, str]) -> None:
 @pytest.mark.parametrize(
     "change", [(), ("::N + left + j)", "::N + left + j + 1)"), ("int MEMORY = ", "int MEMORY = 9 + ")]
 )
-def test_no_access_outside(tmp_path: Path, change: tuple[str, ...]) -> None:
-    done = run_sanitized("tests.kernels.resident_cases", tmp_path, *change)
+def test_no_access_outside(kernel_folder: Path, change: tuple[str, ...]) -> None:
+    done = run_sanitized("tests.kernels.resident_cases", kernel_folder, *change)
     if change:
         assert "AddressSanitizer: heap-buffer-overflow" in done.stderr
     else:

@@ -103,7 +103,6 @@ class Case:
         rng = np.random.default_rng(seed)
         others, rule = dict(others), rule or given_rule
         weighted = others.pop("weighted", False)
-        self.be = bp.get_backend("numba")
         loss = get_loss(loss)
         X = rng.normal(size=(rows, sizes[0])).astype(dtype)
         by_class = output != "identity" and (loss.name.split("(")[0] in CLASSES)
@@ -115,9 +114,12 @@ class Case:
             weights = rng.random(rows) + 0.1
             weights[:10] = 0  # whole batches of them are drawn
         self.runs: dict[str, tuple[Any, bp.MLP, TrainingState]] = {}
-        for name in ("compiled", "reference"):
-            net = bp.MLP(sizes, hidden or "relu", output, seed=seed, dtype=dtype, backend=self.be)
-            self.problem = Problem.prepare(net, self.be, X, Y, loss, sample_weight=weights)
+        self.problems: dict[str, Problem] = {}
+        # a reference that shares no kernel with the plan, and has none to compile
+        for name, backend in (("compiled", "numba"), ("reference", "numpy")):
+            be = bp.get_backend(backend)
+            net = bp.MLP(sizes, hidden or "relu", output, seed=seed, dtype=dtype, backend=be)
+            problem = self.problems[name] = Problem.prepare(net, be, X, Y, loss, sample_weight=weights)
             self.spec = StepSpec(
                 net.sizes,
                 tuple(net.activations),
@@ -126,17 +128,17 @@ class Case:
                 batch_size,
                 net.dtype,
                 weighted=weighted,
-                classes=self.problem.labels is not None,
+                classes=problem.labels is not None,
                 **others,
             )
-            plan, _ = choose_plan(name, self.spec, net, self.be, 11, threads)
-            self.runs[name] = plan, net, TrainingState.begin(self.be, rule, net.layout, net.dtype)
+            plan, _ = choose_plan(name, self.spec, net, be, 11, threads)
+            self.runs[name] = plan, net, TrainingState.begin(be, rule, net.layout, net.dtype)
 
     def run(self, name: str, index: Any, eta: float = 0.05, watch: Any = None) -> Any:
         plan, _, state = self.runs[name]
         records = np.zeros((3, len(index)))
         etas = [eta / (1 + k) for k in range(len(index))]
-        plan.run(self.problem, np.asarray(index, np.int64), state, etas, records, watch)
+        plan.run(self.problems[name], np.asarray(index, np.int64), state, etas, records, watch)
         return records
 
     def results(self, name: str) -> dict[str, Any]:
@@ -278,10 +280,10 @@ def test_how_steps_are_cut_into_runs_does_not_matter():
     whole, pieces = Case(POOL[2], "float64"), Case(POOL[2], "float64")
     index = orders(3)[0]
     plan, net, state = whole.runs["compiled"]
-    plan.run(whole.problem, index, state, [0.1] * 4, np.zeros((3, 4)))
+    plan.run(whole.problems["compiled"], index, state, [0.1] * 4, np.zeros((3, 4)))
     plan, other, state = pieces.runs["compiled"]
     for k in range(4):
-        plan.run(pieces.problem, index[k : k + 1], state, [0.1], np.zeros((3, 1)))
+        plan.run(pieces.problems["compiled"], index[k : k + 1], state, [0.1], np.zeros((3, 1)))
     assert_same_bits(net.theta, other.theta)
 
 
@@ -363,7 +365,7 @@ def test_allocates_nothing_inside():
         before = nrt.memsys_get_stats_alloc()
         tracemalloc.start()
         try:
-            plan.run(case.problem, index, state, etas, records)
+            plan.run(case.problems["compiled"], index, state, etas, records)
             return nrt.memsys_get_stats_alloc() - before, tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
@@ -405,8 +407,9 @@ def test_bad_index_is_an_error():
 @pytest.mark.parametrize("wide", ["X", "Y"])
 def test_data_with_strides(wide):
     case, plain = Case(POOL[5], "float64"), Case(POOL[5], "float64")
-    data = getattr(case.problem, wide)
-    object.__setattr__(case.problem, wide, np.repeat(data, 2, axis=1)[:, ::2])
+    problem = case.problems["compiled"]
+    data = getattr(problem, wide)
+    object.__setattr__(problem, wide, np.repeat(data, 2, axis=1)[:, ::2])
     index = orders(0)[0]
     assert_same_bits(case.run("compiled", index), plain.run("compiled", index))
     assert_same_bits(case.results("compiled")["theta"], plain.results("compiled")["theta"])

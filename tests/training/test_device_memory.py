@@ -184,9 +184,10 @@ def test_streaming_that_was_not_asked_for_is_said_and_recorded(
 def test_parts_of_a_batch_are_the_batch(request: Any, which: str, name: str, rows: int) -> None:
     be = bp.get_backend("numpy") if which == "numpy" else request.getfixturevalue("fake_backend")
     case = Case(be, name, "float64", 9, ("reference",))
-    twin = Case(be, name, "float64", 9, ("reference",))
+    twin = Case(be, name, "float64", 9, ("reference",), be)
     _, net, state = twin.runs["reference"]
     twin.runs["parts"] = MicroBatchPlan(twin.spec, net, be, 11, rows), net, state
+    twin.problems["parts"] = twin.problems["reference"]
     rng = np.random.default_rng(0)
     for width in (9, 5, 1):
         index = rng.integers(0, 200, (3, width))

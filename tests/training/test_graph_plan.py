@@ -78,13 +78,23 @@ SHAPES: dict[str, tuple[list[int], list[Any], str, str, UpdateRule, dict[str, An
 
 
 class Case:
-    """One spec with data, and some plans, each with a network and a state of its own."""
+    """One spec with data, and some plans, each with a network and a state of its own.
 
-    def __init__(self, be: Backend, shape: str, dtype: str, batch_size: int, plans: tuple[str, ...]) -> None:
+    The reference is on NumPy, unless another backend is given: it shares no kernel with the plans, and builds none.
+    """
+
+    def __init__(
+        self,
+        be: Backend,
+        shape: str,
+        dtype: str,
+        batch_size: int,
+        plans: tuple[str, ...],
+        reference: Backend | None = None,
+    ) -> None:
         sizes, hidden, output, loss_name, rule, others = SHAPES[shape]
         rng, others = np.random.default_rng(3), dict(others)
         weighted, loss = others.pop("weighted", False), get_loss(loss_name)
-        self.be = be
         X = rng.normal(size=(ROWS, sizes[0]))
         by_class = output != "identity"
         Y: Any = rng.integers(0, max(2, sizes[-1]), ROWS) if by_class else rng.normal(size=(ROWS, sizes[-1]))
@@ -93,29 +103,34 @@ class Case:
             weights = rng.random(ROWS) + 0.1
             weights[:10] = 0  # whole batches of them are drawn
         self.runs: dict[str, Any] = {}
+        self.problems: dict[str, tuple[Backend, Problem]] = {}
         for name in plans:
-            net = bp.MLP(sizes, hidden or "relu", output, seed=1, dtype=dtype, backend=be)
-            self.problem = Problem.prepare(net, be, X, Y, loss, sample_weight=weights)
-            classes = self.problem.labels is not None
+            on = (reference or bp.get_backend("numpy")) if name == "reference" else be
+            net = bp.MLP(sizes, hidden or "relu", output, seed=1, dtype=dtype, backend=on)
+            problem = Problem.prepare(net, on, X, Y, loss, sample_weight=weights)
+            self.problems[name] = on, problem
+            classes = problem.labels is not None
             activations = tuple(net.activations)
             self.spec = StepSpec(
                 net.sizes, activations, loss, rule, batch_size, net.dtype, weighted=weighted, classes=classes, **others
             )
-            plan, _ = choose_plan(name, self.spec, net, be, 11)
-            self.runs[name] = plan, net, TrainingState.begin(be, rule, net.layout, net.dtype)
+            plan, _ = choose_plan(name, self.spec, net, on, 11)
+            self.runs[name] = plan, net, TrainingState.begin(on, rule, net.layout, net.dtype)
 
     def run(self, name: str, index: Any, watch: Any = None) -> Any:
         plan, _, state = self.runs[name]
-        records = self.be.zeros((3, len(index) + 1), np.float64)  # its rows are longer than needed
+        be, problem = self.problems[name]
+        records = be.zeros((3, len(index) + 1), np.float64)  # its rows are longer than needed
         etas = [0.05 / (1 + state.step + k) for k in range(len(index))]
-        index = self.be.asarray(np.ascontiguousarray(index, np.int64))
-        plan.run(self.problem, index, state, etas, records[:, : len(index)], watch)
-        return self.be.to_numpy(records)
+        index = be.asarray(np.ascontiguousarray(index, np.int64))
+        plan.run(problem, index, state, etas, records[:, : len(index)], watch)
+        return be.to_numpy(records)
 
     def results(self, name: str) -> dict[str, Any]:
         plan, net, state = self.runs[name]
+        be, _ = self.problems[name]
         arrays = {"theta": net.theta, "gradient": plan.gradient, **state.arrays}
-        return {key: np.array(self.be.to_numpy(array)) for key, array in arrays.items()}
+        return {key: np.array(be.to_numpy(array)) for key, array in arrays.items()}
 
 
 def orders(batch_size: int) -> list[Any]:
