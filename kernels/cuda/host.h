@@ -129,6 +129,10 @@ struct Fiber {
     unsigned mask;          // of the shuffle at which it waits
     unsigned generation;    // number of shuffles done
     uint64_t slot[2];       // what it gave to the last two shuffles
+    void (*together)(Fiber* lanes);  // what the warp does once all lanes are there, or nullptr for a shuffle
+    unsigned words[10];              // what it gives to that, and gets
+    float numbers[4];
+    const unsigned char* row;
 };
 
 struct Shared {
@@ -234,9 +238,18 @@ template <class V> V shuffle_xor(unsigned mask, V value, int lane_mask) {
     const int parity = fiber.generation++ % 2, partner = current ^ lane_mask;
     memcpy(&fiber.slot[parity], &value, sizeof value);
     fiber.mask = mask;
+    fiber.together = nullptr;
     wait(AT_SHUFFLE);
     memcpy(&value, &fibers[partner].slot[parity], sizeof value);
     return value;
+}
+
+// Do what a whole warp does as one, when its last lane has arrived.
+inline void as_warp(void (*together)(Fiber* lanes)) {
+    if (current < 0) fail("an instruction of a warp in a kernel that was launched without fibers");
+    fibers[current].mask = 0xffffffffu;
+    fibers[current].together = together;
+    wait(AT_SHUFFLE);
 }
 
 // Wake the lanes of a warp once all lanes of the mask have arrived.
@@ -253,6 +266,13 @@ inline void complete_shuffle(int number) {
         if (other.state == DONE) failure = "a shuffle names lane " + std::to_string(lane) + ", which has returned";
         if (other.state != AT_SHUFFLE || other.mask != mask) return;
     }
+    for (int lane = 0; lane < 32; ++lane) {
+        if ((mask >> lane & 1) && fibers[first + lane].together != fibers[number].together) {
+            failure = "the lanes of a warp are at different instructions";
+            return;
+        }
+    }
+    if (fibers[number].together) fibers[number].together(&fibers[first]);
     for (int lane = 0; lane < 32; ++lane) {
         if (mask >> lane & 1) {
             fibers[first + lane].state = READY;
@@ -442,6 +462,65 @@ template <class... P> auto bind(void (*kernel)(P...), void** arguments) {
 
 template <class V> V __shfl_xor_sync(unsigned mask, V value, int lane_mask) {
     return host::shuffle_xor(mask, value, lane_mask);
+}
+
+// What fragments.cuh has for a GPU. A warp reads, and multiplies, when its last lane has arrived.
+#define HOST_FRAGMENTS
+#define __syncwarp() host::as_warp([](host::Fiber*) {})
+typedef const unsigned char* SharedAddress;
+inline SharedAddress shared_address(const void* place) { return static_cast<SharedAddress>(place); }
+inline void prefetch_line(const void*) {}
+inline int afresh(int x) { return x; }
+inline unsigned pair_of_bfloat16(float low, float high) {
+    return bits_of_bfloat16(low) | static_cast<unsigned>(bits_of_bfloat16(high)) << 16;
+}
+template <bool TRANSPOSED> void load_fragments(unsigned (&r)[4], SharedAddress row) {
+    if (reinterpret_cast<uintptr_t>(row) % 16) host::fail("a row of a fragment is not aligned to 16 bytes");
+    host::Fiber& fiber = host::fibers[host::current];
+    fiber.row = row;
+    host::as_warp([](host::Fiber* lanes) {
+        for (int lane = 0; lane < 32; ++lane) {
+            for (int k = 0; k < 4; ++k) {
+                unsigned short pair[2];
+                for (int e = 0; e < 2; ++e) {
+                    const int i = TRANSPOSED ? lane % 4 * 2 + e : lane / 4, j = TRANSPOSED ? lane / 4 : lane % 4 * 2 + e;
+                    memcpy(&pair[e], lanes[8 * k + i].row + 2 * j, 2);
+                }
+                lanes[lane].words[k] = pair[0] | static_cast<unsigned>(pair[1]) << 16;
+            }
+        }
+    });
+    for (int k = 0; k < 4; ++k) r[k] = fiber.words[k];
+}
+inline double half_of(unsigned pair, int half) {
+    const unsigned bits = half ? pair & 0xffff0000u : pair << 16;
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+inline void multiply_fragments(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+    host::Fiber& fiber = host::fibers[host::current];
+    for (int k = 0; k < 4; ++k) {
+        fiber.words[k] = a[k];
+        fiber.numbers[k] = c[k];
+    }
+    fiber.words[4] = b0;
+    fiber.words[5] = b1;
+    host::as_warp([](host::Fiber* lanes) {
+        for (int lane = 0; lane < 32; ++lane) {
+            for (int e = 0; e < 4; ++e) {
+                const int row = lane / 4, column = lane % 4 * 2 + e % 2;
+                double sum = lanes[lane].numbers[e];
+                for (int k = 0; k < 16; ++k) {
+                    const host::Fiber& left = lanes[row * 4 + k % 8 / 2];
+                    const host::Fiber& right = lanes[column * 4 + k % 8 / 2];
+                    sum += half_of(left.words[k / 8 * 2 + e / 2], k % 2) * half_of(right.words[4 + k / 8], k % 2);
+                }
+                lanes[lane].numbers[e] = static_cast<float>(sum);
+            }
+        }
+    });
+    for (int k = 0; k < 4; ++k) c[k] = fiber.numbers[k];
 }
 
 // What cluster.cuh has for a GPU.

@@ -43,9 +43,10 @@ template <class Team> struct OutputRow {
     }
 };
 
-// One row; the first of the team gets the loss and the hits. Column j of the row adds to sums[0] if SUMS.
-template <bool SUMS, class Team>
-DEVICE void output_operands(OutputRow<Team> row, Operand* Delta, T loss_scale, long long label, T weight, T threshold,
+// One row; the first of the team gets the loss and the hits. Column j of the row adds to sums[0] if SUMS. `Delta` is the
+// row of the errors: anything that gives an Operand for a number in brackets.
+template <bool SUMS, class Team, class Errors>
+DEVICE void output_operands(OutputRow<Team> row, Errors Delta, T loss_scale, long long label, T weight, T threshold,
                             double& loss, double& right, double& sums) {
     row.prepare();
     const Largest none = {-infinity_(T()), 0x7fffffffffffffffLL};
