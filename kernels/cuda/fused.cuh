@@ -1,7 +1,7 @@
 // A training step of a narrow network in one launch: a block takes tiles of samples through all layers and back.
 //
-// Requires: step.cuh and what it requires, records.cuh, operand.cuh, wide_output.cuh, wide_update.cuh, cluster.cuh,
-// fragments.cuh, and the shape of the network (fused.py): struct Layer<l>, and constants. T is float, Operand Bfloat16.
+// Requires: step.cuh and what it requires, records.cuh, output_operands.cuh, wide_update.cuh, cluster.cuh, fragments.cuh,
+// and the shape of the network (fused.py): struct Layer<l>, and constants. T is float, Operand Bfloat16.
 //
 // Every block has all weights in shared memory, and what each layer hands on for ROWS samples. A warp owns 16 of them: it
 // takes them forward, through the loss, and back by BP2, without a word to the other warps, since what a product gives is

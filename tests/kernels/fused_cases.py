@@ -24,6 +24,8 @@ from tests.backends.fake_cublas import from_bfloat16, to_bfloat16
 
 BLOCKS = 2
 DATA = 50  # rows of X
+TOLERANCE = 1e-4
+"""Of the largest number of a gradient; see :meth:`Run.compare`."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,7 @@ class Run:
                 Delta = Delta @ W[l].T * HIDDEN[names[l - 2]][1](H[l])
         return found
 
-    def compare(self, found: dict[str, Any]) -> None:
+    def compare(self, found: dict[str, Any], tolerance: float = TOLERANCE) -> None:
         """Compare with the reference.
 
         Sums in float32 and in float64 may lie on two sides of a number halfway between two of bfloat16: then one
@@ -151,10 +153,7 @@ class Run:
         """
         for name, wanted in self.reference().items():
             scale = max(np.abs(wanted).max(), 1e-3)
-            np.testing.assert_allclose(found[name], wanted, rtol=0, atol=TOLERANCE * scale, err_msg=name)
-
-
-TOLERANCE = 1e-4
+            np.testing.assert_allclose(found[name], wanted, rtol=0, atol=tolerance * scale, err_msg=name)
 
 
 def rounded(values: Any) -> Any:
