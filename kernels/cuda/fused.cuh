@@ -306,29 +306,37 @@ DEVICE void backward_columns(const Warp& w, int k, const unsigned (&above)[Layer
     }
 }
 
-// BP4 and BP3 of a layer over the tile: this warp's part of dW into registers; a product with ones is db.
+// BP4 and BP3 of a layer over the tile: this warp's part of dW into registers. For db, 16 columns of Delta as they were
+// loaded are the left factor of a product whose right one has ones above in its first four columns and ones below in the
+// others: so the two halves of the columns, in whose place others are expected, are added up apart.
 template <int l> DEVICE void gradient(const Warp& w, float (&sums)[SUMS]) {
     typedef Layer<l> Own;
     typedef Layer<l + 1> Next;
     constexpr int DOWN = Own::P / 16 / Own::WARPS_DOWN, ACROSS = Next::P / 16 / Own::WARPS_ACROSS;
-    constexpr int MINE = (2 * ACROSS + Own::WARPS_DOWN - 1) / Own::WARPS_DOWN;  // sums of columns: most of a warp
+    constexpr int OWNERS = Own::WARPS_DOWN < ACROSS ? Own::WARPS_DOWN : ACROSS;  // of warps with the same columns
     if (w.number >= Own::WARPS_DOWN * Own::WARPS_ACROSS) return;
-    const int down = w.number / Own::WARPS_ACROSS, across = w.number % Own::WARPS_ACROSS;
-    const unsigned ones[4] = {ONES, ONES, ONES, ONES};
-    float bias[MINE][4] = {};
-#pragma unroll 4
+    const int down = w.number / Own::WARPS_ACROSS, across = w.number % Own::WARPS_ACROSS, mine = down % OWNERS;
+    const unsigned above = w.lane < 16 ? ONES : 0u, below = w.lane < 16 ? 0u : ONES;
+    SharedAddress rows_of_a[DOWN], rows_of_b[ACROSS];
+#pragma unroll
+    for (int i = 0; i < DOWN; ++i) {
+        rows_of_a[i] = w.shared + Own::KEPT + byte_of<Own::P>(8 * w.third(), w.low(), 2 * (down * DOWN + i) + w.second());
+    }
+#pragma unroll
+    for (int p = 0; p < ACROSS; ++p) {
+        const int run = 2 * (across * ACROSS + p) + w.third();
+        rows_of_b[p] = w.shared + Next::KEPT + byte_of<Next::P>(8 * w.second(), w.low(), run);
+    }
+    float bias[ACROSS / OWNERS][4] = {};
+#pragma unroll
     for (int r = 0; r < ROWS; r += 16) {
         unsigned b[ACROSS][4];
 #pragma unroll
-        for (int p = 0; p < ACROSS; ++p) {
-            const int byte = byte_of<Next::P>(r + 8 * w.second(), w.low(), 2 * (across * ACROSS + p) + w.third());
-            load_fragments<true>(b[p], w.shared + Next::KEPT + byte);
-        }
+        for (int p = 0; p < ACROSS; ++p) load_fragments<true>(b[p], rows_of_b[p] + r * 2 * Next::P);
 #pragma unroll
         for (int i = 0; i < DOWN; ++i) {
             unsigned a[4];
-            const int byte = byte_of<Own::P>(r + 8 * w.third(), w.low(), 2 * (down * DOWN + i) + w.second());
-            load_fragments<true>(a, w.shared + Own::KEPT + byte);
+            load_fragments<true>(a, rows_of_a[i] + r * 2 * Own::P);
 #pragma unroll
             for (int c = 0; c < 2 * ACROSS; ++c) {
                 float(&sum)[4] = reinterpret_cast<float(&)[4]>(sums[Own::FIRST_SUM + (i * 2 * ACROSS + c) * 4]);
@@ -336,18 +344,22 @@ template <int l> DEVICE void gradient(const Warp& w, float (&sums)[SUMS]) {
             }
         }
 #pragma unroll
-        for (int c = 0; c < 2 * ACROSS; ++c) {
-            if (c % Own::WARPS_DOWN != down) continue;
-            multiply_fragments(bias[c / Own::WARPS_DOWN], ones, b[c / 2][c % 2 * 2], b[c / 2][c % 2 * 2 + 1]);
+        for (int i = 0; i < ACROSS / OWNERS; ++i) {
+            unsigned a[4];
+#pragma unroll
+            for (int e = 0; e < 4; ++e) {
+                a[e] = b[i * OWNERS][e];
+#pragma unroll
+                for (int d = 1; d < OWNERS; ++d) a[e] = mine == d ? b[i * OWNERS + d][e] : a[e];
+            }
+            multiply_fragments(bias[i], a, above, below);
         }
     }
-    if (w.lane >= 4) return;
+    if (down >= OWNERS || w.lane % 2 != 0) return;
 #pragma unroll
-    for (int c = 0; c < 2 * ACROSS; ++c) {
-        if (c % Own::WARPS_DOWN != down) continue;
-        T* const db = w.numbers(Own::DB) + 16 * across * ACROSS + 8 * c + 2 * w.lane;
-        db[0] += bias[c / Own::WARPS_DOWN][0];
-        db[1] += bias[c / Own::WARPS_DOWN][1];
+    for (int i = 0; i < ACROSS / OWNERS; ++i) {  // in a row of the product: 4 equal sums, then 4 others
+        const int column = 16 * (across * ACROSS + i * OWNERS + mine) + w.lane % 4 / 2 * 8 + w.lane / 4;
+        w.numbers(Own::DB)[column] += bias[i][0] + bias[i][2];
     }
 }
 
