@@ -24,9 +24,10 @@ from bpcore.typing import Array
 
 __all__ = ["Plan", "choose_plan", "kind_on_gpu"]
 
-PLANS = ("auto", "reference", "compiled", "persistent", "graph", "wide")
+PLANS = ("auto", "reference", "compiled", "persistent", "graph", "wide", "fused")
 
-_BACKENDS = {"compiled": "numba", "persistent": "cupy", "graph": "cupy", "wide": "cupy"}
+_ON_GPU = ("persistent", "graph", "wide", "fused")
+_BACKENDS = {"compiled": "numba", **dict.fromkeys(_ON_GPU, "cupy")}
 
 ON_CHIP_FLOPS = 60_000_000
 """Operations of a step up to which one cluster of blocks is faster than all multiprocessors, which must wait for one
@@ -126,7 +127,7 @@ def _choose_compiled(
 
 
 def _choose_on_gpu(plan: str, spec: StepSpec, net: MLP, be: Backend, seed: int) -> tuple[Plan, str]:
-    _refuse(plan, {"auto", "persistent", "graph", "wide"}, be)
+    _refuse(plan, {"auto", *_ON_GPU}, be)
     kind, why = kind_on_gpu(plan, spec, be)
     made: Plan = kind(spec, net, be, seed)
     return made, why or made.why
@@ -143,15 +144,21 @@ def kind_on_gpu(plan: str, spec: StepSpec, be: Backend) -> tuple[Any, str]:
         As for :class:`~bpcore.training.reference.ReferencePlan`.
     """
     # imported here, because who has no GPU should not wait for what only a GPU needs
+    from bpcore.training.fused import FusedPlan
     from bpcore.training.graph import GraphPlan
     from bpcore.training.persistent import PersistentPlan
     from bpcore.training.wide import WidePlan
 
-    named = {"reference": ReferencePlan, "persistent": PersistentPlan, "graph": GraphPlan, "wide": WidePlan}
+    of_gpu: tuple[Any, ...] = (PersistentPlan, GraphPlan, WidePlan, FusedPlan)
+    named: dict[str, Any] = {kind.name: kind for kind in (ReferencePlan, *of_gpu)}
     if plan in named:
         return named[plan], "asked for"
     if spec.precision is not None:
-        return WidePlan, f"{WidePlan.why}; no other plan computes in {spec.precision}"
+        reason = FusedPlan.supports(spec, be)
+        if reason is None:
+            return FusedPlan, ""
+        others = f"no other plan computes in {spec.precision}"
+        return WidePlan, f"{WidePlan.why}; {f'no fused plan: {reason}' if spec.precision == 'bf16' else others}"
     flops = step_flops(spec.sizes, spec.batch_size)
     tuned, _ = valid_tuning()
     measured = None if tuned is None else tuned.plan(flops)

@@ -20,7 +20,7 @@ LOWER = ("tf32", "bf16", "fp16")
 
 PRECISIONS = ("float32", *LOWER, "float64")
 _LEAST_CAPABILITY = {"tf32": 80, "bf16": 80, "fp16": 70}
-_PLANS = ("auto", "wide")
+_PLANS = {"tf32": ("wide",), "bf16": ("wide", "fused"), "fp16": ("wide",)}
 
 
 def check_precision(precision: str | None, dtype: Any) -> str | None:
@@ -88,16 +88,17 @@ def refuse_precision(precision: str | None, plan: str, be: Backend) -> None:
             f"{asked} needs an NVIDIA GPU; the network is on backend {be.name}, which computes in the dtype of the "
             "network. Use net.to('cupy'), or leave precision out"
         )
-    if plan not in _PLANS:
+    possible = _PLANS[precision]
+    if plan not in ("auto", *possible):
+        plans = " or ".join([f"plan={name!r}" for name in possible])
         raise ConfigurationError(
-            f"{asked} is possible with plan='wide' only, whose products are those of cuBLAS; asked for was "
-            f"plan={plan!r}. Use plan='wide' or plan='auto', or leave precision out"
+            f"{asked} is possible with {plans} only; asked for was plan={plan!r}. Use plan='auto', or leave precision out"
         )
     properties = be.gpu.properties()  # type: ignore[attr-defined]
     capability, needed = 10 * int(properties["major"]) + int(properties["minor"]), _LEAST_CAPABILITY[precision]
     if capability < needed:
-        possible = [name for name in LOWER if _LEAST_CAPABILITY[name] <= capability]
+        known = [name for name in LOWER if _LEAST_CAPABILITY[name] <= capability]
         raise ConfigurationError(
             f"{asked} needs compute capability {needed / 10}; this GPU has {capability / 10}. "
-            f"Possible here: {', '.join([*possible, 'float32', 'float64'])}"
+            f"Possible here: {', '.join([*known, 'float32', 'float64'])}"
         )

@@ -49,14 +49,17 @@ class WidePlan(GraphPlan):
     """Whether products of 16 bits go on with bias and ReLU where cuBLASLt can; False is for measurements."""
 
     def __init__(self, spec: StepSpec, net: MLP, be: Backend, seed: int) -> None:
-        workspace = be.empty(WORKSPACE, np.uint8)
-        here = be.gpu.here  # type: ignore[attr-defined]
-        self._cublas = here(lambda: Cublas(load_cublas(be.xp), workspace))
-        self._lt = here(lambda: CublasLt(load_cublas(be.xp, "cublasLt"), workspace))
+        self._load_libraries(be)
         self._precision = spec.precision or str(spec.dtype)
         self._operands = self._precision if self._precision in OPERANDS else ""
         self._storage = np.dtype(np.uint16 if self._operands else spec.dtype)
         super().__init__(spec, net, be, seed)
+
+    def _load_libraries(self, be: Backend) -> None:
+        workspace = be.empty(WORKSPACE, np.uint8)
+        here = be.gpu.here  # type: ignore[attr-defined]
+        self._cublas = here(lambda: Cublas(load_cublas(be.xp), workspace))
+        self._lt = here(lambda: CublasLt(load_cublas(be.xp, "cublasLt"), workspace))
 
     # ---------------------------------------------------------------- memory
 
@@ -113,8 +116,8 @@ class WidePlan(GraphPlan):
 
     def _prepare_products(self) -> None:
         """Allocate what the products and the update share, with its table (``U_...`` in wide_update.cuh)."""
-        spec, be, sizes = self.spec, self.be, self.spec.sizes
-        L, m, T = len(sizes), spec.batch_size, spec.dtype
+        be, sizes, T = self.be, self.spec.sizes, self.spec.dtype
+        L = len(sizes)
         self._loss_scale = be.asarray(np.array([FIRST_SCALE, 1 / FIRST_SCALE, 0, 1, 0, 0], T))
         self._factors = self._loss_scale[1:3] if self._scaled else None
         # what the products read of theta
@@ -122,11 +125,16 @@ class WidePlan(GraphPlan):
         self._W = self.net.layout.views(self._copy, "W")
         self._b = self.net.layout.views(self._copy, "b")
         self._dW = self.net.layout.views(self._gradient, "W")
-        splits = {l: self._plane(sizes[l - 1])[0][1] for l in range(2, L)}
-        splits[L] = self._output_blocks(m) if sizes[-1] <= NARROW_OUTPUT else self._plane(sizes[-1])[0][1]
-        self._partial = {l: be.empty((splits[l], sizes[l - 1]), np.float64) for l in range(2, L + 1)}
+        self._partial = {l: be.empty((self._splits(l), sizes[l - 1]), np.float64) for l in range(2, L + 1)}
         self._layers = be.asarray(self._layer_table())
         self._squares = be.zeros((L - 1) * self._update_blocks(), np.float64)
+
+    def _splits(self, l: int) -> int:
+        """How many partial sums of BP3 the errors of layer l leave."""
+        n = self.spec.sizes[l - 1]
+        if l == len(self.spec.sizes) and n <= NARROW_OUTPUT:
+            return self._output_blocks(self.spec.batch_size)
+        return self._plane(n)[0][1]
 
     def _layer_table(self) -> Any:
         net, rows = self.net, []

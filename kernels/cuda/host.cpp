@@ -59,6 +59,7 @@ struct Fiber {
     unsigned mask;             // of the shuffle at which it waits
     unsigned generation;       // number of shuffles done
     uint64_t slot[2];          // what it gave to the last two shuffles
+    void (*together)(Lane*);   // what the warp does once all lanes are there, or nullptr for a shuffle
 };
 
 struct Gate {
@@ -75,6 +76,7 @@ struct Shared {
 };
 
 static std::vector<Fiber> fibers;  // of all blocks of the cluster, block by block
+static std::vector<Lane> lanes;    // of the fibers
 int threads = 1;
 int current = -1;
 static int favoured = 0;                      // the block whose threads run
@@ -145,7 +147,7 @@ static void to_fiber(Fiber& fiber) {
 #endif
 
 // Stop the kernel. A fiber never returns from here; its stack is used anew by the next launch.
-[[noreturn]] static void fail(const std::string& message) {
+void fail(const char* message) {
     failure = message;
     if (current < 0) throw std::runtime_error(message);
     fibers[current].state = DONE;
@@ -196,8 +198,18 @@ uint64_t shuffle_xor(unsigned mask, uint64_t value, int lane_mask) {
     const int parity = fiber.generation++ % 2, partner = current ^ lane_mask;
     fiber.slot[parity] = value;
     fiber.mask = mask;
+    fiber.together = nullptr;
     wait(AT_SHUFFLE);
     return fibers[partner].slot[parity];
+}
+
+Lane& this_lane() { return lanes[current]; }
+
+void as_warp(void (*together)(Lane* lanes)) {
+    if (current < 0) fail("an instruction of a warp in a kernel that was launched without fibers");
+    fibers[current].mask = 0xffffffffu;
+    fibers[current].together = together;
+    wait(AT_SHUFFLE);
 }
 
 static void wake(int number) {
@@ -263,6 +275,13 @@ static void complete_shuffle(int number) {
         if (other.state == DONE) failure = "a shuffle names lane " + std::to_string(lane) + ", which has returned";
         if (other.state != AT_SHUFFLE || other.mask != mask) return;
     }
+    for (int lane = 0; lane < 32; ++lane) {
+        if ((mask >> lane & 1) && fibers[first + lane].together != fibers[number].together) {
+            failure = "the lanes of a warp are at different instructions";
+            return;
+        }
+    }
+    if (fibers[number].together) fibers[number].together(&lanes[first]);
     for (int lane = 0; lane < 32; ++lane) {
         if (mask >> lane & 1) {
             wake(first + lane);
@@ -404,6 +423,7 @@ const char* run(const Launch& launch, void (*kernel)(const void*), const void* a
     if (launch.fibers && fibers.size() != wanted) {
         for (size_t i = wanted; i < fibers.size(); ++i) free(fibers[i].stack);
         fibers.resize(wanted);
+        lanes.resize(wanted);
         for (Fiber& fiber : fibers) fiber.begun = false;  // a context holds addresses within itself
     }
     std::vector<unsigned> clusters(gridDim.x * gridDim.y * gridDim.z / together);

@@ -91,6 +91,13 @@ struct Launch {
     int fibers;               // 0: threads one after another, for kernels without barriers and shuffles
 };
 
+// What a thread gives to an instruction of its whole warp, and gets.
+struct Lane {
+    unsigned words[10];
+    float numbers[4];
+    const unsigned char* row;
+};
+
 extern int current;  // fiber; -1: the kernel runs without fibers
 extern int threads;  // in a block
 
@@ -107,6 +114,10 @@ void pass_gate(const void* gate, unsigned parity);
 void cluster_arrive();
 void cluster_wait();
 uint64_t shuffle_xor(unsigned mask, uint64_t value, int lane_mask);
+Lane& this_lane();
+// Do what a whole warp does as one, when its last lane has arrived.
+void as_warp(void (*together)(Lane* lanes));
+[[noreturn]] void fail(const char* message);
 // Run every block, in the order of the seed. Returns nullptr, or what went wrong.
 const char* run(const Launch& launch, void (*body)(const void*), const void* closure);
 
@@ -130,6 +141,64 @@ template <class V> V __shfl_xor_sync(unsigned mask, V value, int lane_mask) {
     bits = host::shuffle_xor(mask, bits, lane_mask);
     memcpy(&value, &bits, sizeof value);
     return value;
+}
+
+// What fragments.cuh has for a GPU. A warp reads, and multiplies, when its last lane has arrived.
+#define HOST_FRAGMENTS
+#define __syncwarp() host::as_warp([](host::Lane*) {})
+typedef const unsigned char* SharedAddress;
+inline SharedAddress shared_address(const void* place) { return static_cast<SharedAddress>(place); }
+inline void prefetch_line(const void*) {}
+inline int afresh(int x) { return x; }
+inline unsigned pair_of_bfloat16(float low, float high) {
+    return bits_of_bfloat16(low) | static_cast<unsigned>(bits_of_bfloat16(high)) << 16;
+}
+template <bool TRANSPOSED> void load_fragments(unsigned (&r)[4], SharedAddress row) {
+    if (reinterpret_cast<uintptr_t>(row) % 16) host::fail("a row of a fragment is not aligned to 16 bytes");
+    host::this_lane().row = row;
+    host::as_warp([](host::Lane* lanes) {
+        for (int lane = 0; lane < 32; ++lane) {
+            for (int k = 0; k < 4; ++k) {
+                unsigned short pair[2];
+                for (int e = 0; e < 2; ++e) {
+                    const int i = TRANSPOSED ? lane % 4 * 2 + e : lane / 4, j = TRANSPOSED ? lane / 4 : lane % 4 * 2 + e;
+                    memcpy(&pair[e], lanes[8 * k + i].row + 2 * j, 2);
+                }
+                lanes[lane].words[k] = pair[0] | static_cast<unsigned>(pair[1]) << 16;
+            }
+        }
+    });
+    for (int k = 0; k < 4; ++k) r[k] = host::this_lane().words[k];
+}
+inline double half_of(unsigned pair, int half) {
+    const unsigned bits = half ? pair & 0xffff0000u : pair << 16;
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+inline void multiply_fragments(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+    host::Lane& own = host::this_lane();
+    for (int k = 0; k < 4; ++k) {
+        own.words[k] = a[k];
+        own.numbers[k] = c[k];
+    }
+    own.words[4] = b0;
+    own.words[5] = b1;
+    host::as_warp([](host::Lane* lanes) {
+        for (int lane = 0; lane < 32; ++lane) {
+            for (int e = 0; e < 4; ++e) {
+                const int row = lane / 4, column = lane % 4 * 2 + e % 2;
+                double sum = lanes[lane].numbers[e];
+                for (int k = 0; k < 16; ++k) {
+                    const host::Lane& left = lanes[row * 4 + k % 8 / 2];
+                    const host::Lane& right = lanes[column * 4 + k % 8 / 2];
+                    sum += half_of(left.words[k / 8 * 2 + e / 2], k % 2) * half_of(right.words[4 + k / 8], k % 2);
+                }
+                lanes[lane].numbers[e] = static_cast<float>(sum);
+            }
+        }
+    });
+    for (int k = 0; k < 4; ++k) c[k] = host::this_lane().numbers[k];
 }
 
 // What cluster.cuh has for a GPU.

@@ -40,6 +40,7 @@ __all__ = [
     "ElementwiseKernel",
     "Point",
     "around_unit",
+    "fused_source",
     "inference_unit",
     "print_elementwise",
     "print_point",
@@ -158,9 +159,25 @@ def wide_unit(pieces: str, dtype: Any, operands: str = "") -> str:
         A name of :data:`OPERANDS`.
     """
     choice = f"typedef {OPERANDS[operands]} Operand;\nconstexpr bool SCALED = {str(operands == 'fp16').lower()};"
-    after = ("plane", "wide", "wide_output", "wide_update")
+    after = ("plane", "wide", "output_operands", "wide_output", "wide_update")
     return translation_unit(
         dtype, _STEP, pieces, *map(_text, ("step", "records", "operand")), choice, *map(_text, after)
+    )
+
+
+def fused_source(pieces: str, shape: str) -> str:
+    """Text of a step of a narrow network in bf16; `shape` as :mod:`bpcore.kernels.cuda.fused` prints it."""
+    choice = "typedef Bfloat16 Operand;\nconstexpr bool SCALED = false;"
+    after = ("output_operands", "wide_update", "cluster", "fragments")
+    return translation_unit(
+        np.float32,
+        ("scalar", "memory", "team", "philox"),
+        pieces,
+        *map(_text, ("step", "records", "operand")),
+        choice,
+        *map(_text, after),
+        shape,
+        _text("fused"),
     )
 
 

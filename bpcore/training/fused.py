@@ -1,0 +1,171 @@
+"""The fused plan: one kernel takes tiles of samples through all layers and back, for narrow networks in bf16.
+
+Where layers are narrow and batches large, a step by :mod:`bpcore.training.wide` consists of activations that go through
+memory several times. Here they never leave the chip (``kernels/cuda/fused.cuh``): each block holds all weights and a
+tile of samples, and its sums of the gradient stay in registers until its last tile is done. A second kernel adds up
+what the blocks have found; the update, and its copy of the parameters in bf16, are those of the wide plan.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from bpcore.backends.contract import Backend
+from bpcore.backends.cupy_cluster import largest_shared_memory, prepare_cluster
+from bpcore.backends.cupy_device import THREADS
+from bpcore.errors import ConfigurationError
+from bpcore.kernels.cuda.fused import MOST_COLUMNS, MOST_SUMS, ROWS, FusedShape, fused_unit
+from bpcore.network import MLP
+from bpcore.training.device_steps import derivative_of_output
+from bpcore.training.spec import StepSpec
+from bpcore.training.wide import WidePlan
+from bpcore.typing import Array
+
+__all__ = ["FusedPlan", "choose_shape"]
+
+SLICE_RUN = 128
+"""Numbers of a slice that a block of ``add_slices`` adds up: four to a lane."""
+
+
+class FusedPlan(WidePlan):
+    """Steps as a CUDA graph of two or three kernels; see the module.
+
+    Parameters
+    ----------
+    spec, net, be, seed
+        As for :class:`~bpcore.training.reference.ReferencePlan`; the backend is CuPy's.
+
+    Raises
+    ------
+    ConfigurationError
+        If the steps of the spec cannot be run so.
+    """
+
+    name = "fused"
+    why = "tiles of samples go through all layers on chip; from which size on wide is faster was not measured"
+
+    def __init__(self, spec: StepSpec, net: MLP, be: Backend, seed: int) -> None:
+        reason = self.supports(spec, be)
+        if reason is not None:
+            raise ConfigurationError(
+                f"there is no fused plan for this: {reason}; use plan='wide', plan='auto' or plan='reference'"
+            )
+        shape = choose_shape(spec, be)
+        assert shape is not None, "a network that is supported fits"
+        self.shape = shape
+        super().__init__(spec, net, be, seed)
+
+    @staticmethod
+    def supports(spec: StepSpec, be: Backend) -> str | None:
+        """Say why the steps of a spec cannot be run so; None if they can."""
+        if be.name != "cupy":
+            return f"the fused plan needs backend cupy; the network is on {be.name}"
+        if spec.precision != "bf16":
+            return f"its products are computed in bf16, not in {spec.precision or spec.dtype}; ask for precision='bf16'"
+        if spec.rates:
+            return "it has no dropout"
+        widest = max(spec.sizes)
+        if widest > MOST_COLUMNS:
+            return f"a layer has {widest} neurons, and {MOST_COLUMNS} is the most"
+        for l, activation in enumerate(spec.activations[:-1], start=2):
+            if activation.rowwise or not derivative_of_output(activation, dropped=False):
+                return (
+                    f"layer {l} is {activation.name}, whose derivative cannot be computed from what one neuron hands on"
+                )
+        least = FusedShape(spec.sizes, ROWS[-1])
+        if sum(least.sums) > MOST_SUMS:
+            return (
+                f"the gradient takes {sum(least.sums)} registers of a thread, and {MOST_SUMS} are the most: "
+                "8 layers of 64 neurons take 128"
+            )
+        if choose_shape(spec, be) is None:
+            available = largest_shared_memory(be.gpu.properties())  # type: ignore[attr-defined]
+            return (
+                f"weights and {ROWS[-1]} samples take {least.needed / 1024:.0f} KiB of shared memory; this device has "
+                f"{available // 1024} KiB"
+            )
+        return None
+
+    # ---------------------------------------------------------------- memory
+
+    @classmethod
+    def device_bytes(cls, spec: StepSpec, be: Backend, size: int) -> dict[str, int]:
+        """Bytes that the plan allocates; the rest is on chip. See :meth:`ReferencePlan.device_bytes`."""
+        item, gpu, shape = spec.dtype.itemsize, be.gpu, choose_shape(spec, be)  # type: ignore[attr-defined]
+        blocks = 0 if shape is None else _blocks(spec, shape, gpu.multiprocessors)
+        sums = 8 * (blocks * sum(spec.sizes[1:]) + (len(spec.sizes) + 1) * gpu.max_blocks)
+        return {
+            "gradient": size * (item + 2),
+            "sums of the blocks": blocks * size * item,
+            "partial sums": sums + spec.batch_size * item,
+        }
+
+    def _load_libraries(self, be: Backend) -> None:
+        """None is needed."""
+
+    def _allocate_layers(self) -> None:
+        """Nothing of the layers is kept outside the chip."""
+        self._masks: dict[int, Array] = {}
+
+    def _prepare_products(self) -> None:
+        super()._prepare_products()
+        # zeros, because the gaps of the layout and the biases are added up with the rest
+        self._slices = self.be.zeros((self._output_blocks(self.spec.batch_size), self.net.layout.size), self.spec.dtype)
+
+    def _splits(self, l: int) -> int:
+        return self._output_blocks(self.spec.batch_size)
+
+    # ---------------------------------------------------------------- launches
+
+    def _output_blocks(self, m: int) -> int:
+        """Blocks, the same for any number of samples: one that has no tile leaves zeros."""
+        return _blocks(self.spec, self.shape, int(self._gpu.multiprocessors))
+
+    @cached_property
+    def _source(self) -> str:
+        offsets = {(block.name, block.layer): block.offset for block in self.net.layout.blocks}
+        return fused_unit(self.shape, self._pieces.text, self._pieces.codes, offsets)
+
+    def _around(self, name: str) -> Any:
+        return self._gpu.load(self._source, name)
+
+    @cached_property
+    def _step(self) -> Any:
+        function = self._gpu.load(self._source, "fused_step")
+        self._gpu.here(lambda: prepare_cluster(function, self.shape.nbytes, 1))
+        return function
+
+    def _nodes(self) -> int:
+        return 6
+
+    def _warm_up(self, m: int) -> None:
+        """Load the kernel and let it have its memory; that is not possible while a stream is captured."""
+        assert self._step is not None
+
+    def _record_step(self, m: int, j: int) -> None:
+        step, size, blocks = np.int32(j), np.int64(self.net.layout.size), self._output_blocks(m)
+        if self.spec.weighted:
+            self._launch(self._around("weigh"), 1, THREADS, self._batch, step, self._scales, self._T(self._s), m)
+        arguments = (
+            *(self._batch, step, self._copy, self.net.theta, self._scales, self._T(self._s / m)),
+            *(self._layers, self._slices, self._of_block, size, np.int64(m)),
+        )
+        function, shared = self._step, self.shape.nbytes
+        self._gpu.here(lambda: function((blocks,), (THREADS,), arguments, shared_mem=shared))
+        self._launch(self._around("add_slices"), -(-int(size) // SLICE_RUN), THREADS, self._slices, self._gradient, blocks, size)
+        self._update_all(m, step)
+
+
+def choose_shape(spec: StepSpec, be: Backend) -> FusedShape | None:
+    """Choose the largest tile that fits the shared memory of a device; None if none does."""
+    available = largest_shared_memory(be.gpu.properties())  # type: ignore[attr-defined]
+    shapes = (FusedShape(spec.sizes, rows) for rows in ROWS)
+    return next((shape for shape in shapes if shape.needed <= available), None)
+
+
+def _blocks(spec: StepSpec, shape: FusedShape, multiprocessors: int) -> int:
+    """One block to a multiprocessor, or to a tile where there are fewer."""
+    return max(1, min(multiprocessors, -(-spec.batch_size // shape.rows)))
