@@ -32,7 +32,7 @@ SECONDS = 0.1
 """What is timed of a contestant in a round, times the share of the workload."""
 
 SLOW_CHUNK = 0.5
-"""Seconds from which a chunk is run once and no more, without warming up: bpcore on the processor, in wide layers."""
+"""Seconds from which a chunk is run in one round and no more: bpcore on the processor, in wide layers."""
 
 LOAD_LIMIT, PREPARE_LIMIT, ROUND_LIMIT = 90.0, 120.0, 30.0
 LEAST = 10.0
@@ -195,7 +195,7 @@ class Race:
 
 
 def plan(chunk_seconds: float, seconds: float) -> tuple[int, int]:
-    """Return how many chunks to time, and how many to run before.
+    """Return how many chunks to time, and how many to run before; none, where one takes longer than is asked for.
 
     Examples
     --------
@@ -207,7 +207,7 @@ def plan(chunk_seconds: float, seconds: float) -> tuple[int, int]:
     (1, 0)
     """
     chunks = max(1, round(seconds / chunk_seconds))
-    return chunks, 0 if chunk_seconds > SLOW_CHUNK else max(1, chunks // 3)
+    return chunks, 0 if chunk_seconds > seconds else max(1, chunks // 3)
 
 
 def judge(work: RacedWorkload, rows: dict[str, dict[str, Any]]) -> dict[str, Any]:

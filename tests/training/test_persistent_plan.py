@@ -115,14 +115,14 @@ def test_random_widths(fake_backend, widths, batch_size, blocks, threads, shared
 # A change of the kernel, and the network and the cut that notice it.
 MUTATIONS = {
     "blocks do not wait for the parts of Z[2]": (
-        "meet();\n        add_parts",
-        "__syncthreads(); add_parts",
+        "meet();\n        if (k > 0) finish_spread",
+        "__syncthreads();\n        if (k > 0) finish_spread",
         "plain",
         "two blocks",
     ),
     "blocks do not wait for Delta": (
-        "meet();\n        }\n        T numbers",
-        "__syncthreads(); } T numbers",
+        "if (SHARES > 1) cluster_wait();",
+        "__syncthreads();",
         "plain",
         "two blocks",
     ),
@@ -133,8 +133,8 @@ MUTATIONS = {
         "four blocks, two columns",
     ),
     "the inputs are not awaited": (
-        "b.buffer = slot;\n        finish_copies();",
-        "b.buffer = slot;",
+        "finish_fetch(b, k);",
+        "",
         "plain",
         "one block",
     ),
@@ -172,8 +172,8 @@ MUTATIONS = {
         "two blocks",
     ),
     "an input too few": (
-        "at_most(rows<1>(b), Layer<1>::N - left)",
-        "at_most(rows<1>(b), Layer<1>::N - left - 1)",
+        "at_most(rows<1>(b), Layer<1>::N - first_row<1>(b))",
+        "at_most(rows<1>(b), Layer<1>::N - first_row<1>(b) - 1)",
         "plain",
         "one block",
     ),
@@ -185,9 +185,9 @@ MUTATIONS = {
     ),
     "a masked neuron moves": ("if (row < Own::N && !(", "if (false && !(", "masks", "one block"),
     "the bias has a price": ("PENALISED && !bias", "PENALISED", "masked rows", "one block"),
-    "parameters of another block": (
-        "if (l == 1 || SHARES == 1) {\n        *place",
-        "if (true) {\n        *place",
+    "parameters of another block are not awaited": (
+        "if (k > 0) finish_spread(b, k - 1);",
+        "",
         "plain",
         "two blocks",
     ),
