@@ -40,8 +40,11 @@ BYTES_FROM_BLOCKS, BYTES_FROM_MEMORY = 16, 32
 """Bytes that a block gets in a cycle from other blocks, and from global memory."""
 ACTIVATION = 60
 """Cycles for an element between two products; per thread, and a warp waits for its memory."""
-THREAD = 1.2
-"""Cycles that one more thread in a block costs, as measured on one H200 between 128 and 512 threads."""
+BESIDES_PRODUCTS = 60_000
+"""Cycles that one thread would need for what is no product; all threads share them. With the next number this puts the
+shapes that were measured on one H200 in their order, between 128 and 512 threads."""
+FEW_REGISTERS, SPILLED = 256, 1.15
+"""Threads above which a tile of 64 sums does not fit the registers of one, and how much longer it takes then."""
 GIGAHERTZ = 1.755
 
 
@@ -294,12 +297,15 @@ def step_cycles(shape: ResidentShape) -> float:
     """
     last, size = shape.last, shape.itemsize
     hidden = sum(shape.sizes[1:])
-    cycles = THREAD * shape.threads
+    cycles = BESIDES_PRODUCTS / shape.threads
     for l in range(1, last):
-        tilings = shape.tilings(l)
-        cycles += tilings["forward"].cycles + tilings["gradient"].cycles
+        tilings = {
+            form: tiling.cycles * (SPILLED if shape.threads > FEW_REGISTERS and tiling.is_large else 1.0)
+            for form, tiling in shape.tilings(l).items()
+        }
+        cycles += tilings["forward"] + tilings["gradient"]
         if l > 1:
-            cycles += tilings["backward"].cycles + 2 * BARRIER
+            cycles += tilings["backward"] + 2 * BARRIER
     cycles += shape.mine * hidden * ACTIVATION / shape.threads + 5 * BARRIER
     inputs = shape.batch * shape.chunk(1) * size / BYTES_FROM_MEMORY
     if shape.blocks > 1:

@@ -209,9 +209,11 @@ template <int l> DEVICE void finish_z(const Block& b, int q, int j, T z) {
     }
 }
 
+// Lanes for a row of N columns.
+constexpr int lanes_for(int N) { return N > 16 ? 32 : N > 8 ? 16 : N > 4 ? 8 : N > 2 ? 4 : N; }
+
 // Call body(team, q, number of columns) for every sample of this block, a sample to a few lanes.
-template <int N, class Body> DEVICE void for_samples(const Block& b, Body body) {
-    constexpr int WIDTH = N > 16 ? 32 : N > 8 ? 16 : N > 4 ? 8 : N > 2 ? 4 : N;
+template <int N, int WIDTH = lanes_for(N), class Body> DEVICE void for_samples(const Block& b, Body body) {
     constexpr int AT_ONCE = 32 / WIDTH;
     const int lane = threadIdx.x % 32;
     const LaneTeam team = {lane % WIDTH, WIDTH};
@@ -334,10 +336,11 @@ DEVICE void output(const Run& run, const Block& b, int slot) {
     });
 }
 
-// Loss and hits of every sample of this block, to block 0. Nobody waits for them in this step.
+// Loss and hits of every sample of this block, to the last block, which has the fewest. Nobody waits for them in this
+// step. One lane goes through a short row faster than many find out together what they have.
 DEVICE void judge(const Run& run, const Block& b, int slot) {
     typedef Layer<LAST> Out;
-    for_samples<Out::N>(b, [&](LaneTeam team, int q, int n) {
+    for_samples<Out::N, Out::N <= 16 ? 1 : 32>(b, [&](LaneTeam team, int q, int n) {
         const int i = q * SHARES + b.share;
         const T* const terms = b.at(TERMS + q * Out::ROW);
         const T weight = WEIGHTED && n > 0 ? b.memory[WEIGHTS + slot * BATCH + i] : T(1);
@@ -350,7 +353,7 @@ DEVICE void judge(const Run& run, const Block& b, int slot) {
             hit_row(team, b.at(Out::H + q * Out::ROW), label, run.threshold, &hit, n);
         }
         if (team.rank == 0 && n > 0) {
-            double* losses = reinterpret_cast<double*>(b.there(SHARES == 1 ? b.rank : 0, LOSSES)) + slot * 2 * BATCH;
+            double* losses = reinterpret_cast<double*>(b.there(SHARES == 1 ? b.rank : BLOCKS - 1, LOSSES)) + slot * 2 * BATCH;
             losses[i] = loss;
             losses[BATCH + i] = static_cast<double>(hit * weight);
         }
@@ -563,13 +566,14 @@ template <int l> DEVICE void move_clipped(const Run& run, const Block& b, const 
     }
 }
 
-// One warp of block 0: loss, hits and weight of step k, added up in one order. They are here since all blocks have met
+// One warp of the last block: loss, hits and weight of step k, added up in one order. They are here since all blocks have met
 // in step k + 1, and stay until all have met in step k + 2.
 DEVICE void record(const Run& run, const Block& b, long long k) {
-    if (b.rank != 0 || threadIdx.x / 32 != THREADS / 32 - 1) return;
+    if (b.rank != BLOCKS - 1 || threadIdx.x / 32 != THREADS / 32 - 1) return;
     const int lane = threadIdx.x % 32;
     const double* losses = b.as<double>(LOSSES) + k % 2 * 2 * BATCH;
     double loss = 0.0, right = 0.0;
+#pragma unroll 1
     for (int i = lane; i < run.m; i += 32) {
         loss += losses[i];
         right += losses[BATCH + i];

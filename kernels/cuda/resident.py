@@ -55,6 +55,11 @@ class Tiling:
     sharing: int
     cycles: float = field(default=0.0, compare=False)
 
+    @property
+    def is_large(self) -> bool:
+        """Whether a lane holds 8 x 8 sums of float32."""
+        return self.rows * self.packs == 16
+
     def __str__(self) -> str:
         return f"Tiling<{self.rows}, {self.packs}, {self.across}, {self.sharing}>"
 

@@ -50,7 +50,9 @@ CASES = {
     "one output": Case((8, 64, 33, 1), ["relu", "identity"], "sigmoid", "binary_cross_entropy", 130, 128),
     "deep": Case((24, 32, 32, 32, 32, 32, 10), "relu", "softmax", "cross_entropy", 70, 32),
     "as wide to the end": Case((32, 32, 32, 32), "tanh", "softmax", "cross_entropy", 40, 32),
-    "two runs": Case((16, 16, 16, 16, 30, 30, 30, 1), ["tanh"] * 4 + ["relu"] * 2, "sigmoid", "binary_cross_entropy", 33),
+    "two runs": Case(
+        (16, 16, 16, 16, 30, 30, 30, 1), ["tanh"] * 4 + ["relu"] * 2, "sigmoid", "binary_cross_entropy", 33
+    ),
 }
 
 
@@ -98,7 +100,11 @@ class Run:
         if change:
             assert change[0] in text, f"{change[0]!r} is nowhere in the sources"
             text = text.replace(*change)
-        module, shape, size = HostModule(text, folder, sanitize=sanitize), FusedShape(case.sizes, case.rows), net.layout.size
+        module, shape, size = (
+            HostModule(text, folder, sanitize=sanitize),
+            FusedShape(case.sizes, case.rows),
+            net.layout.size,
+        )
         records, numbers = np.zeros((3, 2)), np.zeros((2, 1), np.float32)
         batch = np.zeros(11, np.int64)
         arrays = (self.X, self.Y, self.labels, self.weights, self.index, records, numbers)
@@ -193,9 +199,7 @@ HIDDEN: dict[str, Any] = {
 # H, terms of the loss, BP1
 OUTPUTS: dict[tuple[str, str], Any] = {
     ("softmax", "cross_entropy"): lambda Z, Y, s: _pair(softmax(Z), Y, -Y * np.log(softmax(Z)), s),
-    ("sigmoid", "binary_cross_entropy"): lambda Z, Y, s: _pair(
-        1 / (1 + np.exp(-Z)), Y, np.logaddexp(0, Z) - Y * Z, s
-    ),
+    ("sigmoid", "binary_cross_entropy"): lambda Z, Y, s: _pair(1 / (1 + np.exp(-Z)), Y, np.logaddexp(0, Z) - Y * Z, s),
     ("identity", "mse"): lambda Z, Y, s: (Z, s * (Z - Y) ** 2, 2 * s * (Z - Y)),
     ("softmax", "mse"): _softmax_squares,
     ("log_softmax", "mse"): _log_softmax_squares,

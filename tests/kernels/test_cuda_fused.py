@@ -250,4 +250,6 @@ def resources(source: str, arch: str) -> dict[str, int]:
     lines = log[log.index("Function properties for fused_step") :].splitlines()[1]
     words = lines.replace(",", " ").split("bytes")
     counts = [int(part.split()[-1]) for part in words[:-1]]
-    return {name.strip(): count for name, count in zip(("stack frame", "spill stores", "spill loads"), counts, strict=True)}
+    return {
+        name.strip(): count for name, count in zip(("stack frame", "spill stores", "spill loads"), counts, strict=True)
+    }

@@ -115,7 +115,9 @@ def test_the_kernels_of_a_step(fake_backend: CupyBackend, fake_cupy: FakeCupy) -
     trainer, X, y = trainer_of(fake_backend, "fused")
     before = len(fake_cupy.launches)
     trainer.run(X, y, np.zeros((1, 70), np.int64))
-    names = [name for name, _, _ in fake_cupy.launches[before:] if not name.startswith(("formula", "count", "add_part"))]
+    names = [
+        name for name, _, _ in fake_cupy.launches[before:] if not name.startswith(("formula", "count", "add_part"))
+    ]
     assert names == ["copy_parameters", "fused_step", "add_slices", "move_parameters", "advance_run"]
 
 
