@@ -155,7 +155,9 @@ class FusedPlan(WidePlan):
         )
         function, shared = self._step, self.shape.nbytes
         self._gpu.here(lambda: function((blocks,), (THREADS,), arguments, shared_mem=shared))
-        self._launch(self._around("add_slices"), -(-int(size) // SLICE_RUN), THREADS, self._slices, self._gradient, blocks, size)
+        self._launch(
+            self._around("add_slices"), -(-int(size) // SLICE_RUN), THREADS, self._slices, self._gradient, blocks, size
+        )
         self._update_all(m, step)
 
 

@@ -137,18 +137,35 @@ def test_random_networks(folder, sizes, m, rows, ends, hidden, weighted):
 
 # A change of the kernel, and the case that notices it; those without a mark build in a few seconds together.
 MUTATIONS = {
-    "H and Delta are not awaited": ("    __syncthreads();  // all rows of H[l] and", "    // all rows of H[l] and", "ragged"),
+    "H and Delta are not awaited": (
+        "    __syncthreads();  // all rows of H[l] and",
+        "    // all rows of H[l] and",
+        "ragged",
+    ),
     "Delta is written too early": ("    __syncthreads();  // H[l] and", "    // H[l] and", "two runs"),
-    "weights are not awaited": ("    double loss = 0.0, right = 0.0;\n    __syncthreads();", "    double loss = 0.0, right = 0.0;", "ragged"),
-    "padding is not cleared": ("8 * run + w.lane % 4 * 2 + e % 2 >= Own::N) v[e] = T(0);", "false) v[e] = T(0);", "ragged"),
+    "weights are not awaited": (
+        "    finish_copies();\n    __syncthreads();\n    for",
+        "    __syncthreads();\n    for",
+        "one tile",
+    ),
+    "weights of others are not awaited": (
+        "    finish_copies();\n    __syncthreads();\n    for",
+        "    finish_copies();\n    for",
+        "ragged",
+    ),
+    "padding of H is not cleared": (
+        "w.lane % 4 * 2 + e % 2 >= Own::N)",
+        "w.lane % 4 * 2 + e % 2 >= 999)",
+        "no value at 0",
+    ),
     "samples that are not there": ("!inside && k < Out::N", "false && k < Out::N", "ragged"),
     "half of BP3": ("bias[i][0] + bias[i][2]", "bias[i][0]", "ragged"),
     "BP3 of other columns": ("mine == d ? b", "false ? b", "wide rows"),
     "a layer of a run has the bias of the first": ("Own::B + k * Own::STEP", "Own::B", "two runs"),
     "a layer of a run has the weights of the last": ("Own::W - k * Own::STEP", "Own::W", "two runs"),
-    "the inputs of the warp are not awaited": ("values);\n    }\n    __syncwarp();", "values);\n    }", "ragged"),
+    "logits are not awaited": ("        __syncwarp();\n", "", "ragged"),
     "a slice too few": ("s < count; s += WARPS", "s < count - 1; s += WARPS", "ragged"),
-}  # fmt: skip
+}
 
 
 @on_host
@@ -250,4 +267,6 @@ def resources(source: str, arch: str) -> dict[str, int]:
     lines = log[log.index("Function properties for fused_step") :].splitlines()[1]
     words = lines.replace(",", " ").split("bytes")
     counts = [int(part.split()[-1]) for part in words[:-1]]
-    return {name.strip(): count for name, count in zip(("stack frame", "spill stores", "spill loads"), counts, strict=True)}
+    return {
+        name.strip(): count for name, count in zip(("stack frame", "spill stores", "spill loads"), counts, strict=True)
+    }
