@@ -460,8 +460,9 @@ extern "C" __global__ void __launch_bounds__(256) fused_step(
     double loss = 0.0, right = 0.0;
     finish_copies();
     __syncthreads();
-    for (long long tile = blockIdx.x; tile * ROWS < m; tile += gridDim.x) {
-        const long long first = tile * ROWS + 16 * number;
+    const int tiles = static_cast<int>((m + ROWS - 1) / ROWS);
+    for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+        const long long first = static_cast<long long>(tile) * ROWS + 16 * number;
         unsigned delta[Layer<LAST>::P / 16][4];
         if (w.has_rows) {
             const long long after = first + static_cast<long long>(gridDim.x) * ROWS + w.lane / 2;
