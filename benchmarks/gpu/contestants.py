@@ -9,7 +9,7 @@ __all__ = ["CONTESTANTS", "DRY_RUN", "PLANS", "STARTS_SLOWLY", "on_gpu"]
 DRY_RUN = "BENCHMARKS_DRY_RUN"
 """A variable of the environment: when it is set, who can compute on the processor does, to rehearse."""
 
-PLANS = ("auto", "reference", "graph", "wide", "persistent")
+PLANS = ("auto", "reference", "graph", "wide", "fused", "persistent")
 
 CONTESTANTS = {
     **{f"bpcore-{plan}": Contestant("with_bpcore", "prepare", ("bpcore",), {"plan": plan}) for plan in PLANS},

@@ -17,7 +17,7 @@ from bpcore.backends.contract import Backend
 from bpcore.backends.cupy_cluster import largest_shared_memory, prepare_cluster
 from bpcore.backends.cupy_device import THREADS
 from bpcore.errors import ConfigurationError
-from bpcore.kernels.cuda.fused import MOST_COLUMNS, MOST_SUMS, ROWS, FusedShape, fused_unit
+from bpcore.kernels.cuda.fused import MOST_COLUMNS, ROWS, FusedShape, fused_unit
 from bpcore.network import MLP
 from bpcore.training.device_steps import derivative_of_output
 from bpcore.training.spec import StepSpec
@@ -76,9 +76,9 @@ class FusedPlan(WidePlan):
                     f"layer {l} is {activation.name}, whose derivative cannot be computed from what one neuron hands on"
                 )
         least = FusedShape(spec.sizes, ROWS[-1])
-        if sum(least.sums) > MOST_SUMS:
+        if sum(least.sums) > least.most_sums:
             return (
-                f"the gradient takes {sum(least.sums)} registers of a thread, and {MOST_SUMS} are the most: "
+                f"the gradient takes {sum(least.sums)} registers of a thread, and {least.most_sums} are the most: "
                 "8 layers of 64 neurons take 128"
             )
         if choose_shape(spec, be) is None:

@@ -92,7 +92,8 @@ def refuse_precision(precision: str | None, plan: str, be: Backend) -> None:
     if plan not in ("auto", *possible):
         plans = " or ".join([f"plan={name!r}" for name in possible])
         raise ConfigurationError(
-            f"{asked} is possible with {plans} only; asked for was plan={plan!r}. Use plan='auto', or leave precision out"
+            f"{asked} is possible with {plans} only; asked for was plan={plan!r}. Use plan='auto', or leave "
+            "precision out"
         )
     properties = be.gpu.properties()  # type: ignore[attr-defined]
     capability, needed = 10 * int(properties["major"]) + int(properties["minor"]), _LEAST_CAPABILITY[precision]

@@ -86,7 +86,8 @@ DEVICE void multiply(const Warp& w, const unsigned (&a)[K / 16][4], int place, i
 
 // ---------------------------------------------------------------------------------------------- before the first tile
 
-// Weights and biases of the layers from l on, with zeros around them; sums of BP3.
+// Weights and biases of the layers from l on, with zeros around them; sums of BP3. Most of it is on its
+// way when this returns.
 template <int l> DEVICE void load(const Warp& w, const Operand* copy, const T* theta) {
     if constexpr (l < LAST) {
         typedef Layer<l> Own;
@@ -94,24 +95,29 @@ template <int l> DEVICE void load(const Warp& w, const Operand* copy, const T* t
         constexpr int RUNS = Next::P / 8;
         for (int e = threadIdx.x; e < Own::P * RUNS; e += 32 * WARPS) {
             const int row = e / RUNS, run = e % RUNS;
-            const Operand* from = copy + Own::THETA_W + static_cast<long long>(row) * Next::N + 8 * run;
-            Run<8, Operand> found;
+            const Operand* const from = copy + Own::THETA_W + static_cast<long long>(row) * Next::N + 8 * run;
+            unsigned char* const to = w.memory + Own::W + byte_of<Next::P>(row / 8 * 8, row % 8, run);
             if (Next::N % 8 == 0 && row < Own::N && 8 * run < Next::N) {
-                found = run_at<8>(from);
-            } else {
+                copy_later<16>(to, from);
+                continue;
+            }
+            Run<8, Operand> found;
 #pragma unroll
-                for (int k = 0; k < 8; ++k) {
-                    if (row < Own::N && 8 * run + k < Next::N) {
-                        found.v[k] = from[k];
-                    } else {
-                        found.v[k].bits = 0;
-                    }
+            for (int k = 0; k < 8; ++k) {
+                if (row < Own::N && 8 * run + k < Next::N) {
+                    found.v[k] = from[k];
+                } else {
+                    found.v[k].bits = 0;
                 }
             }
-            *reinterpret_cast<Run<8, Operand>*>(w.memory + Own::W + byte_of<Next::P>(row / 8 * 8, row % 8, run)) = found;
+            *reinterpret_cast<Run<8, Operand>*>(to) = found;
         }
         for (int k = threadIdx.x; k < Next::P; k += 32 * WARPS) {
-            w.numbers(Own::B)[k] = k < Next::N ? theta[Own::THETA_B + k] : T(0);
+            if (k < Next::N) {
+                copy_later<sizeof(T)>(w.numbers(Own::B) + k, theta + Own::THETA_B + k);
+            } else {
+                w.numbers(Own::B)[k] = T(0);
+            }
             w.numbers(Own::DB)[k] = T(0);
         }
         load<l + 1>(w, copy, theta);
@@ -452,9 +458,11 @@ extern "C" __global__ void __launch_bounds__(256) fused_step(
     clear_errors(w);
     float sums[SUMS] = {};
     double loss = 0.0, right = 0.0;
+    finish_copies();
     __syncthreads();
-    for (long long tile = blockIdx.x; tile * ROWS < m; tile += gridDim.x) {
-        const long long first = tile * ROWS + 16 * number;
+    const int tiles = static_cast<int>((m + ROWS - 1) / ROWS);
+    for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+        const long long first = static_cast<long long>(tile) * ROWS + 16 * number;
         unsigned delta[Layer<LAST>::P / 16][4];
         if (w.has_rows) {
             const long long after = first + static_cast<long long>(gridDim.x) * ROWS + w.lane / 2;

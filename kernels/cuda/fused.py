@@ -14,15 +14,16 @@ from itertools import pairwise, product
 
 from bpcore.kernels.cuda.source import fused_source
 
-__all__ = ["MOST_COLUMNS", "MOST_SUMS", "ROWS", "FusedShape", "fused_unit"]
+__all__ = ["MOST_COLUMNS", "ROWS", "FusedShape", "fused_unit"]
 
 WARPS = 8
 MOST_COLUMNS = 128
 """Widest layer."""
 ROWS = (128, 96, 64, 48, 32, 16)
 """Samples of a tile, the most first: a warp has 16, so fewer than 128 leave some without."""
-MOST_SUMS = 150
-"""Sums of the gradient in the registers of a thread, which has 255."""
+MOST_SUMS, MOST_SUMS_IF_WIDE = 150, 118
+"""Sums of the gradient in the registers of a thread, which has 255: with layers of up to 64, and with wider ones, of which
+a product in flight takes 32 more. With a few more than these, numbers go to memory and back."""
 STATIC_BYTES = 2048
 """Shared memory of the reductions, beside what :attr:`FusedShape.places` counts, and what the driver keeps."""
 ALIGNMENT = 128
@@ -83,6 +84,11 @@ class FusedShape:
         return tuple(
             n_in * n // (32 * i * k) for (n_in, n), (i, k) in zip(pairwise(self.widths), self.cuts, strict=True)
         )
+
+    @property
+    def most_sums(self) -> int:
+        """How many sums of all layers a thread may keep."""
+        return MOST_SUMS if max(self.widths) <= 64 else MOST_SUMS_IF_WIDE
 
     @property
     def logits_row(self) -> int:

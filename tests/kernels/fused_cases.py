@@ -39,7 +39,10 @@ class Case:
     m: int
     rows: int = 32
     weighted: bool = False
+    shift: float = 0.0  # of all biases
 
+
+RECIPROCAL = bp.Activation("reciprocal", "1/z", "-h*h", check=False)
 
 CASES = {
     "one tile": Case((16, 16, 16), "relu", "softmax", "cross_entropy", 32),
@@ -50,6 +53,7 @@ CASES = {
     "one output": Case((8, 64, 33, 1), ["relu", "identity"], "sigmoid", "binary_cross_entropy", 130, 128),
     "deep": Case((24, 32, 32, 32, 32, 32, 10), "relu", "softmax", "cross_entropy", 70, 32),
     "as wide to the end": Case((32, 32, 32, 32), "tanh", "softmax", "cross_entropy", 40, 32),
+    "no value at 0": Case((5, 9, 21, 3), RECIPROCAL, "softmax", "cross_entropy", 20, 32, shift=4.0),
     "two runs": Case(
         (16, 16, 16, 16, 30, 30, 30, 1), ["tanh"] * 4 + ["relu"] * 2, "sigmoid", "binary_cross_entropy", 33
     ),
@@ -84,7 +88,7 @@ class Run:
         net.theta[:] = 0
         for W, b in ((net.W[l], net.b[l]) for l in net.W.layers):
             W[...] = rng.normal(size=W.shape) / np.sqrt(len(W))
-            b[...] = 0.3 * rng.normal(size=b.shape)
+            b[...] = 0.3 * rng.normal(size=b.shape) + case.shift
         self.X = rng.normal(size=(DATA, case.sizes[0])).astype(np.float32)
         self.labels = rng.integers(0, max(2, n), DATA)
         one_hot = self.labels[:, None] == np.arange(n) if n > 1 else self.labels[:, None]
@@ -136,7 +140,7 @@ class Run:
         scale = (weights / weights.sum() * (1 / n if case.loss == "mse" else 1))[:, None]
         W, b = {l: rounded(net.W[l]) for l in net.W.layers}, {l: net.b[l].astype(np.float64) for l in net.b.layers}
         H, L = {1: rounded(self.X[index])}, len(case.sizes)
-        names = [case.hidden] * (L - 2) if isinstance(case.hidden, str) else case.hidden
+        names = [activation.name for activation in net.activations]
         for l in range(1, L - 1):
             H[l + 1] = rounded(HIDDEN[names[l - 1]][0](H[l] @ W[l] + b[l]))
         H[L], loss, Delta = OUTPUTS[case.output, case.loss](H[L - 1] @ W[L - 1] + b[L - 1], self.Y[index], scale)
@@ -195,6 +199,7 @@ HIDDEN: dict[str, Any] = {
     "tanh": (np.tanh, lambda h: 1 - h * h),
     "sigmoid": (lambda z: 1 / (1 + np.exp(-z)), lambda h: h * (1 - h)),
     "identity": (lambda z: z, np.ones_like),
+    "reciprocal": (lambda z: 1 / z, lambda h: -h * h),
 }
 # H, terms of the loss, BP1
 OUTPUTS: dict[tuple[str, str], Any] = {

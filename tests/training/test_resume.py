@@ -201,6 +201,14 @@ def test_plans_of_a_gpu(cupy_backend: CupyBackend, plan: str, name: str, tmp_pat
     assert_same_training(run, tmp_path / "pieces", wanted, tmp_path / "whole")
 
 
+def test_the_fused_plan_goes_on(cupy_backend: CupyBackend, tmp_path: Path) -> None:
+    options = {"plan": "fused", "precision": "bf16", "epochs": 3, "optimizer": bp.Adam(0.01)}
+    wanted = train(cupy_backend, tmp_path / "whole", **options)
+    run = train_in_pieces(cupy_backend, tmp_path / "pieces", (10, 17), **options)
+    assert run.record["plan"] == "fused"
+    assert_same_training(run, tmp_path / "pieces", wanted, tmp_path / "whole")
+
+
 def test_the_loss_scale_goes_on(cupy_backend: CupyBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It begins where steps of fp16 overflow, and has moved when the training is cut off."""
     monkeypatch.setattr("bpcore.training.wide.FIRST_SCALE", 2.0**30)
