@@ -99,6 +99,16 @@ def index_page(grouped: dict[str, list[Home]]) -> str:
     text += "By purpose, everything that is an attribute of ``bpcore``:\n\n"
     for heading in sorted(grouped):
         text += f":doc:`{slug(heading)}`\n   " + ", ".join(map(link, grouped[heading])) + "\n\n"
+    others = sorted(
+        {homes()[f"bpcore.{name}"] for name in names_of(modules()["bpcore"]) if f"bpcore.{name}" in homes()}
+    )
+    text += "Built in, by name\n   " + ", ".join(link(home) for home in others if home.module != "bpcore") + "\n\n"
+    parts = [
+        name
+        for name in names_of(modules()["bpcore"])
+        if f"bpcore.{name}" in modules() and f"bpcore.{name}" not in homes()
+    ]
+    text += "Modules\n   " + ", ".join(f":doc:`bpcore.{name} <modules/bpcore.{name}>`" for name in parts) + "\n\n"
     text += "By module, floor by floor as in :doc:`/explanation/architecture`, the top first:\n\n"
     table = floors()
     for floor in sorted({row.number for row in table}, reverse=True):

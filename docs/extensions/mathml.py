@@ -16,11 +16,17 @@ import re
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 __all__ = ["mathml", "setup"]
 
-SAME = {"aligned": "align*", "align": "align*", "split": "align*", "gather": "gather*", "gathered": "gather*"}
+SAME = {"aligned": "align*", "align": "align*", "split": "align*"}
 """Environments that the converter knows under another name only."""
+
+ENVIRONMENTS = {"align*", "array", "cases", "matrix", "pmatrix", "bmatrix", "vmatrix", "Vmatrix"}
+
+PARTS = {"mfrac": 2, "msup": 2, "msub": 2, "msubsup": 3, "munder": 2, "mover": 2, "munderover": 3, "mroot": 2}
+"""How many parts an element has."""
 
 LETTERS = re.compile(r'(?:<mi mathvariant="normal">(?:\w|-)</mi>){2,}')
 
@@ -33,6 +39,10 @@ def mathml(latex: str, display: bool = False) -> tuple[str, list[str]]:
         return f"\\{match[1]}{{{SAME.get(match[2], match[2])}}}"
 
     text = re.sub(r"\\(l|r)angle\b", lambda match: {"l": "\u27e8", "r": "\u27e9"}[match[1]], latex.strip())
+    # a bar that opens is drawn as one that divides, unless it is told
+    text = re.sub(r"(\\[bB]igg?[lr])\\[lr](V|v)ert\b", lambda m: m[1] + {"V": "\u2016", "v": "|"}[m[2]], text)
+    text = re.sub(r"(?<!\\left)\\l(V|v)ert\b", r"\\left\\l\1ert", text)
+    text = re.sub(r"(?<!\\right)\\r(V|v)ert\b", r"\\right\\r\1ert", text)
     # the converter has bold letters and no bold digits
     text = re.sub(r"\\mathbf\{(\d)\}", lambda match: chr(0x1D7CE + int(match[1])), text)
     text = re.sub(r"\\(begin|end)\{(\w+\*?)\}", renamed, text)
@@ -50,9 +60,23 @@ def mathml(latex: str, display: bool = False) -> tuple[str, list[str]]:
     made = re.sub(r"<mi>(&#x003(?:9[1-9A-F]|A\w);)</mi>", r'<mi mathvariant="normal">\1</mi>', made)
     # a bare ampersand is not XML
     made = re.sub(r"&(?!#?\w+;)", "&amp;", made)
-    wrong = [f"{name} is not known" for name in dict.fromkeys(re.findall(r"\\[A-Za-z]+", made))]
+    used = set(re.findall(r"\\begin\{(\w+\*?)\}", text))
+    wrong = [f"the environment {name} is not known" for name in sorted(used - ENVIRONMENTS)]
+    wrong += [f"{name} is not known" for name in dict.fromkeys(re.findall(r"\\[A-Za-z]+", made))]
     wrong += [f"{name} is not drawn by browsers" for name in ("&amp;</mi>", 'linebreak="newline"') if name in made]
-    return made, wrong
+    return made, wrong or _incomplete(made)
+
+
+def _incomplete(made: str) -> list[str]:
+    """Return what lacks a part, such as a fraction without a denominator."""
+    try:
+        tree = ElementTree.fromstring(made)
+    except ElementTree.ParseError as error:
+        return [str(error)]
+    elements = ((element, element.tag.rpartition("}")[2]) for element in tree.iter())
+    return [
+        f"{tag} has {len(element)} parts" for element, tag in elements if len(element) != PARTS.get(tag, len(element))
+    ]
 
 
 def setup(app: Any) -> dict[str, Any]:
