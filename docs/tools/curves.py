@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Curve", "picture"]
+__all__ = ["Curve", "picture", "valley"]
 
 INK = "#767c85"
 COLOURS = ("#3487d1", "#d96c1e", "#159a76", "#b95fa0")
@@ -62,11 +62,7 @@ def picture(curves: Sequence[Curve], title: str, across: str, limits: tuple[floa
         across = LEFT + (x - first) / (last - first) * (WIDTH - LEFT - RIGHT)
         return across, HEIGHT - BOTTOM - (y - low) / (high - low) * (HEIGHT - TOP - BOTTOM)
 
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
-        f'role="img" font-family="system-ui, sans-serif" font-size="11" fill="{INK}">',
-        f"<title>{escape(title)}</title>",
-    ]
+    parts = _opening(title)
     for x in ticks(first, last):
         at = place(x, low)[0]
         parts.append(_line(at, TOP, at, HEIGHT - BOTTOM, x == 0))
@@ -94,6 +90,36 @@ def picture(curves: Sequence[Curve], title: str, across: str, limits: tuple[floa
         )
         x += 36 + 6.2 * len(curve.label)
     return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def valley(x: NDArray[np.float64], y: NDArray[np.float64], steepness: float, title: str) -> str:
+    """Return the SVG of a path over the lines of equal height of ``(x**2 + steepness * y**2) / 2``."""
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        return 10 + (x + 4.6) / 6.8 * (WIDTH - 20), HEIGHT / 2 - y / 1.9 * (HEIGHT / 2 - 6)
+
+    parts = _opening(title)
+    centre, unit = place(0.0, 0.0), place(1.0, 1.0)
+    across, up = unit[0] - centre[0], centre[1] - unit[1]
+    for height in (0.25, 1, 2, 4, 7, 11, 16):
+        radius = float(np.sqrt(2 * height))
+        parts.append(
+            f'<ellipse cx="{centre[0]:.1f}" cy="{centre[1]:.1f}" rx="{radius * across:.1f}" '
+            f'ry="{radius / np.sqrt(steepness) * up:.1f}" fill="none" stroke="{INK}" stroke-width="0.8" opacity="0.5"/>'
+        )
+    places = [place(float(a), float(b)) for a, b in zip(x, y, strict=True)]
+    path = "L".join(f"{a:.1f} {b:.1f}" for a, b in places)
+    parts.append(f'<path d="M{path}" fill="none" stroke="{COLOURS[0]}" stroke-width="1.5" stroke-linejoin="round"/>')
+    parts += [f'<circle cx="{a:.1f}" cy="{b:.1f}" r="2.2" fill="{COLOURS[1]}"/>' for a, b in places]
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def _opening(title: str) -> list[str]:
+    return [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
+        f'role="img" font-family="system-ui, sans-serif" font-size="11" fill="{INK}">',
+        f"<title>{escape(title)}</title>",
+    ]
 
 
 def ticks(low: float, high: float) -> list[float]:

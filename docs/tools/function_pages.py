@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bpcore import ACTIVATIONS, LOSSES, Activation, Formula, Loss
+from bpcore import ACTIVATIONS, LOSSES, Activation, Formula, Loss, descend
 from bpcore.functions import activations, losses
 from bpcore.functions.expression import expand
 from bpcore.functions.printing import to_text
 from bpcore.functions.update_rules import UPDATE_RULES
-from docs.tools.curves import Curve, picture
+from docs.tools.curves import Curve, picture, valley
 from docs.tools.latex import latex, program_latex
 from docs.tools.markdown import NOTE, table
 
@@ -298,7 +298,9 @@ RULES_TOP = r"""
 
 How a step changes the parameters: $\theta$ is a parameter, $g$ its gradient, $\eta$ the learning rate, $t$ the number
 of the step, from 1. Each line sees what the lines above it have changed. What is the same for all parameters is
-computed once a step in float64. One of your own is [one declaration](../how-to/add-an-activation.md).
+computed once a step in float64. The pictures show forty updates on $E = (x^2 + 8 y^2) / 2$ from $(-4, 1.5)$, each rule
+with a learning rate that shows what it is like; they do not say which rule is better. One of your own is
+[one declaration](../how-to/add-an-activation.md).
 
 """
 
@@ -313,12 +315,14 @@ def update_rule_page() -> str:
         text += f"## {name}\n\n$$\n{program_latex(rule.program)}\n$$\n\n"
         if rule.scalars:
             text += f"where, once a step,\n\n$$\n{program_latex(rule.scalars)}\n$$\n\n"
+        text += f"![{name}: {UPDATES} updates down a valley](curves/update-{name}.svg)\n\n"
         numbers = ", ".join(f"{key} = {value:g}" for key, value in rule.hyper.items())
         text += _facts(
             {
                 "use": f'`bp.{made}()`, or the name `"{name}"`',
                 "learning rate": f"{rule.schedule.at(0, 0):g}, unless another number or a schedule is given",
                 "numbers": numbers,
+                "in the picture": f"learning rate {ETAS[name]:g}",
                 "kept for every parameter": ", ".join(f"`{key}`" for key in rule.state) or "nothing",
                 "source": rule.source,
                 "code": f"[`{made}`](../../{module}.py#{made})",
@@ -330,6 +334,33 @@ def update_rule_page() -> str:
 
 FUNCTIONS = {"sgd": "SGD"}
 
+STEEPNESS, UPDATES = 8.0, 40
+VALLEY = f"0.5 * (x**2 + {STEEPNESS:g} * y**2)"
+ETAS = {
+    "sgd": 0.1,
+    "momentum": 0.03,
+    "nesterov": 0.03,
+    "adagrad": 1.0,
+    "rmsprop": 0.12,
+    "adadelta": 20.0,
+    "adam": 0.4,
+    "amsgrad": 0.4,
+    "adamw": 0.4,
+    "nadam": 0.25,
+    "lion": 0.12,
+}
+"""Learning rates that show in forty updates what a rule is like; they do not compare the rules."""
+
+
+def update_rule_pictures() -> dict[str, str]:
+    found = {}
+    for name, make in UPDATE_RULES.items():
+        path = descend(VALLEY, {"x": -4.0, "y": 1.5}, make(ETAS[name]), max_updates=UPDATES, backend="numpy")
+        title = f"{name}: {UPDATES} updates down a valley"
+        found[f"update-{name}.svg"] = valley(path.points["x"], path.points["y"], STEEPNESS, title)
+    return found
+
+
 PAGES = {
     "activations.md": activation_page,
     "losses.md": loss_page,
@@ -339,7 +370,7 @@ PAGES = {
 
 @functools.cache
 def _pictures() -> dict[str, str]:
-    return activation_pictures() | loss_pictures()
+    return activation_pictures() | loss_pictures() | update_rule_pictures()
 
 
 PICTURES = _pictures

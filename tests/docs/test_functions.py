@@ -18,7 +18,7 @@ from docs.tools.latex import latex, program_latex
 FAMILIES = {
     "activations.md": ("activation", bp.ACTIVATIONS),
     "losses.md": ("loss", bp.LOSSES),
-    "update-rules.md": ("", UPDATE_RULES),
+    "update-rules.md": ("update", UPDATE_RULES),
 }
 
 
@@ -35,10 +35,10 @@ def test_every_function_has_a_section_and_a_picture(page):
         assert section.count("$$\n") >= 2
         assert f'`"{name}"`' in section
         assert re.search(r"^\| code \| \[.+\]\(\.\./\.\./bpcore/functions/\w+\.py#\w+\) \|$", section, re.M)
-        if kind:
+        assert f"(curves/{kind}-{name}.svg)" in section
+        assert f"{kind}-{name}.svg" in PICTURES()
+        if kind != "update":
             assert "\n| derivative | " in section
-            assert f"(curves/{kind}-{name}.svg)" in section
-            assert f"{kind}-{name}.svg" in PICTURES()
 
 
 def test_corners():
@@ -110,6 +110,17 @@ def test_all_formulas_can_be_shown():
             assert mathml.mathml(formula[0] or formula[1])[1] == []
             shown += 1
     assert shown > 60
+
+
+@pytest.mark.parametrize("name", UPDATE_RULES)
+def test_each_path_runs_downhill(name):
+    make = UPDATE_RULES[name]
+    path = bp.descend(
+        function_pages.VALLEY, {"x": -4.0, "y": 1.5}, make(function_pages.ETAS[name]),
+        max_updates=function_pages.UPDATES, backend="numpy",
+    )  # fmt: skip
+    assert path.values[-1] < path.values[0] / 8
+    assert PICTURES()[f"update-{name}.svg"].count("<circle") == 41
 
 
 def test_pictures():
