@@ -43,7 +43,10 @@ __all__ = [
 
 
 def forward_into(be: Backend, net: MLP, trace: Trace) -> None:
-    """Forward: ``Z[l+1] = H[l] @ W[l] + b[l]`` and ``H[l+1] = act(Z[l+1])``, from ``trace.H[1]`` on."""
+    """Forward: ``Z[l+1] = H[l] @ W[l] + b[l]`` and ``H[l+1] = act(Z[l+1])``, from ``trace.H[1]`` on.
+
+    Explained at equation :eq:`eq-forward`.
+    """
     for l in range(1, net.n_layers):
         be.matmul(trace.passed[l], net.W[l], out=trace.Z[l + 1])
         activate(be, net.activations[l + 1], trace.Z[l + 1], net.b[l], out=trace.H[l + 1])
@@ -57,7 +60,7 @@ def bp1_output_delta(
     """BP1, error of the output layer: ``Delta[L] = scale * dE/dH[L] * act'(Z[L])``.
 
     A declared pair of loss and activation (softmax with cross-entropy, for example) is ``scale * (H - Y)``. Softmax
-    next to any other loss goes through its Jacobian.
+    next to any other loss goes through its Jacobian. Explained at equation :eq:`eq-bp1`.
     """
     _run(be, bp1_program(loss, activation, not isinstance(scale, float)), out, z=Z, h=H, y=Y, scale=scale)
     if activation.rowwise and loss.pair_with(activation) is None:
@@ -75,7 +78,10 @@ def bp2_hidden_delta(
     out: Array,
     mask: Array | None = None,
 ) -> Array:
-    """BP2, error of a layer from the next one: ``Delta[l] = (Delta[l+1] @ W[l].T) * act'(Z[l])``."""
+    """BP2, error of a layer from the next one: ``Delta[l] = (Delta[l+1] @ W[l].T) * act'(Z[l])``.
+
+    Explained at equation :eq:`eq-bp2`.
+    """
     be.matmul(Delta_next, W, out=out, transpose_b=True)
     if activation.rowwise:
         if mask is not None:
@@ -87,12 +93,18 @@ def bp2_hidden_delta(
 
 
 def bp3_bias_grad(be: Backend, Delta_next: Array, out: Array) -> Array:
-    """BP3, gradient of the biases: ``db[l] = column sums of Delta[l+1]``."""
+    """BP3, gradient of the biases: ``db[l] = column sums of Delta[l+1]``.
+
+    Explained at equation :eq:`eq-bp3`.
+    """
     return be.column_sums(Delta_next, out=out)
 
 
 def bp4_weight_grad(be: Backend, H: Array, Delta_next: Array, out: Array) -> Array:
-    """BP4, gradient of the weights: ``dW[l] = H[l].T @ Delta[l+1]``."""
+    """BP4, gradient of the weights: ``dW[l] = H[l].T @ Delta[l+1]``.
+
+    Explained at equation :eq:`eq-bp4`.
+    """
     return be.matmul(H, Delta_next, out=out, transpose_a=True)
 
 

@@ -11,7 +11,7 @@ __all__ = ["plot_history"]
 
 
 def plot_history(history: History, ax: Any = None) -> Any:
-    """Draw the losses, and the accuracies when there are any, over the epochs; see :meth:`bpcore.training.Run.plot`."""
+    """Draw the losses, and the accuracies when there are any, over the epochs; see :meth:`bpcore.Run.plot`."""
     try:
         import matplotlib.pyplot as plt
     except ImportError:

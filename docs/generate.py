@@ -10,7 +10,6 @@ import importlib
 import inspect
 import math
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,16 @@ from bpcore.functions.activations import ACTIVATIONS
 from bpcore.functions.initializers import INITIALIZERS
 from bpcore.functions.losses import LOSSES
 from bpcore.functions.update_rules import UPDATE_RULES
-from bpcore.gallery import EXAMPLES
 from bpcore.kernels.numba.accuracy import ACCURACY
 
-HERE = Path(__file__).resolve().parent / "reference"
-NOTE = "<!-- Written by docs/generate.py; do not edit. -->\n"
+ROOT = Path(__file__).resolve().parent.parent
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
 
+from docs.tools import function_pages, gallery_pages  # noqa: E402
+from docs.tools.markdown import NOTE, table  # noqa: E402
+
+HERE = Path(__file__).resolve().parent / "reference"
 GROUPS = {
     "bpcore.network": "Networks",
     "bpcore.persistence": "Networks",
@@ -57,16 +60,6 @@ GROUPS = {
     "bpcore.backends": "Backends",
     "bpcore.estimators": "Estimators for scikit-learn",
 }
-
-
-def escape(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
-
-
-def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    names = list(head)
-    lines = [names, ["---"] * len(names), *([escape(cell) for cell in row] for row in rows)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def first_sentence(thing: Any) -> str:
@@ -142,7 +135,10 @@ def functions() -> str:
     text += (
         "What is built in, with the formula that every backend computes; declared in `bpcore/functions/`. How exact\n"
     )
-    text += "`exp`, `tanh` and the like are: [Accuracy](accuracy.md).\n"
+    text += "`exp`, `tanh` and the like are: [Accuracy](accuracy.md). Each has a section with its derivative,\n"
+    text += (
+        "curve and properties: [activations](activations.md), [losses](losses.md), [update rules](update-rules.md).\n"
+    )
     rows = []
     for act in ACTIVATIONS.values():
         derivative = f"`{act.derivative_formula}`" if act.differentiable and not act.rowwise else "none"
@@ -150,7 +146,7 @@ def functions() -> str:
             derivative = "the Jacobian, by the backend"
         rows.append(
             (
-                f"`{act.name}`",
+                f"[`{act.name}`](activations.md#{act.name})",
                 f"`{act.formula}`" if act.formula else "whole rows, by the backend",
                 derivative,
                 act.source,
@@ -169,7 +165,7 @@ def functions() -> str:
         ("name", "formula", "outputs", "targets", "cancels with", "source"),
         (
             (
-                f"`{loss.name}`",
+                f"[`{loss.name}`](losses.md#{loss.name})",
                 f"`{loss.formula}`",
                 loss.reduce,
                 loss.target_kind,
@@ -185,7 +181,7 @@ def functions() -> str:
         ("name", "for every parameter", "once a step", "source"),
         (
             (
-                f"`{name}`",
+                f"[`{name}`](update-rules.md#{name})",
                 "<br>".join(f"`{part.strip()}`" for part in str(rule.program).split(";")),
                 f"`{rule.scalars}`" if rule.scalars else "",
                 rule.source,
@@ -280,65 +276,6 @@ NaN gives NaN in all of them. These results are exact, including the sign of zer
     return text
 
 
-def gallery() -> str:
-    text = NOTE
-    text += """
-# Gallery
-
-Sixteen worked examples. Each is one short script built on the public names: it says which equations it uses, computes,
-and compares what it found with the numbers that are known, within their tolerances. The command lists them, runs one by
-number or by name, on the backend that is asked for, and saves its pictures:
-
-```sh
-bpcore gallery
-bpcore gallery R7 --backend numba
-bpcore gallery saturated-neuron --out pictures --format svg
-bpcore gallery --all --json
-```
-
-A number that is off makes the exit code 1. Pictures need the extra `plot`; the numbers do not. In Python:
-
-```python
->>> from bpcore.gallery import get_example, run_example
->>> report = run_example(get_example("R3"), backend="numpy")
->>> report.passed, len(report.checks)
-(True, 7)
->>> print(report.tables[0].header, report.tables[0].rows[-1])
-('update', 'x', 'J') (4, '0.03072', '0.000944')
-```
-
-`bpcore.gallery.save_pictures(example, report, folder)` writes its pictures. R1 and R2 use a small computational graph
-of formulas, which serves for examples of your own:
-
-```python
->>> from bpcore.gallery import Graph
->>> graph = Graph({"h": "sigmoid(w*x + b)", "E": "0.5*(h - y)**2"}, backend="numpy")
->>> graph.forward(w=2, x=1, b=2, y=0) > 0.48
-True
->>> slopes = graph.backward()
->>> round(slopes["w"], 6), round(float(graph.differences("w")), 6)
-(0.017345, 0.017345)
->>> round(graph.local["h", "E"], 4), round(graph.slopes["h"], 4)
-(0.982, 0.982)
-```
-
-"""
-    text += table(
-        ("", "example", "what one sees"),
-        ((e.key, f"[{e.name}](#{e.key.lower()}-{e.name})", e.shows) for e in EXAMPLES.values()),
-    )
-    for example in EXAMPLES.values():
-        module = example.run.__module__
-        words = inspect.cleandoc(sys.modules[module].__doc__ or "").partition("::\n\n")[0].partition(". ")[2].strip()
-        text += f"\n## {example.key} {example.name}\n\n{words}{':' if not words.endswith('.') else ''}\n\n"
-        text += "```text\n" + "".join(f"{line}\n" for line in example.equations) + "```\n\n"
-        pictures = sorted((HERE.parent / "gallery").glob(f"r{example.number:02d}-*.png"))
-        text += "".join(f"![{example.shows}]({path.name})\n\n" for path in pictures)
-        text += f"`bpcore gallery {example.key}`; the code: "
-        text += f"[{module.replace('.', '/')}.py](../../{module.replace('.', '/')}.py)\n"
-    return text
-
-
 def edge(value: float) -> str:
     if math.isnan(value):
         return "NaN"
@@ -351,14 +288,24 @@ PAGES = {
     "api.md": api,
     "functions.md": functions,
     "operations.md": operations,
-    "../gallery/index.md": gallery,
+    **function_pages.PAGES,
+    **{f"../gallery/{name}": make for name, make in gallery_pages.PAGES.items()},
 }
+
+
+def pictures() -> dict[str, str]:
+    """Return the pictures of the reference by the name of their file."""
+    return function_pages.PICTURES()
 
 
 def main() -> None:
     for name, make in PAGES.items():
         (HERE / name).write_text(make(), "utf-8", newline="\n")
         print(HERE / name)
+    (HERE / "curves").mkdir(exist_ok=True)
+    for name, text in pictures().items():
+        (HERE / "curves" / name).write_text(text, "utf-8", newline="\n")
+    print(HERE / "curves")
 
 
 if __name__ == "__main__":

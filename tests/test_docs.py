@@ -18,6 +18,7 @@ from typing import NamedTuple
 import pytest
 
 from docs.generate import PAGES as PAGES_FROM_CODE
+from docs.generate import pictures
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -135,6 +136,19 @@ def test_every_page_can_be_reached_from_the_index():
 def test_the_generated_pages_are_what_the_code_says(name):
     written = (ROOT / "docs" / "reference" / name).read_text("utf-8")
     assert written == PAGES_FROM_CODE[name](), "out of date: run python docs/generate.py"
+
+
+def numbers(text: str) -> list[float]:
+    return [float(word) for word in re.findall(r"-?\d+\.?\d*", text)]
+
+
+def test_the_generated_pictures_are_what_the_code_draws():
+    folder, made = ROOT / "docs" / "reference" / "curves", pictures()
+    assert {path.name for path in folder.iterdir()} == set(made), "out of date: run python docs/generate.py"
+    for name, text in made.items():
+        written = numbers((folder / name).read_text("utf-8"))
+        # a coordinate may be rounded the other way on another machine
+        assert written == pytest.approx(numbers(text), abs=0.11), f"{name} is out of date: run python docs/generate.py"
 
 
 def shell_lines(page: Path) -> list[str]:

@@ -1,7 +1,7 @@
 """The epochs of a fit: batches, learning rate and stopping as scikit-learn's stochastic solvers have them.
 
-What is counted goes on in the estimator from call to call (warm_start, partial_fit): t_, loss_curve_, best_loss_,
-validation_scores_, and the number of epochs without improvement.
+What is counted goes on in the estimator from call to call (warm_start, partial_fit): ``t_``, ``loss_curve_``,
+``best_loss_``, ``validation_scores_``, and the number of epochs without improvement.
 """
 
 from __future__ import annotations

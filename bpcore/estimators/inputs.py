@@ -1,7 +1,7 @@
 """What scikit-learn's users hand in: checked by scikit-learn's own checks, made dense, predicted with.
 
-scikit-learn gives the messages and the attributes n_features_in_ and feature_names_in_. A call of predict with an
-array that needs nothing skips its checks: bpcore looks at shape and values anyway.
+scikit-learn gives the messages and the attributes ``n_features_in_`` and ``feature_names_in_``. A call of predict
+with an array that needs nothing skips its checks: bpcore looks at shape and values anyway.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def outputs_of(estimator: Any, X: Any) -> FloatArray:
 
     Returns
     -------
-    ndarray, shape (m, n_outputs_)
+    ndarray, shape (m, number of outputs)
         In the network's dtype.
     """
     net: MLP = estimator.net_
