@@ -128,6 +128,10 @@ def find_alarms(report: InspectionReport) -> tuple[Alarm, ...]:
         found += _inputs(report)
         for layer in report.layers:
             found += _layer(layer, last=layer is report.layers[-1])
+        first = min((alarm.layer or 0 for alarm in found if alarm.kind == "dead_layer"), default=len(report.layers) + 2)
+        # what follows a dead layer sees no sample, and is dead for that reason
+        found = [a for a in found if not (a.kind in ("dead_layer", "dead_neurons") and (a.layer or 0) > first)]
+        found += _steps(report)
         found += _errors(report, {alarm.kind for alarm in found})
     return tuple(sorted(found, key=lambda alarm: not alarm.serious))
 
@@ -179,12 +183,25 @@ def _layer(layer: LayerReport, last: bool) -> Iterator[Alarm]:
     if layer.stuck is not None and layer.stuck >= STUCK_SHARE:
         message = f"{100 * layer.stuck:.0f} % of the outputs are at the wrong end of {layer.activation}"
         yield _alarm("stuck_outputs", number, message)
-    if layer.W.norm > 0 and layer.gradient_ratio > LARGE_GRADIENT:
-        message = f"the gradient of W[{number - 1}] is {layer.gradient_ratio:.3g} times as large as W[{number - 1}]"
-        yield _alarm("large_gradient", number, message)
-    if layer.W.norm > 0 and layer.update_ratio is not None and layer.update_ratio > LARGE_UPDATE:
-        message = f"the next update changes W[{number - 1}] by {100 * layer.update_ratio:.3g} % of its norm"
-        yield _alarm("large_update", number, message)
+
+
+def _steps(report: InspectionReport) -> Iterator[Alarm]:
+    """Compare gradients and updates with the weights; of several layers the worst speaks for all."""
+    found = [layer for layer in report.layers if layer.W.norm > 0]
+    gradients = {layer.layer: layer.gradient_ratio for layer in found if layer.gradient_ratio > LARGE_GRADIENT}
+    if gradients:
+        at = max(gradients, key=lambda number: gradients[number])
+        message = f"the gradient of W[{at - 1}] is {gradients[at]:.3g} times as large as W[{at - 1}]"
+        yield _alarm("large_gradient", at, message + _others(gradients))
+    updates = {layer.layer: layer.update_ratio or 0.0 for layer in found if (layer.update_ratio or 0) > LARGE_UPDATE}
+    if updates:
+        at = max(updates, key=lambda number: updates[number])
+        message = f"the next update changes W[{at - 1}] by {100 * updates[at]:.3g} % of its norm"
+        yield _alarm("large_update", at, message + _others(updates))
+
+
+def _others(layers: dict[int, float]) -> str:
+    return f" ({len(layers)} layers are above the limit)" if len(layers) > 1 else ""
 
 
 def _errors(report: InspectionReport, kinds: set[str]) -> Iterator[Alarm]:

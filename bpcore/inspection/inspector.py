@@ -46,8 +46,8 @@ class Inspector(Callback):
     seed : int
         Seed of the draw of them. Default 0.
     on_alarm : callable, optional
-        Called with each :class:`Alarm` when its kind is first raised for its layer; returning True stops the training.
-        ``print`` will do.
+        Called with each :class:`Alarm` when its kind is first raised for its layer; returning True stops the training,
+        at the next step or epoch after which there is a look. ``print`` will do.
 
     Attributes
     ----------
@@ -96,13 +96,14 @@ class Inspector(Callback):
         self._problem: Problem | None = None
         self._first = 0
         self._raised: set[tuple[str, int | None]] = set()
+        self._stopping = False
 
     # ------------------------------------------------------------------------------------------ as a callback
 
     def on_data(self, trainer: Trainer, problem: Problem) -> None:
         """Draw the samples that all looks of this training share."""
         self._trainer, self._problem = trainer, sample_of(trainer.be, problem, self.samples, self.seed)
-        self._first, self._raised = len(self.reports), set()
+        self._first, self._raised, self._stopping = len(self.reports), set(), False
 
     def on_start(self, net: MLP) -> None:
         """Look at the network before the first step."""
@@ -131,14 +132,13 @@ class Inspector(Callback):
             return None
         mine = self.reports[self._first :]
         if mine and mine[-1].step == trainer.state.step:
-            return None
+            return self._stopping
         self.reports.append(look(trainer, problem, updates=trainer.moves_by_rule))
-        stop = False
         for alarm in self.alarms:
             if (alarm.kind, alarm.layer) not in self._raised:
                 self._raised.add((alarm.kind, alarm.layer))
-                stop |= self.on_alarm is not None and self.on_alarm(alarm) is True
-        return stop or None
+                self._stopping |= self.on_alarm is not None and self.on_alarm(alarm) is True
+        return self._stopping
 
     # ------------------------------------------------------------------------------------------ what it saw
 

@@ -39,8 +39,7 @@ SATURATED_SAMPLES = 0.95
 """Share of samples for which a neuron must be flat to be called saturated."""
 
 _DIFFERENCE = Program("d = new - old", name="change of weights")
-_SQUARE = Program("s = a * a", name="squares")
-_FROM_FIRST = Program("s = (a - first) * (a - first)", name="distance from the first sample")
+_COLUMNS = Program("square = a * a; change = (a - first) * (a - first)", name="squares of columns")
 
 
 def inspect(
@@ -245,7 +244,9 @@ class _Eye:
             self._units(layer, self.Z, array)
 
     def _change(self, layer: int, new: Array) -> None:
-        d = self.be.elementwise(_DIFFERENCE, out=self.gauge.scratch(new.shape), new=new, old=self.net.W[layer])
+        new, old = new.reshape(-1), self.net.W[layer].reshape(-1)
+        (d,) = self.gauge.scratch(new.shape[0])
+        self.be.elementwise(_DIFFERENCE, out=d, new=new, old=old)
         self.be.sum_squares(d, out=self.changes[layer - 1 : layer])
 
     def _units(self, layer: int, Z: Array, H: Array) -> None:
@@ -257,7 +258,7 @@ class _Eye:
 
         def count(program: Program) -> Array:
             used = {name: values[name] for name in program.inputs}
-            return be.elementwise(program, out=self.gauge.scratch(Z.shape), **used)
+            return be.elementwise(program, out=self.gauge.scratch(*Z.shape)[0], **used)
 
         activation = self.net.activations[layer]
         be.column_sums(count(flat_program(activation)), out=self.flat[self.units[layer]])
@@ -296,9 +297,10 @@ class _Eye:
     def inputs(self) -> InputReport:
         """Describe the samples; after :meth:`layers`."""
         be, X, m = self.be, self.problem.X, self.m
-        sums, scratch = be.zeros((2, X.shape[1]), self.dtype), self.gauge.scratch(X.shape)
-        be.column_sums(be.elementwise(_SQUARE, out=scratch, a=X), out=sums[0])
-        be.column_sums(be.elementwise(_FROM_FIRST, out=scratch, a=X, first=X[0]), out=sums[1])
+        sums = be.zeros((2, X.shape[1]), self.dtype)
+        found = be.elementwise(_COLUMNS, out=self.gauge.scratch(*X.shape, count=2), a=X, first=X[0])
+        for k in range(2):
+            be.column_sums(found[k], out=sums[k])
         squares, spread = np.asarray(be.to_numpy(sums), np.float64)
         rms = np.sqrt(squares / m)
         used = rms[rms > 0]

@@ -25,6 +25,8 @@ FAR, FARTHER = 20.0, 60.0
 """Where the ends of an activation are looked at."""
 FLAT_END = 5e-3
 """Slope of an end that counts as flat, as a share of the largest slope; that of a leaky ReLU is above."""
+FLAT_RUN = 30
+"""Hundredths of z that count as an interval; where a slope only touches 0, it is small for fewer."""
 SATURATED, DEAD = 0.05, 1e-3
 """Slopes below which a neuron saturates or is dead, as a share of the largest: 0.05 is ``|h| > 0.975`` of tanh."""
 
@@ -79,7 +81,7 @@ def response_of(activation: Activation) -> Response:
         ends.append(bool((_slopes(activation, far) < FLAT_END * peak).all()))
     if all(ends):
         return Response("bounded", peak, SATURATED * peak, _width(activation))
-    if any(ends) or _longest_run(slopes < DEAD * peak) >= 10:
+    if any(ends) or _longest_run(slopes < DEAD * peak) >= FLAT_RUN:
         return Response("rectifier", peak, DEAD * peak, math.inf)
     return Response("open", peak, 0.0, math.inf)
 

@@ -1,4 +1,4 @@
-"""Statistics of arrays, taken where the arrays are: seven numbers of each cross to the host, all at once."""
+"""Statistics of arrays, taken where the arrays are: eight numbers of each cross to the host, all at once."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from bpcore.typing import Array, DType, FloatArray
 
 __all__ = ["Gauge", "Statistics"]
 
-MEAN, CENTRED, LOW, HIGH, SQUARES, ZEROS, BAD = range(7)
+TOTAL, SQUARES, SHIFT, SHIFTED, ZEROS, BAD, LOW, HIGH = range(8)
 
-_MEAN = Program("mean = total / n", name="mean")
-_CENTRE = Program("d = a - mean", name="distance from the mean")
-_ZERO = Program("found = where(a == 0, 1, 0)", name="zeros")
-_BAD = Program("found = where(abs(a) <= largest, 0, 1)", name="not finite")
+_MARKS = Program(
+    "d = a - first; zero = where(a == 0, 1, 0); bad = where(abs(a) <= largest, 0, 1)", name="marks of an array"
+)
 
 
 @dataclass(frozen=True)
@@ -89,36 +88,34 @@ class Gauge:
 
     def __init__(self, be: Backend, dtype: DType, count: int) -> None:
         self.be, self.dtype = be, np.dtype(dtype)
-        self._table = be.zeros((count, 7), np.float64)
+        self._table = be.zeros((count, 8), np.float64)
         self._keys: list[tuple[str, int, int]] = []
-        self._mean64, self._mean = be.empty(1, np.float64), be.empty(1, self.dtype)
-        self._scratch: dict[tuple[int, ...], Array] = {}
+        self._memory = be.empty((3, 0), self.dtype)
         self._largest = float(np.finfo(self.dtype).max)
 
-    def scratch(self, shape: tuple[int, ...]) -> Array:
-        """Return memory of a shape, whose content nobody relies on."""
-        if shape not in self._scratch:
-            self._scratch[shape] = self.be.empty(shape, self.dtype)
-        return self._scratch[shape]
+    def scratch(self, *shape: int, count: int = 1) -> tuple[Array, ...]:
+        """Return memory for one to three arrays of a shape, whose content nobody relies on."""
+        size = int(np.prod(shape))
+        if self._memory.shape[1] < size:
+            self._memory = self.be.empty((3, size), self.dtype)
+        return tuple(self._memory[k, :size].reshape(shape) for k in range(count))
 
     @np.errstate(all="ignore")
     def measure(self, quantity: str, layer: int, array: Array) -> None:
         """Take the statistics of an array; it is only read, and may change afterwards."""
         be, row = self.be, self._table[len(self._keys)]
-        size = int(np.prod(array.shape))
+        flat = array.reshape(-1)
+        size, first = flat.shape[0], flat[:1]
         self._keys.append((quantity, layer, size))
-        be.total(array, out=row[MEAN : MEAN + 1])
-        be.sum_squares(array, out=row[SQUARES : SQUARES + 1])
-        be.elementwise(_MEAN, out=self._mean64, total=row[MEAN : MEAN + 1], n=float(size))
-        be.copy(self._mean64, out=self._mean)
-        # around the mean, so that a small spread of large numbers keeps its digits
-        found = be.elementwise(_CENTRE, out=self.scratch(array.shape), a=array, mean=self._mean)
-        be.sum_squares(found, out=row[CENTRED : CENTRED + 1])
-        for program, at, numbers in ((_ZERO, ZEROS, {}), (_BAD, BAD, {"largest": self._largest})):
-            be.elementwise(program, out=found, a=array, **numbers)
-            be.total(found, out=row[at : at + 1])
-        be.copy(be.xp.min(array).reshape(1), out=row[LOW : LOW + 1])
-        be.copy(be.xp.max(array).reshape(1), out=row[HIGH : HIGH + 1])
+        # distances from one of the numbers, so that a small spread of large ones keeps its digits
+        d, zero, bad = self.scratch(size, count=3)
+        be.elementwise(_MARKS, out=(d, zero, bad), a=flat, first=first, largest=self._largest)
+        for at, values in ((TOTAL, flat), (SHIFT, d), (ZEROS, zero), (BAD, bad)):
+            be.total(values, out=row[at : at + 1])
+        for at, values in ((SQUARES, flat), (SHIFTED, d)):
+            be.sum_squares(values, out=row[at : at + 1])
+        for at, values in ((LOW, be.xp.min(flat)), (HIGH, be.xp.max(flat))):
+            be.copy(values.reshape(1), out=row[at : at + 1])
 
     def read(self) -> dict[tuple[str, int], Statistics]:
         """Bring the table to the host, the only crossing, and return the statistics by quantity and layer."""
@@ -130,13 +127,11 @@ class Gauge:
 
     @np.errstate(all="ignore")
     def _statistics(self, size: int, row: Any) -> Statistics:
-        mean = row[MEAN] / size
-        # the centre was rounded to the dtype of the array
-        off = mean - np.float64(self.dtype.type(mean))
-        variance = row[CENTRED] / size - off * off
+        shift = row[SHIFT] / size
+        variance = row[SHIFTED] / size - shift * shift
         return Statistics(
             size=size,
-            mean=float(mean),
+            mean=float(row[TOTAL] / size),
             std=float(np.sqrt(max(variance, 0.0))) if not np.isnan(variance) else float("nan"),
             min=float(row[LOW]),
             max=float(row[HIGH]),

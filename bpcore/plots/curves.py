@@ -29,7 +29,8 @@ def curves(
     Parameters
     ----------
     source : Run, History, list of dict, or dict of sequences
-        Where the numbers are; see :func:`bpcore.train`.
+        Where the numbers are; see :func:`bpcore.train`. Of a run whose network holds the parameters of the best epoch,
+        that epoch is marked.
     metric : str or None
         Column without ``val_`` that is drawn to the right, such as ``"accuracy"``, ``"rmse"`` or the name of one of
         your own. None for none. Default ``"auto"``: the accuracy, if there is one.
@@ -76,12 +77,12 @@ def curves(
                 values = history[prefix + "loss"]
                 label = f"{part} loss{suffix}"
                 ax.plot(epochs, values, dash, color=colour or own, label=label, **one)
-        best = source.best_epoch if isinstance(source, Run) else None
+        best = source.best_epoch if isinstance(source, Run) and source.kept == "best" else None
         if best is not None and len(history) > 1:
             ax.axvline(best, color=GREY, linewidth=0.8, linestyle=":")
             late = 2 * best > epochs[0] + epochs[-1]
             ax.annotate(
-                "best epoch", (best, 0.5), xycoords=ax.get_xaxis_transform(), xytext=(-2 if late else 2, 0),
+                "best epoch", (best, 0.3), xycoords=ax.get_xaxis_transform(), xytext=(-2 if late else 2, 0),
                 textcoords="offset points", ha="right" if late else "left", va="center", rotation=90,
                 fontsize="small", color=GREY,
             )  # fmt: skip

@@ -65,7 +65,8 @@ def weight_histograms(source: Any, *, layers: int | Iterable[int] | None = None,
                 # marks, not a second histogram: few equal numbers would make it higher than all weights
                 at, here = b[np.isfinite(b)], panel.get_xaxis_transform()
                 panel.plot(at, np.full(len(at), 0.03), "|", color=RED, label="biases", transform=here, markersize=7)
-                panel.legend(loc="upper right", fontsize="small")
+                if panel is panels[0]:
+                    panel.legend(loc="upper right", fontsize="small")
             panel.set(title=f"W[{layer}] {W.shape[0]} x {W.shape[1]}", ylabel="density" if panel is panels[0] else "")
         return panels[0].figure
 
