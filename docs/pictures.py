@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Make the pictures of the how-to pages by running their code: ``python docs/pictures.py``.
 
-Whatever a page saves under a name is the picture of that name in ``docs/how-to/pictures``. `tests/test_docs.py` runs the
-pages, too, and compares the names.
+Whatever a page saves under a name is the picture of that name in ``docs/how-to/pictures``. `tests/test_docs.py` runs
+the pages, too, and compares names and sizes.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import pytest
 
+from docs import pictures
 from docs.generate import PAGES as PAGES_FROM_CODE
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -135,6 +136,24 @@ def test_every_page_can_be_reached_from_the_index():
 def test_the_generated_pages_are_what_the_code_says(name):
     written = (ROOT / "docs" / "reference" / name).read_text("utf-8")
     assert written == PAGES_FROM_CODE[name](), "out of date: run python docs/generate.py"
+
+
+@pytest.mark.parametrize("page", pictures.pages(), ids=page_id)
+def test_the_pictures_of_a_page_are_those_that_its_code_saves(page, tmp_path):
+    """The code runs as ``docs/pictures.py`` runs it, and each picture has the size of the one in the repository."""
+    image = pytest.importorskip("PIL.Image")
+    assert pictures.shown_by(page) == pictures.saved_by(page)
+    pictures.run(page, tmp_path)
+    for name in pictures.shown_by(page):
+        with image.open(tmp_path / name) as made, image.open(pictures.PICTURES / name) as kept:
+            assert made.size == kept.size, f"{name} is out of date: run python docs/pictures.py"
+            shades = made.convert("L").histogram()
+        assert 0.005 < 1 - max(shades) / sum(shades) < 0.95, "the picture is empty, or covered"
+
+
+def test_every_picture_is_shown():
+    shown = {name for page in pictures.pages() for name in pictures.shown_by(page)}
+    assert {path.name for path in pictures.PICTURES.glob("*.png")} == shown
 
 
 def shell_lines(page: Path) -> list[str]:

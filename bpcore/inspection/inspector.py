@@ -17,7 +17,7 @@ from bpcore.problem import Problem
 from bpcore.training.callbacks import Callback
 from bpcore.training.stopping import Progress
 from bpcore.training.trainer import Trainer
-from bpcore.typing import FloatArray
+from bpcore.typing import FloatArray, IntArray
 
 if TYPE_CHECKING:
     from bpcore.training.run import Run
@@ -64,7 +64,7 @@ class Inspector(Callback):
     >>> import numpy as np, bpcore as bp
     >>> X = np.random.default_rng(0).normal(size=(64, 2))
     >>> inspector = bp.Inspector(every_epochs=2)
-    >>> net = bp.MLP([2, 8, 2], seed=0)
+    >>> net = bp.MLP([2, 8, 2], seed=0, backend="numpy")
     >>> run = bp.train(net, X, X[:, 0] > 0, epochs=4, batch_size=16, seed=0, callbacks=[inspector])
     >>> [report.step for report in inspector.reports], inspector.alarms
     ([0, 8, 16], ())
@@ -150,7 +150,7 @@ class Inspector(Callback):
         found = (*loss_alarms(self.reports[self._first :]), *self.reports[-1].alarms)
         return tuple(sorted(found, key=lambda alarm: not alarm.serious))
 
-    def series(self, quantity: str, statistic: str = "rms") -> tuple[FloatArray, dict[int, FloatArray]]:
+    def series(self, quantity: str, statistic: str = "rms") -> tuple[IntArray, dict[int, FloatArray]]:
         """Return a number over the looks of the last training, for each layer.
 
         Parameters
@@ -164,7 +164,7 @@ class Inspector(Callback):
 
         Returns
         -------
-        steps : ndarray, shape (looks,)
+        steps : ndarray of int64, shape (looks,)
             When they were taken.
         values : dict of int to ndarray, shape (looks,)
             By the number that the array carries; by layer for the other quantities. NaN where there is no number.
@@ -179,7 +179,7 @@ class Inspector(Callback):
         if quantity in ARRAYS and statistic not in STATISTICS:
             raise unknown("statistic", statistic, STATISTICS)
         reports = self.reports[self._first :]
-        steps = np.array([report.step for report in reports], np.float64)
+        steps = np.array([report.step for report in reports], np.int64)
         offset = 1 if quantity in ("W", "b", "dW", "db") else 0
         values: dict[int, FloatArray] = {}
         for k, found in enumerate(reports[0].layers if reports else ()):

@@ -101,7 +101,7 @@ def inspect(
     --------
     >>> import numpy as np, bpcore as bp
     >>> X = np.random.default_rng(0).normal(size=(200, 4))
-    >>> net = bp.MLP([4, 16, 1], output="identity", init="zeros", dtype="float64")
+    >>> net = bp.MLP([4, 16, 1], output="identity", init="zeros", backend="numpy")
     >>> report = bp.inspect(net, X, X[:, :1])
     >>> [(alarm.kind, alarm.layer) for alarm in report.alarms]
     [('identical_neurons', 2)]

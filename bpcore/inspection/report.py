@@ -135,7 +135,8 @@ class InspectionReport:
     --------
     >>> import numpy as np, bpcore as bp
     >>> X = np.random.default_rng(0).normal(size=(100, 3))
-    >>> report = bp.inspect(bp.MLP([3, 8, 2], activation="tanh", seed=0), X, X[:, 0] > 0)
+    >>> net = bp.MLP([3, 8, 2], activation="tanh", seed=0, backend="numpy")
+    >>> report = bp.inspect(net, X, X[:, 0] > 0)
     >>> report.alarms, report[2].width, report["dW", 1].size
     ((), 8, 24)
     """
@@ -169,15 +170,17 @@ class InspectionReport:
         return not self.alarms
 
     def rows(self) -> Rows:
-        """Return the header and the rows of the table."""
-        header = ("layer", "neurons", "Z std", "H mean", "H std", "zeros", "Delta", "dW/W", "step/W", "flat")
+        """Return the header and the rows of the table; updates have a column where a rule was given."""
+        steps = any(found.update_ratio is not None for found in self.layers)
+        names = ("layer", "neurons", "Z std", "H mean", "H std", "zeros", "Delta", "dW/W", "step/W", "flat")
+        header = tuple(name for name in names if steps or name != "step/W")
         rows = []
         for found in self.layers:
-            step = "" if found.update_ratio is None else f"{found.update_ratio:.1e}"
+            step = () if found.update_ratio is None else (f"{found.update_ratio:.1e}",)
             numbers = (found.Z.std, found.H.mean, found.H.std)
             cells = [f"{number:.2g}" for number in numbers]
             where = f"{found.layer} {found.activation}"
-            tail = (f"{found.Delta.rms:.1e}", f"{found.gradient_ratio:.1e}", step, _flat(found))
+            tail = (f"{found.Delta.rms:.1e}", f"{found.gradient_ratio:.1e}", *step, _flat(found))
             rows.append((where, str(found.width), *cells, f"{100 * found.H.zeros:.0f} %", *tail))
         return header, rows
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from bpcore.errors import ConfigurationError, unknown
 from bpcore.plots.style import BLUE, GREEN, GREY, RED, draw_on, draw_panels, mark_layers, shades
-from bpcore.typing import FloatArray
+from bpcore.typing import FloatArray, NDArray
 
 if TYPE_CHECKING:
     from bpcore.inspection.inspector import Inspector
@@ -56,7 +56,8 @@ def by_layer(report: InspectionReport, *, ax: Any = None) -> Any:
     --------
     >>> import numpy as np, bpcore as bp
     >>> X = np.random.default_rng(0).normal(size=(50, 3))
-    >>> figure = bp.plots.by_layer(bp.inspect(bp.MLP([3, 8, 8, 2], seed=0), X, X[:, 0] > 0))
+    >>> net = bp.MLP([3, 8, 8, 2], seed=0, backend="numpy")
+    >>> figure = bp.plots.by_layer(bp.inspect(net, X, X[:, 0] > 0))
     >>> [axes.get_ylabel() for axes in figure.axes]
     ['root mean square', 'share of the weights', 'share of the outputs']
     """
@@ -134,7 +135,7 @@ def over_time(inspector: Inspector, quantity: str | None = None, statistic: str 
         return ax
     with draw_panels(ax, 4, "bp.plots.over_time", PANEL, columns=2) as panels:
         reports = inspector.reports[-len(inspector.series("W")[0]) :]
-        steps = np.array([report.step for report in reports], np.float64)
+        steps = np.array([report.step for report in reports])
         panels[0].plot(steps, [report.loss for report in reports], color=BLUE, marker=_marker(steps), label="loss")
         panels[0].set(title=f"{reports[-1].loss_name} of {reports[-1].samples} samples", ylabel="loss", xlabel="step")
         with_rule = reports[-1].layers[0].update_ratio is not None
@@ -144,7 +145,7 @@ def over_time(inspector: Inspector, quantity: str | None = None, statistic: str 
         return panels[0].figure
 
 
-def _lines(ax: Any, steps: FloatArray, values: dict[int, FloatArray], quantity: str, statistic: str) -> None:
+def _lines(ax: Any, steps: NDArray[Any], values: dict[int, FloatArray], quantity: str, statistic: str) -> None:
     kind = quantity if quantity in WORDS else statistic
     linear = kind in LINEAR
     drawn = [number for number, line in values.items() if np.isfinite(line).any()]
@@ -165,7 +166,7 @@ def _lines(ax: Any, steps: FloatArray, values: dict[int, FloatArray], quantity: 
     mark_layers(ax, list(values), "layer")
 
 
-def _marker(steps: FloatArray) -> str:
+def _marker(steps: NDArray[Any]) -> str:
     return "o" if len(steps) <= 12 else ""
 
 

@@ -133,7 +133,7 @@ def test_a_learning_rate_that_is_too_high_is_found(points):
     net = net_of([5, 16, 2])
     healthy = bp.inspect(net, *points, optimizer=bp.SGD(0.1))
     assert healthy.alarms == ()
-    factor = 0.5 / max(layer.update_ratio for layer in healthy.layers)
+    factor = 0.5 / max(layer.update_ratio or 0 for layer in healthy.layers)
     found = bp.inspect(net, *points, optimizer=bp.SGD(0.1 * factor))
     assert {kind for kind, _ in kinds(found)} == {"large_update"}
     assert "50 % of its norm" in found.alarms[0].message
@@ -184,7 +184,8 @@ def test_columns_are_described(points):
     inputs = bp.inspect(net_of([5, 8, 2]), X, labels).inputs
     rms = np.sqrt((X**2).mean(axis=0))
     assert inputs.constant == (1, 4)
-    assert (inputs.column, inputs.largest) == (1, pytest.approx(2.5))
+    assert inputs.column == 1
+    assert inputs.largest == pytest.approx(2.5)
     assert inputs.median == pytest.approx(np.median(rms[rms > 0]))
 
 
@@ -221,7 +222,7 @@ def test_what_the_loss_says(points, losses, kind):
 
 @pytest.mark.parametrize("activation", ["relu", "tanh", "sigmoid", "gelu", "elu", "leaky_relu"])
 def test_a_healthy_training_raises_no_alarm(activation, points):
-    alarms = []
+    alarms: list = []
     inspector = bp.Inspector(on_alarm=alarms.append)
     net = net_of([5, 24, 16, 2], activation)
     run = bp.train(

@@ -133,7 +133,7 @@ def test_a_second_training_begins_anew_and_the_first_is_kept(points):
 
 def test_an_alarm_is_told_once_and_can_stop_the_training(points):
     X, labels = points
-    told = []
+    told: list = []
     run = train((1000 * X, labels), bp.Inspector(on_alarm=told.append), optimizer=bp.SGD(1e-9))
     assert [alarm.kind for alarm in told].count("inputs_not_scaled") == 1
     assert run.stopped_because == "reached 5 epochs"

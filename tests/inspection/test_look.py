@@ -166,9 +166,14 @@ def test_on_the_stand_in_of_a_gpu_only_small_arrays_cross(fake_backend, fake_cup
     net = bp.MLP([6, 9, 7, 3], ["tanh", "relu"], seed=0, backend=fake_backend)
     trainer = bp.Trainer(net, batch_size=64, backend=fake_backend, plan="reference")
     problem = trainer.load(X, labels)
-    before, sizes = fake_cupy.count["to_host"], []
-    fetch = fake_cupy.asnumpy
-    fake_cupy.asnumpy = lambda source: sizes.append(source.size) or fetch(source)
+    before, fetch = fake_cupy.count["to_host"], fake_cupy.asnumpy
+    sizes: list = []
+
+    def spy(source):
+        sizes.append(source.size)
+        return fetch(source)
+
+    fake_cupy.asnumpy = spy
     report = look(trainer, problem)
     assert 0 < fake_cupy.count["to_host"] - before <= 6
     assert max(sizes) <= 8 * (2 + 7 * 3)  # eight numbers of each array; samples and activations would be more

@@ -144,7 +144,7 @@ def test_the_plane_is_coloured_by_the_predicted_class(run, points, ax):
     canvas = agg.FigureCanvasAgg(ax.figure)
     canvas.draw()
     pixels = np.asarray(canvas.buffer_rgba())[..., :3].astype(int)
-    seen = {}
+    seen: dict = {}
     for point in np.random.default_rng(0).uniform(X.min(axis=0), X.max(axis=0), (40, 2)):
         x, y = ax.transData.transform(point)
         seen.setdefault(int(run.net.predict_classes([point])[0]), []).append(pixels[int(len(pixels) - y), int(x)])
