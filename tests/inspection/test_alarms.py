@@ -95,6 +95,17 @@ def test_a_saturated_layer_is_found(activation, points):
     np.testing.assert_allclose(report[3].flat, (slope < 0.05 * peak).mean(axis=0), atol=0.011)
 
 
+@pytest.mark.parametrize(
+    ("activation", "edge"),
+    # where the slope is a twentieth of the largest: 1 - tanh(z)**2, and sigmoid(z) * (1 - sigmoid(z)) = 0.25 / 20
+    [("tanh", np.arctanh(0.95**0.5)), ("sigmoid", np.log((1 + 0.95**0.5) / (1 - 0.95**0.5)))],
+)
+def test_an_output_is_flat_below_a_twentieth_of_the_largest_slope(activation, edge):
+    net = net_of([1, 1, 1], activation, "identity").set_weights([([[1.0]], [0.0]), ([[1.0]], [0.0])])
+    X = np.array([[0.0], [edge - 1e-6], [edge + 1e-6], [-edge + 1e-6], [-edge - 1e-6]])
+    assert bp.inspect(net, X, np.ones((5, 1)))[2].flat == (0.4,)
+
+
 def test_an_output_that_is_sure_and_right_is_no_fault(points):
     """A saturated output is what training wants, if it is on the right side, or the loss cancels the slope."""
     X = np.array([[1.0], [-1.0]])
