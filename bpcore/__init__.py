@@ -83,8 +83,13 @@ from bpcore.training.trainer import Trainer
 from bpcore.workspace import Gradients, Trace
 
 if TYPE_CHECKING:
+    from bpcore import plots as plots
     from bpcore.estimators import MLPClassifier as MLPClassifier
     from bpcore.estimators import MLPRegressor as MLPRegressor
+    from bpcore.inspection import Alarm as Alarm
+    from bpcore.inspection import InspectionReport as InspectionReport
+    from bpcore.inspection import Inspector as Inspector
+    from bpcore.inspection import inspect as inspect
 
 __all__ = [
     "ACTIVATIONS",
@@ -181,8 +186,17 @@ __all__ = [
     "use_backend",
 ]
 
-_LAZY = {"MLPClassifier": "bpcore.estimators", "MLPRegressor": "bpcore.estimators"}
-"""Names that need an extra, and their modules, imported when they are first asked for; not part of ``import *``."""
+_LAZY = {
+    "Alarm": "bpcore.inspection",
+    "InspectionReport": "bpcore.inspection",
+    "Inspector": "bpcore.inspection",
+    "MLPClassifier": "bpcore.estimators",
+    "MLPRegressor": "bpcore.estimators",
+    "inspect": "bpcore.inspection",
+    "plots": "bpcore.plots",
+}
+"""Names that need an extra, or that most programs do without, and their modules, imported when they are first asked
+for; not part of ``import *``."""
 
 
 def __getattr__(name: str) -> Any:
@@ -190,7 +204,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(_LAZY[name]), name)
+    module = import_module(_LAZY[name])
+    return module if _LAZY[name] == f"{__name__}.{name}" else getattr(module, name)
 
 
 def __dir__() -> list[str]:

@@ -39,6 +39,7 @@ GROUPS = {
     "bpcore.backprop": "The equations",
     "bpcore.workspace": "The equations",
     "bpcore.gradcheck": "The equations",
+    "bpcore.inspection": "Inspection",
     "bpcore.training": "Training",
     "bpcore.evaluation": "Training",
     "bpcore.functions.activations": "Activations and losses",
@@ -125,6 +126,9 @@ def api() -> str:
     data = [(name, getattr(bpcore.data, name)) for name in sorted(bpcore.data.__all__, key=str.lower)]
     rows = [(f"`{signature(name, thing)}`", first_sentence(thing)) for name, thing in data if callable(thing)]
     text += f"\n## Data\n\nAttributes of `bpcore.data`.\n\n{table(('name', 'what it is'), rows)}"
+    drawn = [(name, getattr(bpcore.plots, name)) for name in sorted(bpcore.plots.__all__)]
+    rows = [(f"`{signature(name, thing)}`", first_sentence(thing)) for name, thing in drawn]
+    text += f"\n## Plots\n\nAttributes of `bpcore.plots`.\n\n{table(('name', 'what it is'), rows)}"
     text += f"\n## Modules\n\n{table(('name', 'what it is'), modules)}"
     known = "`, `".join(name for name in constants if not name.startswith("_"))
     return text + f"\nThe built-in functions by name are the dictionaries `{known}`; see\n[Functions](functions.md).\n"

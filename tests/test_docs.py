@@ -17,8 +17,9 @@ from typing import NamedTuple
 
 import pytest
 
+from docs.tools import how_to_pictures as pictures
 from docs.generate import PAGES as PAGES_FROM_CODE
-from docs.generate import pictures
+from docs.generate import pictures as generated_pictures
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -143,12 +144,30 @@ def numbers(text: str) -> list[float]:
 
 
 def test_the_generated_pictures_are_what_the_code_draws():
-    folder, made = ROOT / "docs" / "reference" / "curves", pictures()
+    folder, made = ROOT / "docs" / "reference" / "curves", generated_pictures()
     assert {path.name for path in folder.iterdir()} == set(made), "out of date: run python docs/generate.py"
     for name, text in made.items():
         written = numbers((folder / name).read_text("utf-8"))
         # a coordinate may be rounded the other way on another machine
         assert written == pytest.approx(numbers(text), abs=0.11), f"{name} is out of date: run python docs/generate.py"
+
+
+@pytest.mark.parametrize("page", pictures.pages(), ids=page_id)
+def test_the_pictures_of_a_page_are_those_that_its_code_saves(page, tmp_path):
+    """The code runs as ``docs/tools/how_to_pictures.py`` runs it, and each picture has the size of the one in the repository."""
+    image = pytest.importorskip("PIL.Image")
+    assert pictures.shown_by(page) == pictures.saved_by(page)
+    pictures.run(page, tmp_path)
+    for name in pictures.shown_by(page):
+        with image.open(tmp_path / name) as made, image.open(pictures.PICTURES / name) as kept:
+            assert made.size == kept.size, f"{name} is out of date: run python docs/tools/how_to_pictures.py"
+            shades = made.convert("L").histogram()
+        assert 0.005 < 1 - max(shades) / sum(shades) < 0.95, "the picture is empty, or covered"
+
+
+def test_every_picture_is_shown():
+    shown = {name for page in pictures.pages() for name in pictures.shown_by(page)}
+    assert {path.name for path in pictures.PICTURES.glob("*.png")} == shown
 
 
 def shell_lines(page: Path) -> list[str]:

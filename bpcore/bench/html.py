@@ -11,11 +11,12 @@ from typing import Any
 
 from bpcore.bench import html_tables, html_words, words
 from bpcore.bench.markup import Markup, join, tag
-from bpcore.bench.plot_axes import RANKED, load_matplotlib, names_of
+from bpcore.bench.plot_axes import RANKED, names_of
 from bpcore.bench.plots import operations, parts, roofline, throughput
 from bpcore.bench.svg import inline_svg
 from bpcore.bench.words import number
 from bpcore.persistence.atomic import write_atomically
+from bpcore.plots.style import load_matplotlib
 
 __all__ = ["render", "save_html"]
 

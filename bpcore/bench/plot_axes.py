@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from bpcore.bench.words import number, rate
-from bpcore.errors import missing_extra
 
 __all__ = [
-    "CROSSED", "CROSS_WORDS", "RANKED", "STYLE", "above", "batch_ticks", "giga", "legend", "load_matplotlib",
-    "log_ticks", "look", "mark_point", "names_of",
+    "CROSSED", "CROSS_WORDS", "RANKED", "above", "batch_ticks", "giga", "legend", "log_ticks", "look", "mark_point",
+    "names_of",
 ]  # fmt: skip
 
 LOOKS = {
@@ -28,38 +27,6 @@ so that nothing depends on telling colours apart."""
 
 RANKED, CROSSED = ("ok", "noisy"), {"differs": "x", "suspect": "+"}
 CROSS_WORDS = {"differs": "computes something else than the witness", "suspect": "above the measured peak"}
-
-STYLE = {
-    "font.size": 9.0,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.8,
-    "lines.linewidth": 1.6,
-    "lines.markersize": 4.5,
-    "hatch.linewidth": 0.8,
-    "svg.fonttype": "none",
-}
-
-
-def load_matplotlib(purpose: str) -> Any:
-    """Return matplotlib.
-
-    Parameters
-    ----------
-    purpose : str
-        What it is needed for, as the subject of a sentence.
-
-    Raises
-    ------
-    MissingExtraError
-        If it is not installed.
-    """
-    try:
-        import matplotlib
-        import matplotlib.figure
-    except ImportError:
-        raise missing_extra("matplotlib", "plot", purpose) from None
-    return matplotlib
 
 
 def look(name: str) -> tuple[str, str]:

@@ -19,11 +19,9 @@ from bpcore.bench.plot_axes import (
     CROSS_WORDS,
     CROSSED,
     RANKED,
-    STYLE,
     batch_ticks,
     giga,
     legend,
-    load_matplotlib,
     log_ticks,
     look,
     mark_point,
@@ -33,6 +31,7 @@ from bpcore.bench.plot_bars import operations, parts
 from bpcore.bench.words import number
 from bpcore.errors import ConfigurationError
 from bpcore.persistence.atomic import write_atomically
+from bpcore.plots.style import STYLE, load_matplotlib
 
 __all__ = ["operations", "parts", "roofline", "save_plots", "throughput"]
 

@@ -9,7 +9,7 @@ from html import escape
 from typing import Any
 
 from bpcore.bench.markup import Markup
-from bpcore.bench.plot_axes import STYLE, load_matplotlib
+from bpcore.plots.style import STYLE, load_matplotlib
 
 __all__ = ["inline_svg"]
 

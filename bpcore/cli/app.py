@@ -13,6 +13,7 @@ from bpcore.cli.evaluate import evaluate
 from bpcore.cli.export import card, export, import_model
 from bpcore.cli.gallery import gallery
 from bpcore.cli.gradcheck import gradcheck
+from bpcore.cli.inspect import inspect
 from bpcore.cli.predict import predict
 from bpcore.cli.reporting import reports_errors, show_tracebacks
 from bpcore.cli.train import train
@@ -49,7 +50,7 @@ def options(
     show_tracebacks(debug)
 
 
-for command in (train, predict, evaluate, export, card, gradcheck, gallery, doctor, warmup, tune):
+for command in (train, predict, evaluate, export, card, inspect, gradcheck, gallery, doctor, warmup, tune):
     app.command()(reports_errors(command))
 app.command("import")(reports_errors(import_model))
 app.add_typer(bench, name="bench")

@@ -22,7 +22,7 @@ from bpcore.persistence.knowledge import Knowledge
 from bpcore.persistence.model_file import load_model
 from bpcore.typing import NDArray
 
-__all__ = ["evaluate"]
+__all__ = ["evaluate", "read_pair", "stored"]
 
 Block = tuple[NDArray[Any], NDArray[Any]]
 """Features and targets of some rows."""
@@ -47,12 +47,12 @@ def evaluate(
     net = load_model(model, backend)
     knowledge = Knowledge(net)
     if wants_disk(data, stream, cache):
-        with _stored(data, knowledge, target, labels, cache, False if json else None) as store:
+        with stored(data, knowledge, target, labels, cache, False if json else None) as store:
             metrics = net.evaluate(store, loss=knowledge.loss)
             m, blocks = store.m, store.blocks()
             by_class = _in_words(net, knowledge, metrics, blocks)
     else:
-        X, truth = _loaded(data, knowledge, target, labels)
+        X, truth = read_pair(data, knowledge, target, labels)
         metrics, m = net.evaluate(X, truth, loss=knowledge.loss), len(X)
         if knowledge.classes is not None and knowledge.task == "classification":
             truth = knowledge.classes.encode(truth)
@@ -75,7 +75,7 @@ def evaluate(
         console.print(rows_table(header, rows, right=header[1:]))
 
 
-def _loaded(data: str, knowledge: Knowledge, target: str | None, labels: str | None) -> Block:
+def read_pair(data: str, knowledge: Knowledge, target: str | None, labels: str | None) -> Block:
     """Read features, prepared, and targets as the network compares them."""
     source = load_for_model(data, knowledge, target, labels=labels)
     if source.held_out:  # the others are those that it was trained with
@@ -90,7 +90,7 @@ def _loaded(data: str, knowledge: Knowledge, target: str | None, labels: str | N
     return X, truth if knowledge.target_preprocessing is None else knowledge.target_preprocessing.apply(truth)
 
 
-def _stored(
+def stored(
     data: str, knowledge: Knowledge, target: str | None, labels: str | None, cache: str | None, verbose: bool | None
 ) -> Store:
     """Write the data to a store on disk, from which it is read as the network takes it."""

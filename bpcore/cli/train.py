@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from bpcore.cli.checkpoints import choose_checkpoint, describe_checkpoints
 from bpcore.cli.inputs import check_choices, check_task, parse_columns, parse_names, parse_widths, wants_disk
+from bpcore.cli.pictures import check_picture, save_picture
 from bpcore.cli.reporting import INTERRUPTED, facts_table, out, print_json
 from bpcore.cli.setup import DEFAULT_OPTIMIZER, choose_optimizer
 from bpcore.cli.training_data import DataOptions, errors_of, with_data
@@ -19,11 +20,15 @@ from bpcore.functions.full_batch import ScipyMinimize
 from bpcore.persistence.atomic import check_writable
 
 if TYPE_CHECKING:
+    from bpcore.inspection import Inspector
     from bpcore.network import MLP
     from bpcore.training.run import Run
     from bpcore.training.stopping import Progress
 
 __all__ = ["train"]
+
+LOOKS = 30
+"""How many looks of --inspect there are, about, however long the training is."""
 
 
 def train(
@@ -94,6 +99,12 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the newest checkpoint of the folder, if it has one.")
     ] = False,
+    inspect: Annotated[
+        bool, typer.Option("--inspect", help="Look at every layer during the training; print what is wrong.")
+    ] = False,
+    inspect_plot: Annotated[
+        str | None, typer.Option(help="Write a picture of the looks to this file; implies --inspect.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the last line only.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print a line for each epoch.")] = False,
@@ -103,6 +114,9 @@ def train(
 
     if save is not None:
         check_writable(save)  # before the training, not after
+    if inspect_plot is not None:
+        check_picture(inspect_plot, "--inspect-plot")
+    looks = bp.Inspector(max(epochs // LOOKS, 1)) if inspect or inspect_plot is not None else None
     checkpoints = choose_checkpoint(checkpoint, checkpoint_every, keep_checkpoints, resume)
     rule = choose_optimizer(optimizer, eta)
     hidden = parse_widths(layers)
@@ -183,7 +197,7 @@ def train(
         penalty=[bp.L2(l2)] if l2 else None,
         stop=[bp.Patience(patience)] if patience is not None else None,
         seed=seed,
-        callbacks=[_print_epoch] if verbose and not json else (),
+        callbacks=[*([_print_epoch] if verbose and not json else []), *([looks] if looks is not None else [])],
         threads=threads,
         precision=precision,
         checkpoint=checkpoints,
@@ -194,6 +208,8 @@ def train(
     if found.target_preprocessing is not None:
         test |= errors_of(net, found)
     found.close()
+    if looks is not None and inspect_plot is not None:
+        save_picture(looks.plot(), inspect_plot)
     if save is not None:
         net.meta |= {
             "samples": {"train": n_fit, "validation": n_validation, "test": n_test},
@@ -227,6 +243,7 @@ def train(
                 "kept": run.kept,
                 "record": run.record,
                 "saved": save,
+                **({} if looks is None else {"inspection": looks.to_dict()}),
             }
         )
     else:
@@ -246,8 +263,19 @@ def train(
             )
         else:
             console.print(f"{headline}; {seconds:.2f} s{f'; saved {save}' if save else ''}")
+        if looks is not None and not quiet:
+            _show_looks(console, looks)
     if _was_interrupted(run):
         raise typer.Exit(INTERRUPTED)
+
+
+def _show_looks(console: Any, looks: Inspector) -> None:
+    """Print the last look, and what the loss says over all of them."""
+    console.print()
+    console.print(looks.reports[-1])
+    for alarm in looks.alarms:
+        if alarm not in looks.reports[-1].alarms:
+            console.print(str(alarm), soft_wrap=True)
 
 
 def _headline(test: dict[str, float]) -> str:

@@ -69,8 +69,7 @@ class Descent:
         order = np.arange(session.problem.m)
         if self.stops_by_score:
             self._keep_best()
-        for callback in session.callbacks:
-            callback.on_start(trainer.net)
+        session.start_callbacks()
         with Interrupt() as interrupt, trainer.thread_limit(validates=session.validation is not None):
             reason: str | None = None
 

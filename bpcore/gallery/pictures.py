@@ -1,7 +1,6 @@
-"""How the pictures of the gallery look, and how they become files.
+"""How the pictures of the gallery become files; they look as all pictures do (:mod:`bpcore.plots.style`).
 
-The colours are those of Okabe and Ito, which people with any kind of colour vision tell apart; lines differ in dash or
-marker as well. Nothing here touches ``pyplot``, so no window and no display is needed.
+Nothing here touches ``pyplot``, so no window and no display is needed.
 """
 
 from __future__ import annotations
@@ -13,10 +12,22 @@ from typing import Any
 
 import numpy as np
 
-from bpcore.bench.plot_axes import STYLE, load_matplotlib
 from bpcore.errors import unknown
 from bpcore.gallery.example import Example, Report
 from bpcore.persistence.atomic import write_atomically
+from bpcore.plots.style import (
+    BLACK,
+    BLUE,
+    COLOURS,
+    GREEN,
+    GREY,
+    LOOK,
+    ORANGE,
+    PURPLE,
+    RED,
+    SKY,
+    load_matplotlib,
+)
 from bpcore.typing import FloatArray
 
 __all__ = [
@@ -34,24 +45,7 @@ __all__ = [
     "save_pictures",
 ]
 
-BLACK, BLUE, RED, GREEN = "#000000", "#0072B2", "#D55E00", "#009E73"
-ORANGE, SKY, PURPLE, GREY = "#E69F00", "#56B4E9", "#CC79A7", "#707070"
-COLOURS = (BLUE, RED, GREEN, PURPLE, ORANGE, SKY, BLACK)
-"""Okabe and Ito 2008, in the order in which lines take them; the yellow is left out, it is lost on white paper."""
-
 FORMATS = ("png", "svg")
-LOOK = {
-    **STYLE,
-    "axes.grid": True,
-    "grid.alpha": 0.3,
-    "grid.linewidth": 0.6,
-    "axes.axisbelow": True,
-    "axes.titlesize": "medium",
-    "legend.fontsize": "small",
-    "legend.frameon": True,
-    "legend.framealpha": 1.0,
-    "legend.edgecolor": "none",
-}
 
 
 def save_pictures(example: Example, report: Report, folder: str | os.PathLike[str], format: str = "png") -> list[Path]:

@@ -16,7 +16,6 @@ import numpy as np
 import bpcore as bp
 from bpcore.backends.contract import Backend
 from bpcore.gallery.example import Example, Report
-from bpcore.gallery.pictures import BLUE, COLOURS, GREY, ORANGE
 from bpcore.typing import FloatArray
 
 SAMPLES, EPOCHS = 60, 150
@@ -74,22 +73,13 @@ def run(be: Backend, report: Report) -> None:
             for r in (history[k] for k in (0, 9, 49, EPOCHS - 1))
         ],
     )
-    grid = np.meshgrid(np.linspace(-1.2, 1.2, 120), np.linspace(-1.2, 1.2, 120))
-    classes = np.asarray(net.predict_classes(np.stack([g.ravel() for g in grid], axis=1))).reshape(grid[0].shape)
 
     def draw(figure: Any) -> None:
         left, right = figure.subplots(1, 2, width_ratios=[1, 1.15])
-        left.grid(False)
-        left.contourf(*grid, classes, levels=[-0.5, 0.5, 1.5, 2.5], colors=COLOURS[:3], alpha=0.25)
-        for k, marker in enumerate("os^"):
-            left.plot(*X[labels == k].T, marker, color=COLOURS[k], markersize=3.5, label=f"class {k}")
-        left.set(xlabel="$x_1$", ylabel="$x_2$", aspect="equal")
-        left.legend(loc="lower left", handletextpad=0.1, borderpad=0.2)
-        right.plot(history["epoch"], history["loss"], color=BLUE, label="loss / nat")
-        right.plot(history["epoch"], history["accuracy"], "--", color=ORANGE, label="accuracy")
-        right.axhline(1.0, color=GREY, linewidth=0.6)
-        right.set(xlabel="epoch", ylabel="loss / nat, accuracy", ylim=(0, 1.2))
-        right.legend(loc="center right")
+        bp.plots.decision_boundary(net, X, labels, classes=[f"class {k}" for k in range(3)], ax=left)
+        left.set_aspect("equal")
+        bp.plots.curves(run, ax=right)
+        right.set_ylabel("loss / nat")
 
     report.picture("classes", "Regions of the three classes, and the way there.", draw, (7.2, 3.4))
 

@@ -18,6 +18,7 @@ import bpcore as bp
 from bpcore.backends.contract import Backend
 from bpcore.gallery.example import Example, Report
 from bpcore.gallery.pictures import BLUE, GREY, RED
+from bpcore.plots.histograms import histogram
 
 P, NEURONS, LIMIT = 1000, 2000, 5.0
 STARTS = {"standard_normal": ("N(0, 1)", sqrt(P / 2 + 1), 22.4, RED, "-"),
@@ -68,7 +69,7 @@ def run(be: Backend, report: Report) -> None:
         left, middle, right = figure.subplots(1, 3)
         for ax, (init, (words, exact, _, colour, _)) in zip((left, middle), STARTS.items(), strict=True):
             reach = 4 * exact
-            ax.hist(z[init], bins=40, range=(-reach, reach), density=True, color=colour, alpha=0.65)
+            histogram(ax, z[init], bins=40, reach=(-reach, reach), colour=colour)
             at = np.linspace(-reach, reach, 200)
             ax.plot(at, np.exp(-0.5 * (at / exact) ** 2) / exact / sqrt(2 * np.pi), color="black", linewidth=1.2)
             if reach > LIMIT:

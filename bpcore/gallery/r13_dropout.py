@@ -74,12 +74,12 @@ def run(be: Backend, report: Report) -> None:
     def draw(figure: Any) -> None:
         left, right = figure.subplots(1, 2)
         for (name, history), colour in zip(histories.items(), (RED, BLUE), strict=True):
-            left.plot(history["epoch"], history["loss"], "--", color=colour, label=f"training, {name}")
-            left.plot(history["epoch"], history["val_loss"], "-", color=colour, label=f"validation, {name}")
-            right.plot(history["epoch"], history["accuracy"], "--", color=colour)
-            right.plot(history["epoch"], history["val_accuracy"], "-", color=colour)
+            bp.plots.curves(history, metric=None, name=name, colour=colour, ax=left)
+            right.plot(history["epoch"], history["accuracy"], "-", color=colour)
+            right.plot(history["epoch"], history["val_accuracy"], "--", color=colour)
         left.set(xlabel="epoch", ylabel="loss / nat", ylim=(0, None))
         right.set(xlabel="epoch", ylabel="accuracy", ylim=(0.4, 1.02))
+        left.get_legend().remove()
         figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2)
 
     report.picture(

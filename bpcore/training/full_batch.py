@@ -70,8 +70,7 @@ def minimize(session: Session, method: ScipyMinimize, epochs: int, verbose: bool
             if reason is not None:
                 raise StopIteration
 
-        for callback in session.callbacks:
-            callback.on_start(trainer.net)
+        session.start_callbacks()
         start = trainer.net.layout.pack(trainer.be.to_numpy(trainer.net.theta)).astype(np.float64)
         options: dict[str, Any] = method.keywords()
         options["options"] = {**options["options"], _limit_name(options): method_limit}

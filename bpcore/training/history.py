@@ -25,6 +25,8 @@ class History(Sequence[Row]):
     ----------
     steps : ndarray of float64
         Loss of every step, when it was asked for (``record_steps=True``), else empty.
+    etas : ndarray of float64
+        Learning rate of every step, likewise; empty for full-batch methods, which have none.
 
     Notes
     -----
@@ -44,6 +46,7 @@ class History(Sequence[Row]):
     def __init__(self) -> None:
         self._rows: list[Row] = []
         self._losses: list[NDArray[np.float64]] = []
+        self.etas: NDArray[np.float64] = np.empty(0)
 
     def append(self, row: Row) -> None:
         """Add the row of an epoch."""

@@ -215,7 +215,7 @@ def train(
         )
     if metrics and validation is None:
         raise ConfigurationError("metrics are measured on validation data; give validation=(X, Y)")
-    trainer.verbose = verbose
+    trainer.verbose, trainer.moves_by_rule = verbose, not full_batch
 
     def descend() -> Run:
         problem = trainer.load(

@@ -46,7 +46,7 @@ class Run:
     kept: str = "last"
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw the losses, and the accuracies when there are any, over the epochs.
+        """Draw the losses, and the accuracies when there are any, over the epochs; see :func:`bpcore.plots.curves`.
 
         Parameters
         ----------
@@ -63,9 +63,9 @@ class Run:
         MissingExtraError
             If matplotlib is not installed.
         """
-        from bpcore.plots import plot_history
+        from bpcore.plots import curves
 
-        return plot_history(self.history, ax=ax)
+        return curves(self, ax=ax)
 
     def __str__(self) -> str:
         last = summary(self.history[-1]) if len(self.history) else "no finished epoch"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Generator
 from contextlib import closing
@@ -63,6 +64,8 @@ class Session:
         self.trainer, self.problem, self.validation = trainer, problem, validation
         self.rule, self.rule_state = rule, rule.initial_state()
         self.callbacks, self.record_steps, self.record = callbacks, record_steps, record
+        self.watching = [callback for callback in callbacks if callback.every_steps is not None]
+        """Callbacks that look between two steps of an epoch."""
         self.history = History()
         self.begun = time.perf_counter()
         self.error: DivergenceError | None = None
@@ -114,7 +117,7 @@ class Session:
         limit = self.rule.step_limit()
         total = int(min(epochs * per_epoch, limit))
         limited = trainer.thread_limit(validates=self.validation is not None)
-        every = None if self.saver is None else self.saver.every_steps
+        every = self._stretch_ends()
         with Interrupt() as interrupt, ProgressBar(total, verbose) as bar, limited:
             bar.advance(trainer.state.step)
 
@@ -128,12 +131,13 @@ class Session:
                     reason = self.rule.observe(self.rule_state, self._progress())
                     if reason is not None:
                         self.ended_by = "rule"
+                if self.watching:
+                    reason = self._let_watch(reason)
                 if self.saver is not None and reason is None and self.in_epoch < per_epoch:
                     self.saver.look(self)
                 return reason is not None
 
-            for callback in self.callbacks:
-                callback.on_start(trainer.net)
+            self.start_callbacks()
             if reason is not None:
                 self.ended_by = "rule"
                 return self._end(reason)
@@ -150,6 +154,7 @@ class Session:
                                 trainer.run_steps(self.problem, left[:room], between, every)
                 except DivergenceError as error:
                     self.error = error
+                    self._record_etas()
                     return diverged(error)
                 if self.in_epoch == per_epoch:
                     records, self.parts = StepRecords.join(self.parts), []
@@ -164,6 +169,29 @@ class Session:
                     return self._end(reason)
         return self._end(f"reached {epochs} epoch{'s' if epochs > 1 else ''}")
 
+    def start_callbacks(self) -> None:
+        """Tell the callbacks what is trained, and that it begins."""
+        for callback in self.callbacks:
+            callback.on_data(self.trainer, self.problem)
+            callback.on_start(self.trainer.net)
+
+    def _stretch_ends(self) -> int | None:
+        """At multiples of how many steps somebody wants to look."""
+        wanted = [callback.every_steps for callback in self.watching]
+        if self.saver is not None:
+            wanted.append(self.saver.every_steps)
+        steps = [every for every in wanted if every is not None]
+        return math.gcd(*steps) if steps else None
+
+    def _let_watch(self, reason: str | None) -> str | None:
+        """Let callbacks look between two steps, those whose turn it is."""
+        step = self.trainer.state.step
+        for callback in self.watching:
+            if callback.every_steps is not None and step % callback.every_steps == 0:
+                if callback.on_steps(self.trainer.net, self._progress()) is True and reason is None:
+                    self.ended_by, reason = "callback", "a callback asked to stop"
+        return reason
+
     @property
     def in_epoch(self) -> int:
         """Steps of the epoch that is not over."""
@@ -175,7 +203,22 @@ class Session:
             self.saver.finish(self, reason)
         if self.record_steps and self.parts:
             self.history.append_steps(StepRecords.join(self.parts).loss)
+        self._record_etas()
         return reason
+
+    def _record_etas(self) -> None:
+        """Note the learning rate of every step that is recorded: what the schedule says follows from the history."""
+        if not self.record_steps:
+            return
+        schedule = self.trainer.rule.schedule
+        etas: list[float] = []
+        state: Any = schedule.initial_state()
+        for row in self.history:
+            etas += [schedule.at(step, int(row["epoch"]) - 1, state) for step in range(len(etas), int(row["step"]))]
+            state = schedule.observe(state, row.get("val_loss", row["loss"]))
+        steps = len(self.history.steps)
+        etas += [schedule.at(step, len(self.history), state) for step in range(len(etas), steps)]
+        self.history.etas = np.array(etas[:steps])
 
     def steps(self, epoch: int, seed: int | None) -> Generator[Array, None, None]:
         """Yield the sample numbers of the steps of an epoch, one step a row; without a seed all in their order.

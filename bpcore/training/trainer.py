@@ -172,6 +172,8 @@ class Trainer:
         self._key: tuple[bool, bool, int | None] | None = None
         self.placement: Placement | None = None
         self.verbose: bool | None = False
+        self.moves_by_rule = True
+        """Whether the rule moves the parameters; full-batch methods move them by themselves."""
         self._feeder: Feeder | None = None
         self._local: Array = None
         self._stretch = 8

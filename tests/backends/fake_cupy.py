@@ -456,6 +456,17 @@ class FakeCupy(types.ModuleType):
         found._host[...] = np.argsort(keys._host, kind="stable")
         return found
 
+    def min(self, array: DeviceArray) -> DeviceArray:
+        return self._reduced(array, np.min)
+
+    def max(self, array: DeviceArray) -> DeviceArray:
+        return self._reduced(array, np.max)
+
+    def _reduced(self, array: DeviceArray, reduce: Callable[[Any], Any]) -> DeviceArray:
+        found = self._allocate((), array.dtype)
+        found._host[...] = reduce(array._host)
+        return found
+
     def arange(self, n: int, dtype: Any) -> DeviceArray:
         found = self._allocate(n, dtype)
         found._host[...] = np.arange(n)
