@@ -9,14 +9,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bpcore.data.chunks import Chunk, Converter, fills
+from bpcore.data.chunks import Chunk, Converter
 from bpcore.data.csv_files import iterate_csv
 from bpcore.data.datasets import Task
 from bpcore.data.files import PIXELS, columns_of, file_kind, open_arrays
 from bpcore.data.idx_files import mnist_files
 from bpcore.data.npy_files import RecordPart, load_npy
 from bpcore.data.parquet_files import iterate_parquet, parquet_rows
-from bpcore.data.preprocessing import ClassList, Preprocessing, Standardizer
+from bpcore.data.preprocessing import ClassList, Preprocessing, Standardizer, fills_missing
 from bpcore.data.split import ordered_split_indices, part_of_rows
 from bpcore.data.store import LabelMap, Store
 from bpcore.data.tables import Columns, TablePart, target_values
@@ -233,7 +233,7 @@ def store_for_model(
         task="regression" if classes is None else "classification",
         verbose=verbose,
         known=known,
-        keep_missing=fills(preprocessing),
+        keep_missing=fills_missing(preprocessing),
     )
     source = _Source(path, kind, _Split(0, 0, 0, True), converter, bool(categories), features, categories, True)
     (store,) = converter.run(source.chunks(target, labels, None, ()))

@@ -11,8 +11,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from bpcore.data.missing import Imputer
-from bpcore.data.one_hot import OneHot, Pipeline
-from bpcore.data.preprocessing import ClassList, Preprocessing, Scaler, Standardizer, preprocessing_from_dict
+from bpcore.data.one_hot import OneHot
+from bpcore.data.preprocessing import (
+    ClassList,
+    Preprocessing,
+    Scaler,
+    Standardizer,
+    fills_missing,
+    preprocessing_from_dict,
+    steps_of,
+)
 from bpcore.errors import BpcoreError, ConfigurationError
 from bpcore.typing import IntArray, NDArray
 
@@ -75,7 +83,7 @@ class Knowledge:
         )
         self.stated = bool(meta.get("task") or meta.get("classes"))
         self.preprocessing, self.n_columns = _restore(meta, "preprocessing", net.sizes[0], "inputs")
-        self.imputes = any(isinstance(step, Imputer) for step in self.steps)
+        self.imputes = fills_missing(self.preprocessing)
         self.feature_names: tuple[str, ...] | None = _names(meta, "feature_names", self.n_columns, "inputs")
         self.categories = self._read_categories()
         self.classes = self._read_classes()
@@ -123,7 +131,7 @@ class Knowledge:
     @property
     def steps(self) -> tuple[Preprocessing, ...]:
         """The preprocessing as steps that are no pipelines themselves, in the order in which they are applied."""
-        return _steps(self.preprocessing)
+        return steps_of(self.preprocessing)
 
     @property
     def columns_of_text(self) -> dict[int, list[str]]:
@@ -184,15 +192,6 @@ def _names(meta: dict[str, Any], key: str, width: int, what: str) -> tuple[str, 
     return tuple(names)
 
 
-def _steps(fitted: Preprocessing | None) -> tuple[Preprocessing, ...]:
-    """Steps of a preprocessing, those of a pipeline inside a pipeline included, in their order."""
-    if fitted is None:
-        return ()
-    if not isinstance(fitted, Pipeline):
-        return (fitted,)
-    return tuple(inner for step in fitted.steps for inner in _steps(step))
-
-
 def _restore(meta: dict[str, Any], key: str, width: int, what: str) -> tuple[Preprocessing | None, int]:
     """Rebuild a preprocessing whose result has `width` columns; return it and how many columns it takes."""
     description = meta.get(key)
@@ -205,7 +204,7 @@ def _restore(meta: dict[str, Any], key: str, width: int, what: str) -> tuple[Pre
     except BpcoreError as error:
         raise ConfigurationError(f"net.meta[{key!r}]: {error}") from error
     n = width
-    for step in reversed(_steps(fitted)):
+    for step in reversed(steps_of(fitted)):
         if isinstance(step, Standardizer) and len(step.mean) != n:
             raise ConfigurationError(
                 f"net.meta[{key!r}] standardises {len(step.mean)} columns, but the network has {n} {what}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -281,3 +282,16 @@ def test_parquet_and_npy_files(tmp_path: Path) -> None:
     assert found.task == "classification"
     assert len(found.train) + len(found.test) == 300
     found.close()
+
+
+def test_a_terminal_shows_how_many_rows_there_are(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chunks = [(np.zeros((3, 2)), np.zeros(3)), (np.ones((1500, 2)), np.ones(1500))]
+    from_chunks(chunks).close()
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    from_chunks(chunks, rows=1503).close()
+    assert "1,503 rows" in capsys.readouterr().err
+    from_chunks(chunks, verbose=False).close()
+    assert capsys.readouterr().err == ""
