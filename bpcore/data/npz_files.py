@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from bpcore.errors import DataError, UnknownNameError, unknown
 from bpcore.typing import NDArray
 
-__all__ = ["read_npz"]
+__all__ = ["choose_arrays", "read_npz"]
 
 
 def read_npz(
@@ -63,18 +64,42 @@ def _from_archive(
 ) -> tuple[NDArray[Any], NDArray[Any] | None, str]:
     if not isinstance(archive, np.lib.npyio.NpzFile):
         raise DataError(f"{path} holds a single array; save both with np.savez(path, X=X, y=y)")
-    names, wanted = list(archive.files), target or "y"
+    return choose_arrays(path, archive, target, read_target, "np.savez(path, X=X, y=y)")
+
+
+def choose_arrays(
+    path: Path, arrays: Mapping[str, Any], target: str | None, read_target: bool, advice: str
+) -> tuple[NDArray[Any], NDArray[Any] | None, str]:
+    """Choose features and targets among arrays by name, for files that hold several.
+
+    Parameters
+    ----------
+    path : Path
+        The file, for errors.
+    arrays : mapping of str to ndarray
+        What it holds; only what is chosen is asked for.
+    target, read_target
+        As for :func:`read_npz`.
+    advice : str
+        How to write such a file, for errors.
+
+    Returns
+    -------
+    X, y, target
+        As :func:`read_npz`.
+    """
+    names, wanted = list(arrays), target or "y"
     if "X" not in names:
         found = ", ".join(names) or "nothing"
-        raise DataError(f"{path} has no array 'X'; found: {found}. Save the data with np.savez(path, X=X, y=y)")
-    X = archive["X"]
+        raise DataError(f"{path} has no array 'X'; found: {found}. Save the data with {advice}")
+    X = arrays["X"]
     if not read_target:
         return X, None, wanted
     if wanted not in names and target is not None:
         raise unknown(f"array in {path}", target, names)
     if wanted not in names:
         raise DataError(f"{path} has no array 'y'; found: {', '.join(names)}. Name the targets with --target")
-    y = archive[wanted]
+    y = arrays[wanted]
     if y.ndim == 0 or X.ndim == 0 or len(X) != len(y):
         raise DataError(f"{path}: X has shape {X.shape} but {wanted} has shape {y.shape}; the rows must match")
     return X, y, wanted

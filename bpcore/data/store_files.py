@@ -17,6 +17,7 @@ from bpcore.data.idx_files import mnist_files
 from bpcore.data.npy_files import RecordPart, load_npy
 from bpcore.data.parquet_files import iterate_parquet, parquet_rows
 from bpcore.data.preprocessing import ClassList, Preprocessing, Standardizer, fills_missing
+from bpcore.data.safetensors_files import read_safetensors
 from bpcore.data.split import ordered_split_indices, part_of_rows
 from bpcore.data.store import LabelMap, Store
 from bpcore.data.tables import Columns, TablePart, target_values
@@ -282,10 +283,11 @@ class _Source:
         tables = self._tables(target)
         if tables is not None:
             if labels is not None:
-                raise ConfigurationError(f"--labels is for .npy and IDX files; {self.path.name} has its targets inside")
+                raise self._no_labels()
             yield from self._of_tables(tables, target, group, drop)
             return
-        for name, value in (("target", target), ("group", group), ("drop", drop)):
+        named = self.kind == "safetensors"
+        for name, value in (("target", None if named else target), ("group", group), ("drop", drop)):
             if value:
                 raise ConfigurationError(f"--{name} is for tables; {self.path.name} is none")
         if self.kind == "mnist":
@@ -294,8 +296,16 @@ class _Source:
             if not self.tests:
                 yield from self._of_arrays(images, its_labels, "idx", self._own_parts)
             yield from self._of_arrays(test_images, test_labels, "idx", lambda first, m: np.full(m, TEST))
+        elif named:
+            if labels is not None:
+                raise self._no_labels()
+            X, y, self.target_name = read_safetensors(self.path, target)
+            yield from self._rows(X, y, self.split.parts)
         else:
             yield from self._of_arrays(self.path, labels, self.kind, self.split.parts)
+
+    def _no_labels(self) -> ConfigurationError:
+        return ConfigurationError(f"--labels is for .npy and IDX files; {self.path.name} has its targets inside")
 
     def _own_parts(self, first: int, m: int) -> IntArray:
         if not self.split.validation:
@@ -356,6 +366,9 @@ class _Source:
         if labels is not None and self.kind != "mnist":
             self.target_name = Path(labels).name
         self.pixels = kind == "idx" and X.dtype == np.uint8
+        yield from self._rows(X, y, parts)
+
+    def _rows(self, X: Any, y: Any, parts: Any) -> Iterator[Chunk]:
         self.converter.rows = (self.converter.rows or 0) + len(X)
         rows = max(1, ARRAY_BYTES // (X.shape[-1] * 8))
         for start in range(0, len(X), rows):

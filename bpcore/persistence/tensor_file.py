@@ -25,20 +25,17 @@ from typing import Any
 
 import numpy as np
 
+from bpcore.data.safetensors_files import header_of, too_long
 from bpcore.errors import ModelFileError
 from bpcore.persistence.atomic import write_atomically
 from bpcore.typing import NDArray
 
-__all__ = ["DTYPES", "Expected", "canonical_json", "damaged", "read_tensors", "write_tensors"]
+__all__ = ["DTYPES", "Expected", "canonical_json", "check_header", "damaged", "read_tensors", "write_tensors"]
 
 KEY = "bpcore"
 DTYPES = {"F32": "float32", "F64": "float64", "BOOL": "bool"}
 """Names of dtypes in safetensors files, and NumPy's."""
 
-LONGEST_HEADER = 2**24
-"""Bytes; the longest in use hold the names of some thousand features and the numbers of their preprocessing."""
-MOST_PARTS = 2**16
-"""Lists and objects in a header; a tensor is three of them."""
 MOST_MEMORY = 2**26
 """Bytes that a description may take while it is parsed and checked."""
 BYTES_OF_A_CHARACTER, BYTES_OF_A_VALUE = 6, 100
@@ -87,7 +84,7 @@ def write_tensors(
     text = checked_json(description, f"cannot write {os.fspath(path)}: {what}")
     whole = {**description, "sha256": _fingerprint(text, tensors)}
     data = save(dict(tensors), {KEY: canonical_json(whole)})
-    reason = _too_long(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    reason = too_long(data[8 : 8 + int.from_bytes(data[:8], "little")])
     if reason:
         raise ModelFileError(f"cannot write {os.fspath(path)}: {what} is too long to be read back: {reason}")
     write_atomically(path, data, temporary=temporary)
@@ -110,7 +107,7 @@ def checked_json(description: dict[str, Any], what: str) -> str:
         raise ModelFileError(
             f"{what} is not plain JSON: {error}; use dict, list, str, finite numbers, bool and None"
         ) from error
-    reason = _too_long(text.encode("ascii")) or _too_much(text)
+    reason = too_long(text.encode("ascii")) or _too_much(text)
     if reason:
         raise ModelFileError(f"{what} is too long to be read back: {reason}")
     return text
@@ -145,7 +142,7 @@ def read_tensors(
     shown = os.fspath(path)
     _check_path(shown)
     try:
-        _check_header(shown)
+        check_header(shown)
         with safe_open(shown, framework="np") as file:
             description = _description(shown, file.metadata())
             expected = expected_of(shown, description)
@@ -212,25 +209,14 @@ def _description(path: str, metadata: Mapping[str, str] | None) -> dict[str, Any
     return description
 
 
-def _check_header(path: str) -> None:
+def check_header(path: str) -> None:
     """Refuse a header that would take too much memory before anything of it is parsed."""
-    with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if length > os.path.getsize(path) - 8:
-            return  # no safetensors file, or cut short, which the library says
-        header = b"" if length > LONGEST_HEADER else file.read(length)
-    reason = _too_long(header, length)
+    try:
+        _, reason = header_of(Path(path))
+    except ValueError:
+        return  # no safetensors file, or cut short, which the library says
     if reason:
         raise damaged(path, f"its header is not one that can be read: {reason}")
-
-
-def _too_long(header: bytes, length: int | None = None) -> str:
-    """Say why a header (or a description that is going to be part of one) is too long; empty if it is not."""
-    length = len(header) if length is None else length
-    if length > LONGEST_HEADER:
-        return f"{length:,} bytes, {LONGEST_HEADER:,} are possible"
-    parts = header.count(b"[") + header.count(b"{")
-    return f"{parts:,} lists and objects, {MOST_PARTS:,} are possible" if parts > MOST_PARTS else ""
 
 
 def _too_much(text: str) -> str:

@@ -188,7 +188,9 @@ def test_what_is_exported_predicts_what_the_model_does(bpcore: Run, tmp_path: Pa
     saved, onnx, python = (tmp_path / f"m.{end}" for end in ("safetensors", "onnx", "py"))
     words = ["--target", "kind", "--missing", "mean", "--text", "one-hot", "--epochs", 3, "--layers", 8, "-q"]
     bpcore("train", table, *words, "--save", saved)
-    bpcore("export", saved, "--onnx", onnx, "--numpy", python)
+    told = bpcore("export", saved, "--onnx", onnx, "--numpy", python, "--torch", tmp_path / "state").stdout
+    assert "m.onnx: ONNX, inputs X (size, age) and categories (colour)" in told
+    assert "the preprocessing is no part of it" in told
     predicted = bpcore("predict", saved, table, "--probabilities").stdout.splitlines()
     done = subprocess.run(
         [sys.executable, "-I", str(python), str(table), "--probabilities"], capture_output=True, text=True, check=True
@@ -301,3 +303,17 @@ def test_the_bar_hands_everything_on(capsys: pytest.CaptureFixture[str], monkeyp
     assert "100 %" in found
     assert list(metered(blocks, shown=False)) == ["a", "b"]
     assert capsys.readouterr().err == ""
+
+
+def test_safetensors_from_training_to_prediction(bpcore: Run, tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    X = np.random.default_rng(0).normal(size=(80, 3)).astype(np.float32)
+    data, saved = tmp_path / "d.safetensors", tmp_path / "m.safetensors"
+    save_file({"X": X, "kind": (X[:, 0] > 0).astype(np.int64)}, data)
+    for more in ([], ["--stream"]):
+        bpcore("train", data, "--target", "kind", "--layers", 4, "--epochs", 2, "-q", "--save", saved, *more)
+        found = json.loads(bpcore("evaluate", saved, data, "--json", *more).stdout)
+        lines = bpcore("predict", saved, data).stdout.split()
+        assert len(lines) == 81
+        assert found["accuracy"] == pytest.approx(np.mean(np.array(lines[1:], int) == (X[:, 0] > 0)))
