@@ -207,6 +207,26 @@ def test_the_network_of_an_estimator_is_one_of_bpcore(iris, name, request, tmp_p
     assert clf.partial_fit(X, names).net_.meta["classes"] == net.meta["classes"]
 
 
+def test_the_command_predicts_what_an_estimator_does(iris, tmp_path):
+    """A saved network says what its outputs mean: numbers are not taken for classes."""
+    from typer.testing import CliRunner
+
+    from bpcore.cli.app import app
+
+    X, y = iris
+    np.save(tmp_path / "X.npy", X)
+    names = np.array(["setosa", "versicolor", "virginica"])[y]
+    reg = bp.MLPRegressor(hidden_layer_sizes=8, max_iter=5, random_state=0, backend="numpy")
+    for estimator, target in ((classifier("numpy"), names), (classifier("numpy"), y), (reg, X[:, 1] * 3 + y)):
+        estimator.fit(X, target).net_.save(tmp_path / "m.safetensors")
+        words = ["predict", str(tmp_path / "m.safetensors"), str(tmp_path / "X.npy"), "--backend", "numpy"]
+        found = CliRunner().invoke(app, words).stdout.split()[1:]
+        if estimator is reg:
+            np.testing.assert_allclose(np.array(found, float), estimator.predict(X), rtol=1e-6)
+        else:
+            assert found == [str(name) for name in estimator.predict(X)]
+
+
 @pytest.mark.parametrize("name", backend_params())
 def test_a_backend_in_data_of_several_kinds(name, request):
     """The same numbers on every backend, streams of validation, weights and a short batch included."""
