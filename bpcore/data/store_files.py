@@ -15,6 +15,7 @@ from bpcore.data.datasets import Task
 from bpcore.data.files import PIXELS, columns_of, file_kind, open_arrays
 from bpcore.data.idx_files import mnist_files
 from bpcore.data.npy_files import RecordPart, load_npy
+from bpcore.data.npz_files import map_npz
 from bpcore.data.parquet_files import iterate_parquet, parquet_rows
 from bpcore.data.preprocessing import ClassList, Preprocessing, Standardizer, fills_missing
 from bpcore.data.safetensors_files import read_safetensors
@@ -29,6 +30,8 @@ __all__ = ["StoredFile", "store_file", "store_for_model"]
 TRAIN, TEST, VALIDATION = 0, 1, 2
 ARRAY_BYTES = 2**23
 """Bytes of an array that are read together."""
+MAPPED = {"npz": map_npz, "safetensors": read_safetensors}
+"""Files that hold several arrays by name, and what maps them into memory."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ def store_file(
     Parameters
     ----------
     path, target, labels, group, drop, task, text
-        As for :func:`bpcore.data.load_file`; everything but ``.npz``. IDX that is compressed is read as a whole.
+        As for :func:`bpcore.data.load_file`. IDX and ``.npz`` that are compressed are read as a whole.
     missing : str
         ``"refuse"``, or what takes the place of missing features: ``"mean"``, ``"median"``, ``"most-frequent"`` or
         ``"constant"``, found in the training part.
@@ -148,10 +151,6 @@ def store_file(
     """
     path = Path(path)
     kind = file_kind(path)
-    if kind == "npz":
-        raise ConfigurationError(
-            f"{path.name}: an .npz archive is read as a whole; save the arrays as .npy to train with them from the disk"
-        )
     if in_order and (group is not None or kind == "mnist"):
         raise ConfigurationError("rows are set aside in order, by groups, or by the files of MNIST; choose one")
     if not 0 < test_fraction < 1 or not 0 <= validation_fraction < 1:
@@ -220,8 +219,6 @@ def store_for_model(
     """
     path = Path(path)
     kind = file_kind(path)
-    if kind == "npz":
-        raise ConfigurationError(f"{path.name}: an .npz archive is read as a whole; leave out --stream and --cache")
     known: tuple[LabelMap | None, Any] = (None, None)
     if classes is not None:
         names = classes.names
@@ -286,7 +283,7 @@ class _Source:
                 raise self._no_labels()
             yield from self._of_tables(tables, target, group, drop)
             return
-        named = self.kind == "safetensors"
+        named = self.kind in MAPPED
         for name, value in (("target", None if named else target), ("group", group), ("drop", drop)):
             if value:
                 raise ConfigurationError(f"--{name} is for tables; {self.path.name} is none")
@@ -299,7 +296,7 @@ class _Source:
         elif named:
             if labels is not None:
                 raise self._no_labels()
-            X, y, self.target_name = read_safetensors(self.path, target)
+            X, y, self.target_name = MAPPED[self.kind](self.path, target)
             yield from self._rows(X, y, self.split.parts)
         else:
             yield from self._of_arrays(self.path, labels, self.kind, self.split.parts)
