@@ -11,6 +11,7 @@ import numpy as np
 import typer
 
 from bpcore.cli.inputs import has_own_targets, load_for_model, prepare, wants_disk
+from bpcore.cli.measures import errors_in_units
 from bpcore.cli.reporting import facts_table, out, print_json, rows_table
 from bpcore.data.datasets import DATASETS
 from bpcore.data.preprocessing import ClassList, Standardizer
@@ -122,9 +123,9 @@ def _in_words(
     """Say what became of each class; or put errors in the units of the target among the metrics."""
     if knowledge.task == "classification":
         return _classes(net, knowledge, blocks)
-    errors = _errors(net, knowledge, blocks)
-    metrics.pop("rmse")
-    metrics |= errors
+    metrics.pop("rmse")  # to stand behind the mean of the squares
+    fitted = knowledge.target_preprocessing
+    metrics |= errors_in_units(net, fitted, ((X, Y if fitted is None else fitted.undo(Y)) for X, Y in blocks))
     return []
 
 
@@ -144,20 +145,6 @@ def _classes(net: MLP, knowledge: Knowledge, blocks: Iterable[Block]) -> list[di
         precision = right / claimed if claimed else float("nan")
         rows.append({"class": name, "samples": samples, "right": right, "recall": recall, "precision": precision})
     return rows
-
-
-def _errors(net: MLP, knowledge: Knowledge, blocks: Iterable[Block]) -> dict[str, float]:
-    """Errors in the units of the target."""
-    fitted = knowledge.target_preprocessing
-    squares = absolutes = 0.0
-    count = 0
-    for X, scaled in blocks:
-        prediction = np.asarray(net.predict(X), dtype=np.float64)
-        error = prediction - scaled if fitted is None else fitted.undo(prediction) - fitted.undo(scaled)
-        squares += float(np.sum(error**2))
-        absolutes += float(np.sum(np.abs(error)))
-        count += error.size
-    return {"mse": squares / count, "rmse": (squares / count) ** 0.5, "mae": absolutes / count}
 
 
 def _percent(value: float) -> str:

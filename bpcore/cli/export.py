@@ -15,6 +15,7 @@ from bpcore.errors import ConfigurationError
 from bpcore.exchange.card import card_text, model_card
 from bpcore.exchange.numpy_export import export_numpy
 from bpcore.exchange.onnx_export import export_onnx
+from bpcore.exchange.onnx_inputs import CATEGORIES, input_columns
 from bpcore.exchange.torch_import import from_torch_state
 from bpcore.exchange.torch_state import export_torch, torch_modules
 from bpcore.persistence.atomic import check_writable, write_atomically
@@ -54,14 +55,16 @@ def export(
     net = load_model(model, backend="numpy")
     if onnx is not None:
         export_onnx(net, onnx, dtype=dtype, bare=bare)
-        typer.echo(f"wrote {onnx}: ONNX")
+        text = "" if bare else _inputs(Knowledge(net))
+        typer.echo(f"wrote {onnx}: ONNX" + text)
     if numpy is not None:
         export_numpy(net, numpy, weights=weights)
         typer.echo(f"wrote {numpy}: Python with NumPy" + (f", and its weights to {weights}" if weights else ""))
     if torch is not None:
         export_torch(net, torch, None if names is None else _list(names))
         module = torch_modules(net) if names is None else None
-        typer.echo(f"wrote {torch}: PyTorch state" + (f" of {module}" if module else ""))
+        rest = "; the preprocessing is no part of it" if net.meta.get("preprocessing") else ""
+        typer.echo(f"wrote {torch}: PyTorch state" + (f" of {module}" if module else "") + rest)
     if card is not None:
         write_atomically(card, card_text(model_card(model)).encode())
         typer.echo(f"wrote {card}: model card")
@@ -113,6 +116,15 @@ def card(
 ) -> None:
     """Print the card of a saved MODEL as JSON: structure, data, preprocessing, measurements, training, versions."""
     print_json(model_card(model))
+
+
+def _inputs(knowledge: Knowledge) -> str:
+    """Say what an ONNX file takes, where that is more than one table of numbers."""
+    names = knowledge.feature_names or ()
+    columns = input_columns(knowledge)
+    if CATEGORIES not in columns:
+        return ""
+    return ", inputs " + " and ".join(f"{name} ({', '.join(names[j] for j in columns[name])})" for name in columns)
 
 
 def _check_companions(pairs: list[tuple[str, object, str, object]]) -> None:

@@ -145,7 +145,7 @@ def wants_disk(name: str, stream: bool | None, cache: str | None) -> bool:
     if stream is not None or cache is not None:
         return stream is not False
     path = Path(name)
-    if name in DATASETS or not path.is_file() or path.suffix.lower() == ".npz":
+    if name in DATASETS or not path.is_file():
         return False
     return path.stat().st_size > LARGE
 

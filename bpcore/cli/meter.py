@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
+
+from bpcore.bar import Bar
 
 __all__ = ["metered"]
 
@@ -26,23 +27,7 @@ def metered(blocks: Iterable[tuple[T, float]], shown: bool | None = None) -> Ite
     block
         Each block.
     """
-    if not (sys.stderr.isatty() if shown is None else shown):
-        for block, _ in blocks:
-            yield block
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    bar = Progress(
-        TextColumn("predicting"),
-        BarColumn(bar_width=24),
-        TextColumn("{task.percentage:3.0f} %"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True, force_terminal=shown),
-        transient=True,
-    )
-    with bar:
-        task = bar.add_task("predicting", total=1.0)
+    with Bar("predicting", 1.0, shown) as bar:
         for block, done in blocks:
             yield block
-            bar.update(task, completed=done)
+            bar.show(done=done)

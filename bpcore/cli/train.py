@@ -35,11 +35,13 @@ def train(
     data: Annotated[
         str,
         typer.Argument(
-            help="digits, iris, wine, breast-cancer, diabetes; or a .csv, .parquet, .npz, .npy or IDX file, or a "
-            "folder with the files of MNIST."
+            help="digits, iris, wine, breast-cancer, diabetes; or a .csv, .parquet, .npz, .npy, .safetensors or IDX "
+            "file, or a folder with the files of MNIST."
         ),
     ] = "digits",
-    target: Annotated[str | None, typer.Option(help="Column (or .npz array) of the targets: name or number.")] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Column, or array of a file with several, of the targets: name or number.")
+    ] = None,
     labels: Annotated[str | None, typer.Option(help="File of the targets, for .npy and IDX files.")] = None,
     group: Annotated[str | None, typer.Option(help="Column of groups, none of which is in two parts.")] = None,
     drop: Annotated[str | None, typer.Option(help="Columns to leave out, separated by commas.")] = None,

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from bpcore.cli.inputs import load_data, prepare
+from bpcore.cli.measures import errors_in_units
 from bpcore.cli.setup import TEST_FRACTION, VALIDATION_FRACTION, choose_output, divide, encode
 from bpcore.data.datasets import Dataset, Task
 from bpcore.data.fitting import fit_preprocessing
@@ -17,6 +18,7 @@ from bpcore.data.preprocessing import Preprocessing, Standardizer
 from bpcore.data.store import Store
 from bpcore.data.store_files import store_file
 from bpcore.functions.losses import Loss
+from bpcore.network import MLP
 
 __all__ = ["DataOptions", "TrainingData", "errors_of", "with_data"]
 
@@ -202,22 +204,10 @@ def _how_divided(options: DataOptions, by_itself: bool, drawn: str) -> str:
     return f" (seed {options.seed}{', whole groups' if options.group is not None else drawn})"
 
 
-def errors_of(net: Any, data: TrainingData) -> dict[str, float]:
+def errors_of(net: MLP, data: TrainingData) -> dict[str, float]:
     """Mean squared and absolute error of the test part, in the units of the target."""
-    fitted = data.target_preprocessing
+    X, fitted = data.test[0], data.target_preprocessing
     assert fitted is not None
-    squares = absolutes = 0.0
-    count = 0
-    for X, truth in _blocks(data, fitted):
-        error = fitted.undo(net.predict(X).astype(np.float64)) - truth
-        squares += float(np.sum(error**2))
-        absolutes += float(np.sum(np.abs(error)))
-        count += error.size
-    return {"mse": squares / count, "rmse": (squares / count) ** 0.5, "mae": absolutes / count}
-
-
-def _blocks(data: TrainingData, fitted: Standardizer) -> Any:
-    X = data.test[0]
     if isinstance(X, Store):
-        return ((block, fitted.undo(y)) for block, y in X.blocks())
-    return [(X, np.asarray(data.truth).reshape(len(X), -1))]
+        return errors_in_units(net, fitted, ((block, fitted.undo(y)) for block, y in X.blocks()))
+    return errors_in_units(net, fitted, [(X, np.asarray(data.truth).reshape(len(X), -1))])

@@ -21,6 +21,7 @@ from bpcore.data.moments import Moments
 from bpcore.data.npy_files import load_npy
 from bpcore.data.one_hot import OneHot, Pipeline
 from bpcore.data.preprocessing import ClassList, Scaler, Standardizer, preprocessing_from_dict
+from bpcore.data.safetensors_files import load_safetensors
 from bpcore.data.split import group_split_indices, ordered_split_indices, train_test_split_indices
 from bpcore.data.store import Store
 from bpcore.data.targets import EncodedTargets, encode_targets
@@ -54,6 +55,7 @@ __all__ = [
     "load_file",
     "load_idx",
     "load_npy",
+    "load_safetensors",
     "ordered_split_indices",
     "preprocessing_from_dict",
     "store_file",

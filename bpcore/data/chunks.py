@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal
 
 import numpy as np
 
+from bpcore.bar import Bar
 from bpcore.data.arrays import check_matrix
 from bpcore.data.datasets import Task
 from bpcore.data.missing import refuse_infinite
-from bpcore.data.preprocessing import Preprocessing, Standardizer
+from bpcore.data.preprocessing import Preprocessing, Standardizer, fills_missing
 from bpcore.data.statistics import Statistics
 from bpcore.data.store import BLOCK_BYTES, WINDOW, LabelMap, Store, StoreFiles
+from bpcore.data.tables import frozen
 from bpcore.data.target_columns import TargetColumns
 from bpcore.errors import ConfigurationError, DataError, ShapeError
 from bpcore.typing import DType, IntArray, NDArray
@@ -177,7 +177,7 @@ class Converter:
         files = [StoreFiles(self.folder) for _ in range(self.parts)]
         counts, n = [0] * self.parts, None if self.like is None else self.like.n_columns
         try:
-            with _Bar(self.verbose, self.rows) as bar:
+            with Bar("reading", float(self.rows or 1), self.verbose, percentage=False) as bar:
                 for chunk in chunks:
                     first = sum(counts)
                     X = self._checked(chunk.X, dtype, n, first)
@@ -196,7 +196,8 @@ class Converter:
                         if k == 0 and self.statistics is not None and self.target_statistics is not None:
                             self.statistics.add(rows)
                             self.target_statistics.add(values)
-                    bar.advance(sum(counts), chunk.share)
+                    done = float(sum(counts)) if self.rows else chunk.share
+                    bar.show(done=done, text=f"{sum(counts):,} rows")
             if n is None or not counts[0]:
                 raise DataError("no rows came; at least one chunk with at least one sample is needed")
             for file in files:
@@ -220,7 +221,7 @@ class Converter:
                 label_map,
                 targets.integers,
                 classes,
-                _frozen(self.categories),
+                frozen(self.categories),
             )
             for file, m in zip(files, counts, strict=True)
         ]
@@ -257,14 +258,13 @@ class Converter:
     @property
     def keeps_missing(self) -> bool:
         """Whether NaN is a missing value, and not refused."""
-        like = self.like is not None and fills(self.like.preprocessing)
+        like = self.like is not None and fills_missing(self.like.preprocessing)
         return self.keep_missing or self.missing != "refuse" or like
 
     def _checked(self, X: Any, dtype: DType, n: int | None, first: int) -> NDArray[Any]:
         """Features of a chunk in the dtype of the store."""
         keeps = self.keeps_missing
-        name = "X"
-        found = check_matrix(X, name=name, dtype=dtype, allow_nonfinite=keeps, first_row=first)
+        found = check_matrix(X, name="X", dtype=dtype, allow_nonfinite=keeps, first_row=first)
         if n is not None and found.shape[1] != n:
             raise ShapeError(
                 f"X of the chunk at row {first} has shape {found.shape}; expected (m, {n}), as the chunks before it"
@@ -283,48 +283,8 @@ class Converter:
             )
 
 
-def fills(preprocessing: Preprocessing | None) -> bool:
-    """Whether a preprocessing knows what to do about missing values."""
-    steps: tuple[Any, ...] = getattr(preprocessing, "steps", (preprocessing,))
-    return any(step is not None and step.to_dict()["kind"] == "imputer" for step in steps)
-
-
 def raw_blocks(store: Store, size: int = 2**23) -> Iterator[NDArray[Any]]:
     """Yield the rows of a store as they are stored, about 8 MiB at a time."""
     rows = max(1, size // (store.n_columns * store.dtype.itemsize))
     for start in range(0, store.m, rows):
         yield store.raw(start, min(start + rows, store.m))
-
-
-def _frozen(categories: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
-    return {name: tuple(texts) for name, texts in categories.items()}
-
-
-class _Bar:
-    """A progress bar over rows, on standard error."""
-
-    def __init__(self, verbose: bool | None, rows: int | None) -> None:
-        self._bar: Any = None
-        self._rows = rows
-        if sys.stderr.isatty() if verbose is None else verbose:
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-            columns = TextColumn("{task.description}"), BarColumn(bar_width=24), TimeRemainingColumn()
-            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
-            self._task = self._bar.add_task("reading", total=1.0 if rows is None else float(rows))
-
-    def __enter__(self) -> _Bar:
-        if self._bar is not None:
-            self._bar.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def advance(self, rows: int, share: float | None) -> None:
-        """Show how many rows there are."""
-        if self._bar is not None:
-            done = share if share is not None and self._rows is None else float(rows) if self._rows else None
-            self._bar.update(self._task, description=f"{rows:,} rows", **({} if done is None else {"completed": done}))

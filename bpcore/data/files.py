@@ -1,4 +1,4 @@
-"""Data sets from files: tables (CSV, Parquet, ``.npy`` with fields), arrays (``.npz``, ``.npy``), IDX."""
+"""Data sets from files: tables (CSV, Parquet, ``.npy`` with fields), arrays (``.npz``, ``.npy``, safetensors), IDX."""
 
 from __future__ import annotations
 
@@ -18,21 +18,33 @@ from bpcore.data.npy_files import RecordPart, load_npy
 from bpcore.data.npz_files import read_npz
 from bpcore.data.parquet_files import read_parquet
 from bpcore.data.preprocessing import ClassList, Scaler
+from bpcore.data.safetensors_files import read_safetensors
 from bpcore.data.tables import Columns, TablePart, choose_columns, column_index, frozen, target_values
 from bpcore.errors import ConfigurationError, DataError
 from bpcore.typing import NDArray
 
 __all__ = ["KINDS", "file_kind", "load_file"]
 
-SUFFIXES = {".csv": "csv", ".parquet": "parquet", ".pq": "parquet", ".npz": "npz", ".npy": "npy"}
-KINDS = ".csv, .parquet, .npz, .npy, .idx (also ...-idx3-ubyte and .gz), or a folder with the files of MNIST"
+SUFFIXES = {
+    ".csv": "csv",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".npz": "npz",
+    ".npy": "npy",
+    ".safetensors": "safetensors",
+}
+NAMED = {"npz": read_npz, "safetensors": read_safetensors}
+"""Files that hold several arrays by name, and their readers."""
+KINDS = (
+    ".csv, .parquet, .npz, .npy, .safetensors, .idx (also ...-idx3-ubyte and .gz), or a folder with the files of MNIST"
+)
 MOST_NUMERIC_CLASSES = 20
 PIXELS = Scaler(255.0)
 """What images of bytes are prepared by."""
 
 
 def file_kind(path: Path) -> str:
-    """Tell by its name what a file is: ``csv``, ``parquet``, ``npz``, ``npy``, ``idx``, or ``mnist`` for a folder.
+    """Tell by its name what a file is: one of the values of :data:`SUFFIXES`, ``idx``, or ``mnist`` for a folder.
 
     Raises
     ------
@@ -78,11 +90,12 @@ def load_file(
     ----------
     path : str or Path
         A table: ``.csv`` (one sample a line; see :func:`~bpcore.data.csv_files.read_table`), ``.parquet``, or ``.npy``
-        with named fields; an ``.npz`` archive with the arrays ``X`` and ``y``; a matrix in ``.npy`` or an array in IDX
-        (``.idx``, ``...-idx3-ubyte``, plain or ``.gz``), with the targets in another file, `labels`; or a folder with
-        the four files of MNIST.
+        with named fields; an ``.npz`` archive or a ``.safetensors`` file with the arrays ``X`` and ``y``; a matrix in
+        ``.npy`` or an array in IDX (``.idx``, ``...-idx3-ubyte``, plain or ``.gz``), with the targets in another file,
+        `labels`; or a folder with the four files of MNIST.
     target : str, optional
-        Column of the targets, by name or by number from 0; for ``.npz`` the name of the array.
+        Column of the targets, by name or by number from 0; for ``.npz`` and ``.safetensors`` the name of the
+        array.
     read_target : bool, default True
         False to read samples only: there need be no targets, and `target` names a column to leave out.
     features : sequence of str, optional
@@ -102,7 +115,7 @@ def load_file(
     categories : mapping of str to sequence of str, optional
         The categories of a trained model.
     group : str, optional
-        Column (for ``.npz``: array) of the groups of the rows; it is no feature.
+        Column (for ``.npz`` and ``.safetensors``: array) of the groups of the rows; it is no feature.
     drop : sequence of str
         Columns of a table to leave out.
 
@@ -217,16 +230,16 @@ def _arrays(
 ) -> tuple[NDArray[Any], NDArray[Any] | None, str, dict[str, Any]]:
     """Read files that hold arrays: features, targets, what these are called, and what else is known."""
     groups = None
-    if kind == "npz":
-        X, values, name = read_npz(path, target, read_target=read_target)
+    if kind in NAMED:
+        X, values, name = NAMED[kind](path, target, read_target=read_target)
         if group is not None:
-            groups = read_npz(path, group)[1]
+            groups = NAMED[kind](path, group)[1]
     else:
         if group is not None:
-            raise ConfigurationError(f"--group is for tables and .npz archives; {path.name} is none")
+            raise ConfigurationError(f"--group is for tables and arrays with names; {path.name} is neither")
         if target is not None and read_target:
             raise ConfigurationError(
-                f"--target is for tables and .npz archives; the targets of {path.name} are --labels"
+                f"--target is for tables and arrays with names; the targets of {path.name} are --labels"
             )
         if kind == "mnist":
             return _mnist(path, read_target)

@@ -21,7 +21,15 @@ from bpcore.data.one_hot import OneHot, Pipeline
 from bpcore.errors import ConfigurationError, DataError, UnknownNameError, unknown
 from bpcore.typing import IntArray, NDArray
 
-__all__ = ["ClassList", "Preprocessing", "Scaler", "Standardizer", "preprocessing_from_dict"]
+__all__ = [
+    "ClassList",
+    "Preprocessing",
+    "Scaler",
+    "Standardizer",
+    "fills_missing",
+    "preprocessing_from_dict",
+    "steps_of",
+]
 
 
 @dataclass(frozen=True)
@@ -140,6 +148,26 @@ class Standardizer:
 
 Preprocessing: TypeAlias = Scaler | Standardizer | Imputer | OneHot | Pipeline
 """What a model may carry to prepare its input."""
+
+
+def steps_of(fitted: Preprocessing | None) -> tuple[Preprocessing, ...]:
+    """Return the steps of a preprocessing, those of a pipeline inside a pipeline included, in their order.
+
+    Examples
+    --------
+    >>> [type(step).__name__ for step in steps_of(Pipeline((Scaler(2.0), Pipeline((Imputer((1.0,)),)))))]
+    ['Scaler', 'Imputer']
+    """
+    if fitted is None:
+        return ()
+    if not isinstance(fitted, Pipeline):
+        return (fitted,)
+    return tuple(inner for step in fitted.steps for inner in steps_of(step))
+
+
+def fills_missing(fitted: Preprocessing | None) -> bool:
+    """Whether a preprocessing takes NaN for a missing value, and knows what to put there."""
+    return any(isinstance(step, Imputer) for step in steps_of(fitted))
 
 
 def preprocessing_from_dict(description: Mapping[str, Any]) -> Preprocessing:

@@ -2,8 +2,8 @@
 
 No more than :data:`NUMBERS` numbers are in memory at once (or two rows, if these are longer), whatever the file
 holds: ``.csv`` is read line by line, ``.npy`` and ``.npz`` are read on from the beginning, ``.parquet`` comes in
-record batches. Arrays in Fortran's order have their rows scattered over the file: a ``.npy`` is mapped then, an
-``.npz`` is read whole.
+record batches, ``.safetensors`` is mapped. Arrays in Fortran's order have their rows scattered over the file: a
+``.npy`` is mapped then, an ``.npz`` is read whole.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from bpcore.data.missing import refuse_infinite
 from bpcore.data.npy_files import RecordPart, load_npy
 from bpcore.data.npz_files import read_npz
 from bpcore.data.parquet_files import iterate_parquet, parquet_head
+from bpcore.data.safetensors_files import read_safetensors
 from bpcore.data.tables import Columns, TablePart
 from bpcore.errors import BpcoreError, DataError
 from bpcore.typing import NDArray
@@ -97,6 +98,11 @@ def sample_blocks(
         yield from _parquet_blocks(read, rows)
     elif kind in ("npy", "npz"):
         yield from _array_blocks(read, rows)
+    elif kind == "safetensors":
+        X = read_safetensors(path, read_target=False)[0]
+        _check_header(path, X.shape, X.dtype, width)
+        for start in range(0, len(X), rows):
+            yield read.checked(X[start : start + rows], start), min(1.0, (start + rows) / len(X))
     else:
         yield from _image_blocks(read, kind, rows)
 

@@ -9,14 +9,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bpcore.data.chunks import Chunk, Converter, fills
+from bpcore.data.chunks import Chunk, Converter
 from bpcore.data.csv_files import iterate_csv
 from bpcore.data.datasets import Task
 from bpcore.data.files import PIXELS, columns_of, file_kind, open_arrays
 from bpcore.data.idx_files import mnist_files
 from bpcore.data.npy_files import RecordPart, load_npy
+from bpcore.data.npz_files import map_npz
 from bpcore.data.parquet_files import iterate_parquet, parquet_rows
-from bpcore.data.preprocessing import ClassList, Preprocessing, Standardizer
+from bpcore.data.preprocessing import ClassList, Preprocessing, Standardizer, fills_missing
+from bpcore.data.safetensors_files import read_safetensors
 from bpcore.data.split import ordered_split_indices, part_of_rows
 from bpcore.data.store import LabelMap, Store
 from bpcore.data.tables import Columns, TablePart, target_values
@@ -28,6 +30,8 @@ __all__ = ["StoredFile", "store_file", "store_for_model"]
 TRAIN, TEST, VALIDATION = 0, 1, 2
 ARRAY_BYTES = 2**23
 """Bytes of an array that are read together."""
+MAPPED = {"npz": map_npz, "safetensors": read_safetensors}
+"""Files that hold several arrays by name, and what maps them into memory."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,7 @@ def store_file(
     Parameters
     ----------
     path, target, labels, group, drop, task, text
-        As for :func:`bpcore.data.load_file`; everything but ``.npz``. IDX that is compressed is read as a whole.
+        As for :func:`bpcore.data.load_file`. IDX and ``.npz`` that are compressed are read as a whole.
     missing : str
         ``"refuse"``, or what takes the place of missing features: ``"mean"``, ``"median"``, ``"most-frequent"`` or
         ``"constant"``, found in the training part.
@@ -147,10 +151,6 @@ def store_file(
     """
     path = Path(path)
     kind = file_kind(path)
-    if kind == "npz":
-        raise ConfigurationError(
-            f"{path.name}: an .npz archive is read as a whole; save the arrays as .npy to train with them from the disk"
-        )
     if in_order and (group is not None or kind == "mnist"):
         raise ConfigurationError("rows are set aside in order, by groups, or by the files of MNIST; choose one")
     if not 0 < test_fraction < 1 or not 0 <= validation_fraction < 1:
@@ -219,8 +219,6 @@ def store_for_model(
     """
     path = Path(path)
     kind = file_kind(path)
-    if kind == "npz":
-        raise ConfigurationError(f"{path.name}: an .npz archive is read as a whole; leave out --stream and --cache")
     known: tuple[LabelMap | None, Any] = (None, None)
     if classes is not None:
         names = classes.names
@@ -233,7 +231,7 @@ def store_for_model(
         task="regression" if classes is None else "classification",
         verbose=verbose,
         known=known,
-        keep_missing=fills(preprocessing),
+        keep_missing=fills_missing(preprocessing),
     )
     source = _Source(path, kind, _Split(0, 0, 0, True), converter, bool(categories), features, categories, True)
     (store,) = converter.run(source.chunks(target, labels, None, ()))
@@ -282,10 +280,11 @@ class _Source:
         tables = self._tables(target)
         if tables is not None:
             if labels is not None:
-                raise ConfigurationError(f"--labels is for .npy and IDX files; {self.path.name} has its targets inside")
+                raise self._no_labels()
             yield from self._of_tables(tables, target, group, drop)
             return
-        for name, value in (("target", target), ("group", group), ("drop", drop)):
+        named = self.kind in MAPPED
+        for name, value in (("target", None if named else target), ("group", group), ("drop", drop)):
             if value:
                 raise ConfigurationError(f"--{name} is for tables; {self.path.name} is none")
         if self.kind == "mnist":
@@ -294,8 +293,16 @@ class _Source:
             if not self.tests:
                 yield from self._of_arrays(images, its_labels, "idx", self._own_parts)
             yield from self._of_arrays(test_images, test_labels, "idx", lambda first, m: np.full(m, TEST))
+        elif named:
+            if labels is not None:
+                raise self._no_labels()
+            X, y, self.target_name = MAPPED[self.kind](self.path, target)
+            yield from self._rows(X, y, self.split.parts)
         else:
             yield from self._of_arrays(self.path, labels, self.kind, self.split.parts)
+
+    def _no_labels(self) -> ConfigurationError:
+        return ConfigurationError(f"--labels is for .npy and IDX files; {self.path.name} has its targets inside")
 
     def _own_parts(self, first: int, m: int) -> IntArray:
         if not self.split.validation:
@@ -356,6 +363,9 @@ class _Source:
         if labels is not None and self.kind != "mnist":
             self.target_name = Path(labels).name
         self.pixels = kind == "idx" and X.dtype == np.uint8
+        yield from self._rows(X, y, parts)
+
+    def _rows(self, X: Any, y: Any, parts: Any) -> Iterator[Chunk]:
         self.converter.rows = (self.converter.rows or 0) + len(X)
         rows = max(1, ARRAY_BYTES // (X.shape[-1] * 8))
         for start in range(0, len(X), rows):

@@ -75,7 +75,10 @@ class LearnsClasses(BaseMLP):
 
     def _note(self) -> None:
         super()._note()
+        if self._labels.kind == "multilabel":
+            return  # for several labels at once there is no word in the notes
+        self.net_.meta["task"] = "classification"
         names = self.classes_.tolist()
         plain = all(isinstance(name, str) for name in names) or all(type(name) is int for name in names)
-        if self._labels.kind != "multilabel" and len(names) > 1 and plain:
+        if len(names) > 1 and plain:
             self.net_.meta["classes"] = names

@@ -190,6 +190,10 @@ t_, n_iter_, coefs_, intercepts_, n_features_in_, feature_names_in_, n_layers_, 
             return None
         return lambda H: float(r2_score(y, H, sample_weight=weights))
 
+    def _note(self) -> None:
+        super()._note()
+        self.net_.meta["task"] = "regression"
+
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True

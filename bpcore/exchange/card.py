@@ -41,10 +41,10 @@ def model_card(model: MLP | str | os.PathLike[str], run: Run | None = None) -> d
     -------
     dict
         Plain JSON, with the keys ``card`` (version of this layout), ``model`` (sizes, activations, loss, threshold,
-        dtype, number of parameters), ``task``, ``classes``, ``data`` (features, target, source, numbers of samples),
-        ``preprocessing``, ``target_preprocessing``, ``held_out`` (metrics of data that training has not seen), ``run``
-        (the record of the training), ``created``, and ``file`` (format, version of bpcore, checksum), if a file was
-        given. What is not known is None.
+        dtype, number of parameters), ``task``, ``classes``, ``data`` (features, categories, target, source, numbers of
+        samples), ``preprocessing``, ``target_preprocessing``, ``held_out`` (metrics of data that training has not
+        seen), ``run`` (the record of the training), ``created``, and ``file`` (format, version of bpcore, checksum), if
+        a file was given. What is not known is None.
 
     Raises
     ------
@@ -86,6 +86,7 @@ def model_card(model: MLP | str | os.PathLike[str], run: Run | None = None) -> d
             "samples": meta.get("samples"),
             "n_features": net.sizes[0],
             "feature_names": meta.get("feature_names"),
+            "categories": knowledge.categories,
             "target": knowledge.target,
         },
         "preprocessing": meta.get("preprocessing"),

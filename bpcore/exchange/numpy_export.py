@@ -7,16 +7,16 @@ import hashlib
 import io
 import os
 import textwrap
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bpcore._version import __version__
-from bpcore.data.preprocessing import Scaler, Standardizer
+from bpcore.data.preprocessing import Scaler
 from bpcore.errors import ConfigurationError
 from bpcore.exchange import numpy_template as template
+from bpcore.exchange.numpy_inputs import constants, literal, needs, prepare_source
 from bpcore.functions.activations import Activation
 from bpcore.functions.expression import OPERATIONS, Call, Expr, Var, walk
 from bpcore.functions.printing import to_numpy, to_text
@@ -39,8 +39,10 @@ def export_numpy(net: MLP, path: str | os.PathLike[str], *, weights: str | os.Pa
     """Write a network as a Python file that predicts with NumPy alone.
 
     The file has the functions ``predict(X)``, ``forward(X)`` (what ``net.predict`` gives) and, where the outputs have
-    that meaning, ``predict_proba(X)``; X is as it was before the stored preprocessing. As a command,
-    ``python model.py data.csv`` prints the prediction of every row. It runs on Python 3.9 and NumPy 1.21, and later.
+    that meaning, ``predict_proba(X)``. X is as it was before the stored preprocessing: a matrix of numbers, with codes
+    for categories; rows of cells (numbers, text, None) in the order of the features; or dicts by their names. As a
+    command, ``python model.py data.csv`` prints the prediction of every row. It runs on Python 3.9 and NumPy 1.21, and
+    later.
 
     Parameters
     ----------
@@ -124,8 +126,10 @@ def numpy_source(net: MLP, theta: NDArray[Any] | None = None, weights: str | Non
         template.UNPACK,
         *([template.SEPARATE] if weights is not None else []),
         _layers(net, weights),
+        template.TABLE,
         template.CHECKS,
-        _prepare(knowledge.scaling("a NumPy file")),
+        *needs(knowledge),
+        prepare_source(knowledge),
         template.FORWARD,
         _predict(knowledge),
         *([_predict_proba(knowledge)] if _has_probabilities(knowledge) else []),
@@ -145,12 +149,13 @@ def _head(net: MLP, knowledge: Knowledge) -> str:
     if knowledge.stated:
         what = f"{knowledge.n_classes} classes" if knowledge.task == "classification" else f"{net.sizes[-1]} numbers"
     return f'''#!/usr/bin/env python3
-"""A multilayer perceptron in one file that needs NumPy only: {net.sizes[0]} inputs, {what}.
+"""A multilayer perceptron in one file that needs NumPy only: {knowledge.n_columns} inputs, {what}.
 
     python model.py data.csv        prints a prediction for every row
 
     from model import predict
-    predict(X)                      X has one sample a row, as it was measured
+    predict(X)                      X has one sample a row, as it was measured: an array,
+                                    rows of cells, or dicts by the names of the columns
 
 Written by bpcore {__version__}.
 """
@@ -161,37 +166,13 @@ def _facts(net: MLP, knowledge: Knowledge) -> str:
     """Constants. Text is written with ascii(), whatever it holds: quotes, line ends, any alphabet."""
     labelled = knowledge.stated and knowledge.task == "classification"
     lines = [
-        f"SIZES = {_tuple(net.sizes)}",
+        f"SIZES = {literal(net.sizes)}",
         f"DTYPE = np.{net.dtype}",
-        f"FEATURES = {None if knowledge.feature_names is None else _tuple(knowledge.feature_names)}",
-        f"CLASSES = {_tuple(knowledge.class_names) if labelled else None}",
+        f"CLASSES = {literal(knowledge.class_names) if labelled else None}",
         f"HAS_PROBABILITIES = {_has_probabilities(knowledge)}",
+        *constants(knowledge),
     ]
-    for name, fitted in (("", knowledge.scaling("a NumPy file")), ("TARGET_", knowledge.target_preprocessing)):
-        if isinstance(fitted, Scaler):
-            lines.append(f"{name}DIVISOR = {fitted.divisor!r}")
-        elif fitted is not None:
-            lines += [
-                f"{name}MEAN = np.array({_tuple(fitted.mean)})",
-                f"{name}SCALE = np.array({_tuple(fitted.scale)})",
-            ]
     return "\n".join(lines) + "\n"
-
-
-def _tuple(values: Iterable[Any]) -> str:
-    """Spell a tuple of numbers or text in ASCII, on as many lines as it needs."""
-    cells = [f"{value!a}," for value in values]
-    line = " ".join(cells)
-    if len(line) < 80:
-        return f"({line})" if len(cells) == 1 else f"({line[:-1]})"
-    lines, width = [""], 0
-    for cell in cells:
-        if width + len(cell) > 100:
-            lines.append("")
-            width = 0
-        lines[-1] += (" " if width else "    ") + cell
-        width += len(cell) + 1
-    return "(\n" + "\n".join(lines) + "\n)"
 
 
 def _weights(theta: NDArray[Any], weights: str | None) -> str:
@@ -240,17 +221,6 @@ def _layers(net: MLP, weights: str | None) -> str:
     if weights is None:
         read = f'np.frombuffer(base64.b64decode(WEIGHTS), "{letters[str(net.dtype)]}")'
     return f"\nLAYERS = unpack({read}.astype(DTYPE))\n"
-
-
-def _prepare(fitted: Scaler | Standardizer | None) -> str:
-    value = "X"
-    if isinstance(fitted, Scaler):
-        value = "X / X.dtype.type(DIVISOR)"
-    elif fitted is not None:
-        value = "((X - MEAN) / SCALE).astype(X.dtype)"
-    return (
-        f'\ndef prepare(X):\n    """Apply the preprocessing that the network was trained with."""\n    return {value}\n'
-    )
 
 
 def _predict(knowledge: Knowledge) -> str:

@@ -12,6 +12,7 @@ from bpcore._version import __version__
 from bpcore.data.preprocessing import Scaler, Standardizer
 from bpcore.errors import ConfigurationError, missing_extra
 from bpcore.exchange.card import model_card
+from bpcore.exchange.onnx_inputs import CATEGORIES, ML_DOMAIN, NUMBERS, input_columns, prepared
 from bpcore.exchange.onnx_nodes import ELEMENT_TYPES, Graph
 from bpcore.persistence.atomic import check_writable, write_atomically
 from bpcore.persistence.knowledge import Knowledge
@@ -20,13 +21,15 @@ from bpcore.settings import check_dtype
 if TYPE_CHECKING:
     from bpcore.network import MLP
 
-__all__ = ["IR_VERSION", "OPSET", "export_onnx", "onnx_model"]
+__all__ = ["IR_VERSION", "ML_OPSET", "OPSET", "export_onnx", "onnx_model"]
 
 OPSET = 13
 """Of ONNX 1.8 (2020), and everything since: the first in which Softmax works on rows and Where, Min, Max and all
 comparisons take both float32 and float64."""
 IR_VERSION = 7
 """The one that came with this opset."""
+ML_OPSET = 2
+"""Of the operators for text, which only files with columns of text import; the one that came with this opset."""
 LARGEST = 2**31 - 2**20
 """Bytes of parameters: a file that is one protocol buffer ends at 2 GiB."""
 
@@ -56,7 +59,20 @@ def export_onnx(net: MLP, path: str | os.PathLike[str], *, dtype: Any = None, ba
 
     Notes
     -----
-    The input ``X`` is (batch, n_1), as it was before the stored preprocessing. Outputs:
+    Inputs are the table as it was before the stored preprocessing:
+
+    ===================  ==========================================================================================
+    name                 what it is
+    ===================  ==========================================================================================
+    ``X``                (batch, n), the columns of numbers, in their order. NaN is a missing value, where the
+                         preprocessing fills such; a code where categories are numbered and have no names
+    ``categories``       (batch, k), the columns of text, in their order. Only where there are some. An empty text, NA,
+                         nan, null, none, ? and - are missing, where the preprocessing fills such and unless they are
+                         categories themselves
+    ===================  ==========================================================================================
+
+    What is no category stops the runtime with an error of the node ``code_of_a_category_in_column_J`` (J is the number
+    of the column, from 0); nothing else about the inputs is checked, and NaN that is not filled gives NaN. Outputs:
 
     ===================  ==========================================================================================
     name                 what it is
@@ -66,8 +82,9 @@ def export_onnx(net: MLP, path: str | os.PathLike[str], *, dtype: Any = None, ba
     ``probabilities``    (batch, K). Only with ``label``, for the outputs softmax, log_softmax and sigmoid
     ===================  ==========================================================================================
 
-    Opset 13, IR version 7. The metadata has the key ``card``: the model card as JSON, with the names of classes and
-    features (see :func:`bpcore.model_card`).
+    Opset 13, IR version 7; with ``categories`` also opset 2 of the domain ``ai.onnx.ml``. The metadata has the key
+    ``card``, the model card as JSON, with the names of classes and features (see :func:`bpcore.model_card`), and the
+    documentation of each input lists the names of its columns.
 
     Examples
     --------
@@ -83,9 +100,9 @@ def onnx_model(net: MLP, *, dtype: Any = None, bare: bool = False) -> Any:
     """Build what :func:`export_onnx` writes, as an ``onnx.ModelProto``."""
     onnx = import_onnx()
     helper = onnx.helper
-    graph = Graph(net.dtype if dtype is None else check_dtype(dtype))
-    outputs = _network(graph, net, Knowledge(net), bare)
-    element_type = ELEMENT_TYPES[graph.dtype.name]
+    graph, knowledge = Graph(net.dtype if dtype is None else check_dtype(dtype)), Knowledge(net)
+    outputs = _network(graph, net, knowledge, bare)
+    domains = {"": OPSET} | ({ML_DOMAIN: ML_OPSET} if any("domain" in node.attributes for node in graph.nodes) else {})
     model = helper.make_model(
         helper.make_graph(
             [
@@ -93,14 +110,17 @@ def onnx_model(net: MLP, *, dtype: Any = None, bare: bool = False) -> Any:
                 for node in graph.nodes
             ],
             "bpcore",
-            [helper.make_tensor_value_info("X", element_type, ["batch", net.sizes[0]])],
+            [
+                helper.make_tensor_value_info(name, kind, ["batch", *shape], doc)
+                for name, kind, shape, doc in _inputs(graph, knowledge, bare)
+            ],
             [helper.make_tensor_value_info(name, kind, ["batch", *shape]) for name, kind, shape in outputs],
             [_tensor(onnx, name, array) for name, array in graph.constants().items()],
             doc_string=f"{list(net.sizes)} {[activation.name for activation in net.activations]!a}",
         ),
         producer_name="bpcore",
         producer_version=__version__,
-        opset_imports=[helper.make_opsetid("", OPSET)],
+        opset_imports=[helper.make_opsetid(domain, version) for domain, version in domains.items()],
         ir_version=IR_VERSION,
     )
     # JSON in ASCII, which every reader of protocol buffers takes
@@ -127,14 +147,31 @@ Output: TypeAlias = tuple[str, int, list[int]]
 """Name, type of the elements, and shape but for the batch."""
 
 
+def _inputs(graph: Graph, knowledge: Knowledge, bare: bool) -> list[tuple[str, int, list[int], str]]:
+    """Return name, type of the elements, shape but for the batch, and the names of the columns, of each input."""
+    kind = ELEMENT_TYPES[graph.dtype.name]
+    if bare:
+        return [(NUMBERS, kind, [knowledge.net.sizes[0]], "")]
+    names = knowledge.feature_names
+    return [
+        (
+            name,
+            ELEMENT_TYPES["str"] if name == CATEGORIES else kind,
+            [len(columns)],
+            "" if names is None else json.dumps([names[j] for j in columns]),
+        )
+        for name, columns in input_columns(knowledge).items()
+    ]
+
+
 def _network(graph: Graph, net: MLP, knowledge: Knowledge, bare: bool) -> list[Output]:
-    """Add everything from the samples to the labels, and return what comes out."""
+    """Add everything from the inputs to the labels, and return what comes out."""
     if net.n_parameters * graph.dtype.itemsize > LARGEST:
         raise ConfigurationError(
             f"the {net.n_parameters:,} parameters need {net.n_parameters * graph.dtype.itemsize / 2**30:.1f} GiB as "
             f"{graph.dtype}, but an ONNX file holds 2 GiB; use dtype='float32', or a safetensors file (export_torch)"
         )
-    H = "X" if bare else _apply(graph, knowledge.scaling("an ONNX file, unless it is bare,"), "X")
+    H = NUMBERS if bare else prepared(graph, knowledge)
     labelled = knowledge.stated and knowledge.task == "classification" and not bare
     undo = None if bare or labelled else knowledge.target_preprocessing
     for l, (W, b) in enumerate(net.get_weights(), start=1):
@@ -163,18 +200,6 @@ def _cast(P: Any, dtype: np.dtype[Any], name: str) -> Any:
     if not np.isfinite(cast).all():
         raise ConfigurationError(f"{name} holds numbers that are not finite in {dtype}; use dtype='float64'")
     return cast
-
-
-def _apply(graph: Graph, fitted: Scaler | Standardizer | None, X: str) -> str:
-    if fitted is None:
-        return X
-    if isinstance(fitted, Scaler):
-        return graph.node("Div", X, graph.number(fitted.divisor), output="prepared")
-    # float64 until the end, as Standardizer.apply: in float32 a large mean would swallow the differences
-    wide = graph.cast(X, np.float64) if graph.dtype != np.float64 else X
-    shifted = graph.node("Sub", wide, graph.array("mean", np.array(fitted.mean)))
-    scaled = graph.node("Div", shifted, graph.array("scale", np.array(fitted.scale)))
-    return graph.cast(scaled, graph.dtype) if graph.dtype != np.float64 else scaled
 
 
 def _undo(graph: Graph, fitted: Scaler | Standardizer, H: str) -> None:

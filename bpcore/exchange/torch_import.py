@@ -19,6 +19,7 @@ from bpcore.exchange.torch_state import KEY, tensor_name
 from bpcore.functions.activations import Activation
 from bpcore.persistence.activation_json import activation_from_json
 from bpcore.persistence.knowledge import Knowledge
+from bpcore.persistence.tensor_file import check_header
 from bpcore.typing import NDArray
 
 if TYPE_CHECKING:
@@ -203,6 +204,7 @@ def _read(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
     if not os.path.isfile(path):
         raise ModelFileError(f"there is no file {path}")
     try:
+        check_header(path)
         with safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
             if "bpcore" in metadata:

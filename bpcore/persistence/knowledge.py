@@ -11,8 +11,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from bpcore.data.missing import Imputer
-from bpcore.data.one_hot import OneHot, Pipeline
-from bpcore.data.preprocessing import ClassList, Preprocessing, Scaler, Standardizer, preprocessing_from_dict
+from bpcore.data.one_hot import OneHot
+from bpcore.data.preprocessing import (
+    ClassList,
+    Preprocessing,
+    Scaler,
+    Standardizer,
+    fills_missing,
+    preprocessing_from_dict,
+    steps_of,
+)
 from bpcore.errors import BpcoreError, ConfigurationError
 from bpcore.typing import IntArray, NDArray
 
@@ -75,7 +83,7 @@ class Knowledge:
         )
         self.stated = bool(meta.get("task") or meta.get("classes"))
         self.preprocessing, self.n_columns = _restore(meta, "preprocessing", net.sizes[0], "inputs")
-        self.imputes = any(isinstance(step, Imputer) for step in _steps(self.preprocessing))
+        self.imputes = fills_missing(self.preprocessing)
         self.feature_names: tuple[str, ...] | None = _names(meta, "feature_names", self.n_columns, "inputs")
         self.categories = self._read_categories()
         self.classes = self._read_classes()
@@ -114,32 +122,22 @@ class Knowledge:
             isinstance(texts, list | tuple) and all(isinstance(text, str) for text in texts) for texts in found.values()
         ):
             raise ConfigurationError(f"net.meta['categories'] is {found!r:.80}; expected lists of texts by column")
-        counts = next((step.counts for step in _steps(self.preprocessing) if isinstance(step, OneHot)), None)
+        counts = next((step.counts for step in self.steps if isinstance(step, OneHot)), None)
         names = self.feature_names or ()
         if counts is None or list(counts) != [len(found.get(name, ())) for name in names] or set(found) - set(names):
             raise ConfigurationError("net.meta['categories'] does not fit the names and the preprocessing of the model")
         return {name: list(texts) for name, texts in found.items()}
 
-    def scaling(self, what: str) -> Scaler | Standardizer | None:
-        """Return the preprocessing of X for exports, which can scale numbers and no more.
+    @property
+    def steps(self) -> tuple[Preprocessing, ...]:
+        """The preprocessing as steps that are no pipelines themselves, in the order in which they are applied."""
+        return steps_of(self.preprocessing)
 
-        Parameters
-        ----------
-        what : str
-            What is written, for the error.
-
-        Raises
-        ------
-        ConfigurationError
-            If missing values are filled, or there are categories.
-        """
-        fitted = self.preprocessing
-        if fitted is None or isinstance(fitted, Scaler | Standardizer):
-            return fitted
-        raise ConfigurationError(
-            f"{what} cannot hold the preprocessing of this model, which fills missing values or makes columns of "
-            "categories; predict with bpcore, or train on numbers that are complete"
-        )
+    @property
+    def columns_of_text(self) -> dict[int, list[str]]:
+        """The categories of each column that is text before it becomes codes, by its number, in their order."""
+        found = self.categories or {}
+        return {j: found[name] for j, name in enumerate(self.feature_names or ()) if name in found}
 
     @property
     def n_classes(self) -> int:
@@ -194,15 +192,6 @@ def _names(meta: dict[str, Any], key: str, width: int, what: str) -> tuple[str, 
     return tuple(names)
 
 
-def _steps(fitted: Preprocessing | None) -> tuple[Preprocessing, ...]:
-    """Steps of a preprocessing, those of a pipeline inside a pipeline included, in their order."""
-    if fitted is None:
-        return ()
-    if not isinstance(fitted, Pipeline):
-        return (fitted,)
-    return tuple(inner for step in fitted.steps for inner in _steps(step))
-
-
 def _restore(meta: dict[str, Any], key: str, width: int, what: str) -> tuple[Preprocessing | None, int]:
     """Rebuild a preprocessing whose result has `width` columns; return it and how many columns it takes."""
     description = meta.get(key)
@@ -215,7 +204,7 @@ def _restore(meta: dict[str, Any], key: str, width: int, what: str) -> tuple[Pre
     except BpcoreError as error:
         raise ConfigurationError(f"net.meta[{key!r}]: {error}") from error
     n = width
-    for step in reversed(_steps(fitted)):
+    for step in reversed(steps_of(fitted)):
         if isinstance(step, Standardizer) and len(step.mean) != n:
             raise ConfigurationError(
                 f"net.meta[{key!r}] standardises {len(step.mean)} columns, but the network has {n} {what}"

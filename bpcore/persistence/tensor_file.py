@@ -1,13 +1,17 @@
 """The container of models and checkpoints: tensors, a description of them in JSON, and a checksum over both.
 
 It is a safetensors file whose metadata has the one key ``bpcore``; the text there is the description, a JSON object
-with the entry ``sha256``. Nothing is believed on reading, and nothing is allocated before its size has been checked
-against that of the file:
+with the entry ``sha256``. Nothing is believed on reading, and nothing is allocated before its size has been checked:
 
-- the header is read by the safetensors library, which refuses shapes that do not fill the file exactly;
-- the description is parsed only if it is short enough, and has few enough parts, for what Python makes of it: at most
-  some twenty times its length;
+- a header that is longer than 16 MiB, or has more than 65,536 lists and objects, is refused before it is parsed;
+- the safetensors library reads it, and refuses shapes that do not fill the file exactly;
+- JSON becomes many times as long in Python (a list ``[1]`` of three characters takes some eighty bytes), so the
+  description is parsed only if what becomes of it fits in 64 MiB: a sum over its commas, colons and brackets tells
+  beforehand;
 - names, dtypes and shapes are compared with what the description needs before a tensor is read.
+
+Whatever a file holds, reading it therefore takes at most some 128 MiB beside its tensors. Writing keeps to the same
+limits, so that no file is written that could not be read.
 """
 
 from __future__ import annotations
@@ -21,22 +25,22 @@ from typing import Any
 
 import numpy as np
 
+from bpcore.data.safetensors_files import header_of, too_long
 from bpcore.errors import ModelFileError
 from bpcore.persistence.atomic import write_atomically
 from bpcore.typing import NDArray
 
-__all__ = ["DTYPES", "Expected", "canonical_json", "damaged", "read_tensors", "write_tensors"]
+__all__ = ["DTYPES", "Expected", "canonical_json", "check_header", "damaged", "read_tensors", "write_tensors"]
 
 KEY = "bpcore"
 DTYPES = {"F32": "float32", "F64": "float64", "BOOL": "bool"}
 """Names of dtypes in safetensors files, and NumPy's."""
 
-LONGEST_DESCRIPTION = 2**24
-"""Characters; the longest in use hold the names of some thousand features."""
-CHARACTERS_OF_A_PART = 16
-MOST_PARTS = 2**12
-"""A list or an object takes about 64 bytes in Python and two characters in JSON: what consists of little else would
-become many times as long. That is allowed up to a few thousand of them."""
+MOST_MEMORY = 2**26
+"""Bytes that a description may take while it is parsed and checked."""
+BYTES_OF_A_CHARACTER, BYTES_OF_A_VALUE = 6, 100
+"""What they take at most, measured: a text with a sign outside of the basic plane takes four bytes for each character,
+beside the JSON it comes from; of an object with short keys, a key and its number are two values."""
 
 Expected = dict[str, tuple[str, list[int]]]
 """Dtype and shape by name, in the order in which the checksum takes them."""
@@ -80,6 +84,9 @@ def write_tensors(
     text = checked_json(description, f"cannot write {os.fspath(path)}: {what}")
     whole = {**description, "sha256": _fingerprint(text, tensors)}
     data = save(dict(tensors), {KEY: canonical_json(whole)})
+    reason = too_long(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    if reason:
+        raise ModelFileError(f"cannot write {os.fspath(path)}: {what} is too long to be read back: {reason}")
     write_atomically(path, data, temporary=temporary)
     return len(data)
 
@@ -100,7 +107,7 @@ def checked_json(description: dict[str, Any], what: str) -> str:
         raise ModelFileError(
             f"{what} is not plain JSON: {error}; use dict, list, str, finite numbers, bool and None"
         ) from error
-    reason = _too_much(text)
+    reason = too_long(text.encode("ascii")) or _too_much(text)
     if reason:
         raise ModelFileError(f"{what} is too long to be read back: {reason}")
     return text
@@ -135,6 +142,7 @@ def read_tensors(
     shown = os.fspath(path)
     _check_path(shown)
     try:
+        check_header(shown)
         with safe_open(shown, framework="np") as file:
             description = _description(shown, file.metadata())
             expected = expected_of(shown, description)
@@ -201,14 +209,23 @@ def _description(path: str, metadata: Mapping[str, str] | None) -> dict[str, Any
     return description
 
 
+def check_header(path: str) -> None:
+    """Refuse a header that would take too much memory before anything of it is parsed."""
+    try:
+        _, reason = header_of(Path(path))
+    except ValueError:
+        return  # no safetensors file, or cut short, which the library says
+    if reason:
+        raise damaged(path, f"its header is not one that can be read: {reason}")
+
+
 def _too_much(text: str) -> str:
-    """Say why a description is too long to be parsed; empty if it is not."""
-    if len(text) > LONGEST_DESCRIPTION:
-        return f"{len(text)} characters, {LONGEST_DESCRIPTION} are possible"
-    parts = text.count("[") + text.count("{")
-    if parts > max(MOST_PARTS, len(text) // CHARACTERS_OF_A_PART):
-        return f"{parts} lists and objects in {len(text)} characters"
-    return ""
+    """Say why a description would take too much memory; empty if it would not."""
+    values = sum(text.count(mark) for mark in ",:[{")
+    needed = BYTES_OF_A_CHARACTER * len(text) + BYTES_OF_A_VALUE * values
+    if needed <= MOST_MEMORY:
+        return ""
+    return f"its {values:,} values would take up to {needed / 2**20:.0f} MiB, {MOST_MEMORY // 2**20} are possible"
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from bpcore.backends.contract import Backend
+from bpcore.bar import talks
 
 __all__ = ["announce", "announced_compiling"]
 
@@ -25,13 +26,12 @@ def announce(text: str, verbose: bool | None = None, level: int = logging.INFO) 
     text : str
         What there is to say.
     verbose : bool or None
-        As for :class:`~bpcore.training.progress.ProgressBar`: True prints, False does not, None (default) prints when
-        standard error is a terminal.
+        True prints, False does not, None (default) prints when standard error is a terminal.
     level : int
         Of the log. Default INFO.
     """
     _log.log(level, text)
-    if sys.stderr.isatty() if verbose is None else verbose:
+    if talks(verbose):
         print(f"bpcore: {text}", file=sys.stderr, flush=True)
 
 
@@ -48,7 +48,7 @@ def announced_compiling(be: Backend, verbose: bool | None = None) -> Iterator[No
     verbose : bool or None
         As for :func:`announce`.
     """
-    if _told or not (sys.stderr.isatty() if verbose is None else verbose):
+    if _told or not talks(verbose):
         yield
         return
     with _watched(be):

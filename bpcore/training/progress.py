@@ -1,11 +1,8 @@
-"""Showing progress: a bar on a terminal, silence elsewhere."""
+"""Showing how far a training is: its bar, and the metrics of an epoch on one line."""
 
 from __future__ import annotations
 
-import sys
-from types import TracebackType
-from typing import Any
-
+from bpcore.bar import Bar
 from bpcore.training.history import Row
 
 __all__ = ["ProgressBar", "summary"]
@@ -28,7 +25,7 @@ def summary(row: Row) -> str:
     return "  ".join(parts)
 
 
-class ProgressBar:
+class ProgressBar(Bar):
     """A progress bar over steps with the metrics of the last epoch beside it.
 
     Parameters
@@ -36,42 +33,12 @@ class ProgressBar:
     total : int
         Number of steps.
     verbose : bool or None
-        True shows the bar, False nothing, None (default) shows it when standard error is a terminal.
+        As for :class:`~bpcore.bar.Bar`.
     """
 
     def __init__(self, total: int, verbose: bool | None = None) -> None:
-        shown = sys.stderr.isatty() if verbose is None else verbose
-        self._bar: Any = None
-        if shown:
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=24),
-                TextColumn("{task.percentage:3.0f} %"),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[metrics]}"),
-                console=Console(stderr=True),
-                transient=False,
-            )
-            self._task = self._bar.add_task("training", total=total, metrics="")
-
-    def __enter__(self) -> ProgressBar:
-        if self._bar is not None:
-            self._bar.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def advance(self, steps: int) -> None:
-        """Count finished steps."""
-        if self._bar is not None:
-            self._bar.advance(self._task, steps)
+        super().__init__("training", total, verbose, stays=True)
 
     def epoch(self, row: Row) -> None:
         """Show the metrics of an epoch."""
-        if self._bar is not None:
-            self._bar.update(self._task, description=f"epoch {int(row['epoch'])}", metrics=summary(row))
+        self.show(text=f"epoch {int(row['epoch'])}", beside=summary(row))

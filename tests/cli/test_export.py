@@ -30,7 +30,8 @@ def test_all_forms_at_once(bpcore: Run, model: Path, flowers: Path, tmp_path: Pa
     assert [line.partition(": ")[2] for line in lines] == [
         "ONNX",
         "Python with NumPy",
-        "PyTorch state of nn.Sequential(nn.Linear(2, 5), nn.ReLU(), nn.Linear(5, 1), nn.Sigmoid())",
+        "PyTorch state of nn.Sequential(nn.Linear(2, 5), nn.ReLU(), nn.Linear(5, 1), nn.Sigmoid()); "
+        "the preprocessing is no part of it",
         "model card",
     ]
     kinds = bpcore("predict", model, flowers).stdout.split()[1:]

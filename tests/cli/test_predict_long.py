@@ -173,8 +173,39 @@ def test_missing_values_and_categories_in_blocks(bpcore: Run, small_blocks: Any,
     assert whole["classes"] == parts["classes"]
     table.write_text("size,colour\n1,violet\n")
     assert "'violet' is not one of the categories" in bpcore("predict", saved, table, code=2).stderr
-    result = bpcore("export", saved, "--onnx", tmp_path / "m.onnx", code=2)
-    assert "cannot hold the preprocessing of this model" in result.stderr
+
+
+def test_what_is_exported_predicts_what_the_model_does(bpcore: Run, tmp_path: Path) -> None:
+    """From a table with gaps and text to ONNX Runtime and to a Python file, by commands alone."""
+    ort = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install onnxruntime")
+    rng = np.random.default_rng(5)
+    size, colour, age = rng.normal(size=200), rng.choice(["red", "grün", ""], 200), rng.integers(0, 9, 200)
+    kind = np.where((size > 0) ^ (colour == "red"), "yes", "no")
+    shown = [f"{x:.9g}" if rng.random() < 0.8 else "NA" for x in size]
+    lines = [",".join(map(str, row)) for row in zip(colour, shown, kind, age, strict=True)]
+    table = tmp_path / "d.csv"
+    table.write_text("colour,size,kind,age\n" + "\n".join(lines) + "\n", "utf-8")
+    saved, onnx, python = (tmp_path / f"m.{end}" for end in ("safetensors", "onnx", "py"))
+    words = ["--target", "kind", "--missing", "mean", "--text", "one-hot", "--epochs", 3, "--layers", 8, "-q"]
+    bpcore("train", table, *words, "--save", saved)
+    told = bpcore("export", saved, "--onnx", onnx, "--numpy", python, "--torch", tmp_path / "state").stdout
+    assert "m.onnx: ONNX, inputs X (size, age) and categories (colour)" in told
+    assert "the preprocessing is no part of it" in told
+    predicted = bpcore("predict", saved, table, "--probabilities").stdout.splitlines()
+    done = subprocess.run(
+        [sys.executable, "-I", str(python), str(table), "--probabilities"], capture_output=True, text=True, check=True
+    )
+    wanted, found = ([line.split(",") for line in lines] for lines in (predicted, done.stdout.splitlines()))
+    assert [row[0] for row in found] == [row[0] for row in wanted]
+    P = np.array([row[1:] for row in wanted[1:]], float)
+    np.testing.assert_allclose(np.array([row[1:] for row in found[1:]], float), P, atol=1e-6)
+    session = ort.InferenceSession(onnx, providers=["CPUExecutionProvider"])
+    X = np.array([["nan" if text == "NA" else text for text in shown], age], np.float32).T
+    label, probabilities = session.run(
+        ["label", "probabilities"], {"X": X, "categories": colour[:, None].astype(object)}
+    )
+    assert label.tolist() == [row[0] for row in wanted[1:]]
+    np.testing.assert_allclose(probabilities, P, atol=1e-5)
 
 
 def test_numbers_in_parquet(bpcore: Run, tmp_path: Path) -> None:
@@ -261,8 +292,28 @@ def test_memory_does_not_grow_with_a_table(model: Path, tmp_path: Path) -> None:
     assert (tmp_path / "p.csv").read_text().count("\n") >= 400_001
 
 
-def test_the_bar_hands_everything_on(capsys: pytest.CaptureFixture[str]) -> None:
-    assert list(metered([("a", 0.5), ("b", 1.0)], shown=True)) == ["a", "b"]
-    assert "predicting" in capsys.readouterr().err
-    assert list(metered([("a", 0.5), ("b", 1.0)])) == ["a", "b"]
+def test_the_bar_hands_everything_on(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks = [("a", 0.5), ("b", 1.0)]
+    assert list(metered(blocks)) == ["a", "b"]
     assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    assert list(metered(blocks)) == ["a", "b"]
+    found = capsys.readouterr().err
+    assert "predicting" in found
+    assert "100 %" in found
+    assert list(metered(blocks, shown=False)) == ["a", "b"]
+    assert capsys.readouterr().err == ""
+
+
+def test_safetensors_from_training_to_prediction(bpcore: Run, tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    X = np.random.default_rng(0).normal(size=(80, 3)).astype(np.float32)
+    data, saved = tmp_path / "d.safetensors", tmp_path / "m.safetensors"
+    save_file({"X": X, "kind": (X[:, 0] > 0).astype(np.int64)}, data)
+    for more in ([], ["--stream"]):
+        bpcore("train", data, "--target", "kind", "--layers", 4, "--epochs", 2, "-q", "--save", saved, *more)
+        found = json.loads(bpcore("evaluate", saved, data, "--json", *more).stdout)
+        lines = bpcore("predict", saved, data).stdout.split()
+        assert len(lines) == 81
+        assert found["accuracy"] == pytest.approx(np.mean(np.array(lines[1:], int) == (X[:, 0] > 0)))

@@ -217,7 +217,8 @@ def test_archives_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is no file"):
         list(sample_blocks(tmp_path / "no.csv", 3))
     with pytest.raises(
-        DataError, match=r"cannot read files of type '\.xlsx'; possible: \.csv, \.parquet, \.npz, \.npy, \.idx"
+        DataError,
+        match=r"cannot read files of type '\.xlsx'; possible: \.csv, \.parquet, \.npz, \.npy, \.safetensors, ",
     ):
         list(sample_blocks(tmp_path / "no.xlsx", 3))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from bpcore.data import Imputer, Pipeline, Standardizer, fit_preprocessing, from
 from bpcore.data import store as store_module
 from bpcore.data.block_order import BlockOrder
 from bpcore.data.medians import medians
+from bpcore.data.npz_files import map_npz
 from bpcore.data.store import StoreFiles
 from bpcore.errors import ConfigurationError, DataError, ShapeError
 from bpcore.random import permutation
@@ -261,6 +263,41 @@ def test_in_order_the_first_rows_alone_are_fitted_to(tmp_path: Path) -> None:
     found.close()
 
 
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_archives(save: Any, order: Any, tmp_path: Path) -> None:
+    X, y = sample(300)
+    path = tmp_path / "a.npz"
+    save(path, note=np.ones(3), X=np.asarray(X, order=order), kind=y, names=np.array(["a", "b", "ü"])[y])
+    mapped, labels, _ = map_npz(path, "kind")
+    assert isinstance(mapped, np.memmap) == isinstance(labels, np.memmap) == (save is np.savez)
+    np.testing.assert_array_equal(mapped, X)
+    np.testing.assert_array_equal(labels, y)
+    for target, classes in (("kind", (0, 1, 2)), ("names", ("a", "b", "ü"))):
+        found = store_file(path, target=target, in_order=True)
+        assert (found.train.classes, found.target_name) == (classes, target)
+        rows = np.concatenate([found.train.raw(0, found.train.m), found.test.raw(0, found.test.m)])
+        np.testing.assert_array_equal(rows, X.astype(np.float32))
+        found.close()
+    with pytest.raises(DataError, match=r"has no array 'y'; found: note, X, kind, names\. Name the targets"):
+        store_file(path)
+
+
+def test_archives_that_cannot_be_mapped(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    np.savez(path, X=np.array([[None, "x"]], object), y=np.ones(1))
+    with pytest.raises(DataError, match="pickled Python objects"):
+        store_file(path)
+    np.savez(path, X=np.eye(3), y=np.ones(3))
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"'shape': (3, 3)", b"'shape': (9, 9)"))
+    with pytest.raises(DataError, match="cannot read"):
+        store_file(path)
+    path.write_bytes(data[:-30])
+    with pytest.raises(DataError, match="cannot read"):
+        store_file(path)
+
+
 def test_parquet_and_npy_files(tmp_path: Path) -> None:
     X, y = sample(300)
     np.save(tmp_path / "X.npy", X)
@@ -270,9 +307,6 @@ def test_parquet_and_npy_files(tmp_path: Path) -> None:
     total = np.concatenate([found.train.raw(0, found.train.m), found.test.raw(0, found.test.m)])
     assert sorted(total[:, 0].tolist()) == sorted(X[:, 0].astype(np.float32).tolist())
     found.close()
-    np.savez(tmp_path / "a.npz", X=X, y=y)
-    with pytest.raises(ConfigurationError, match=r"an \.npz archive is read as a whole"):
-        store_file(tmp_path / "a.npz")
     pa = pytest.importorskip("pyarrow")
     import pyarrow.parquet as pq
 
@@ -281,3 +315,16 @@ def test_parquet_and_npy_files(tmp_path: Path) -> None:
     assert found.task == "classification"
     assert len(found.train) + len(found.test) == 300
     found.close()
+
+
+def test_a_terminal_shows_how_many_rows_there_are(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chunks = [(np.zeros((3, 2)), np.zeros(3)), (np.ones((1500, 2)), np.ones(1500))]
+    from_chunks(chunks).close()
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    from_chunks(chunks, rows=1503).close()
+    assert "1,503 rows" in capsys.readouterr().err
+    from_chunks(chunks, verbose=False).close()
+    assert capsys.readouterr().err == ""

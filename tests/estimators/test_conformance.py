@@ -14,8 +14,12 @@ from sklearn.utils.estimator_checks import parametrize_with_checks  # noqa: E402
 import bpcore as bp  # noqa: E402
 from tests.conftest import backend_params, get_backend_or_skip  # noqa: E402
 
+NAMES, CASES = (MARK := parametrize_with_checks([bp.MLPClassifier(), bp.MLPRegressor()])).args
 
-@parametrize_with_checks([bp.MLPClassifier(), bp.MLPRegressor()])
+
+@pytest.mark.parametrize(
+    NAMES, list(CASES), **MARK.kwargs
+)  # a list: pytest 9 refuses the generator of scikit-learn 1.5
 @pytest.mark.parametrize("name", backend_params())
 def test_checks_of_scikit_learn(estimator, check, name, request, monkeypatch):
     get_backend_or_skip(name, request.config)

@@ -136,3 +136,44 @@ def expected(task: str, H: Any) -> tuple[list[Any] | None, Any]:
         "several sigmoids": [0, 1, 2],
     }
     return [names[task][i] for i in H.argmax(axis=1)], np.exp(H) if task == "logarithms" else H
+
+
+TABLE_NAMES = ["size", "soil", "age", "wet"]
+TABLE_CATEGORIES = {"soil": ["sand", "größe, 寸", "clay"], "wet": ["yes", "no"]}
+TABLE_PREPROCESSING: dict[str, Any] = {
+    "kind": "pipeline",
+    "steps": [
+        {"kind": "imputer", "values": [10.0, 2.0, -1.0, 1.0], "how": "median"},
+        {"kind": "standardizer", "mean": [4.0, 0.0, 1.0, 0.0], "scale": [2.0, 1.0, 0.5, 1.0]},
+        {"kind": "one-hot", "counts": [0, 3, 0, 2]},
+    ],
+}
+TABLE_ROWS: list[list[Any]] = [
+    [1.5, "clay", 2.0, "yes"],
+    [None, "sand", 0.25, "no"],
+    [6.0, "", None, "NA"],
+    [8.0, "größe, 寸", 1.0, None],
+]
+"""Rows of a table as it was measured: numbers, text, and what is missing."""
+TABLE_PREPARED = np.array(
+    [
+        [-1.25, 0, 0, 1, 2.0, 1, 0],
+        [3.0, 1, 0, 0, -1.5, 0, 1],
+        [1.0, 0, 0, 1, -4.0, 0, 1],
+        [2.0, 0, 1, 0, 0.0, 0, 1],
+    ]
+)
+"""What the network gets of these rows, by hand."""
+
+
+def table_network(dtype: Any = "float32") -> bp.MLP:
+    """A classifier of rows with missing values and categories."""
+    net = bp.MLP([7, 6, 3], "tanh", "softmax", seed=4, dtype=dtype, backend="numpy")
+    net.meta = {
+        "task": "classification",
+        "classes": NAMES,
+        "feature_names": TABLE_NAMES,
+        "categories": TABLE_CATEGORIES,
+        "preprocessing": TABLE_PREPROCESSING,
+    }
+    return net

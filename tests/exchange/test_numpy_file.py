@@ -26,6 +26,9 @@ from tests.exchange.cases import (
     FEATURES,
     NAMES,
     PREPROCESSING,
+    TABLE_NAMES,
+    TABLE_PREPARED,
+    TABLE_ROWS,
     TASKS,
     arguments,
     expected,
@@ -33,6 +36,7 @@ from tests.exchange.cases import (
     prepared,
     samples,
     single,
+    table_network,
     task_network,
 )
 
@@ -108,8 +112,8 @@ def test_a_network_without_notes_gives_its_outputs(tmp_path: Path) -> None:
 
 def test_the_text_is_plain_python_for_old_versions() -> None:
     for task in TASKS:
-        for weights in (None, "w'\n.npy"):
-            source = numpy_source(task_network(task), weights=weights)
+        for net, weights in ((task_network(task), None), (task_network(task), "w'\n.npy"), (table_network(), None)):
+            source = numpy_source(net, weights=weights)
             assert source.isascii()
             tree = ast.parse(source, feature_version=(3, 9))
             imported = {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
@@ -163,6 +167,71 @@ def test_the_command_gives_numbers_in_the_units_of_the_target(tmp_path: Path) ->
         np.testing.assert_allclose(np.array(lines[1:], float), values, rtol=1e-5)
 
 
+def test_missing_values_and_categories(dtype: Any, tmp_path: Path) -> None:
+    net = table_network(dtype)
+    model = load(net, tmp_path / "m.py")
+    H = net.predict(TABLE_PREPARED)
+    by_name = [{**dict(zip(TABLE_NAMES, row, strict=True)), "note": "x"} for row in TABLE_ROWS]
+    codes = np.array([[1.5, 2, 2.0, 0], [np.nan, 0, 0.25, 1], [6.0, np.nan, np.nan, np.nan], [8.0, 1, 1.0, 1]])
+    text = [["" if cell is None else str(cell) for cell in row] for row in TABLE_ROWS]
+    for X in (TABLE_ROWS, by_name, codes, text, np.array(TABLE_ROWS, object)):
+        np.testing.assert_allclose(model["predict_proba"](X), H, rtol=1e-6 if dtype == np.float32 else 1e-13)
+    assert model["predict"](TABLE_ROWS).tolist() == [NAMES[i] for i in H.argmax(axis=1)]
+
+
+def test_the_command_fills_and_encodes_a_table(tmp_path: Path) -> None:
+    net = table_network()
+    bp.export_numpy(net, tmp_path / "m.py")
+    H = net.predict(TABLE_PREPARED)
+    for header in (["note", *reversed(TABLE_NAMES)], None):
+        with open(tmp_path / "d.csv", "w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            if header:
+                writer.writerow(header)
+            writer.writerows([["t", *row[::-1]] if header else row for row in TABLE_ROWS])
+        done = python("m.py", "d.csv", "--probabilities", folder=tmp_path)
+        assert done.returncode == 0, done.stderr
+        table = list(csv.reader(io.StringIO(done.stdout)))
+        np.testing.assert_allclose(np.array([row[1:] for row in table[1:]], float), H, rtol=1e-5)
+    for line, message in (
+        ("1,chalk,2,yes", "line 1: 'chalk' is not one of the categories that the model was trained on: 'sand', "),
+        ("1,clay,x,yes", "line 1: 'x' is not a finite number"),
+    ):
+        (tmp_path / "d.csv").write_text(f"size,soil,age,wet\n1,clay,2,no\n{line}\n")
+        assert message.replace("line 1", "line 3") in python("m.py", "d.csv", folder=tmp_path).stderr
+
+
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        ([[1.0, "chalk", 2.0, "yes"]], "row 0: 'chalk' is not one of the categories"),
+        ([{"size": 1, "age": 2}], "a row has no column 'soil'; needed: size, soil, age, wet"),
+        (np.array([[1.0, 0.5, 2.0, 1.0]]), r"X\[0, 1\] is 0.5; it must be the code of a category, 0 to 2"),
+        (np.array([[1.0, 0, np.inf, 1.0]]), "X holds infinite values"),
+        ([[1.0, "clay", 2.0]], r"X has shape \(1, 3\); expected \(m, 4\)"),
+        ([[1.0, "clay", object(), "yes"]], "row 0: float"),
+    ],
+)
+def test_wrong_rows_are_refused(X: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        load(table_network(), tmp_path / "m.py")["predict"](X)
+
+
+def test_what_is_missing_is_refused_where_none_is_filled(tmp_path: Path) -> None:
+    net = table_network()
+    net.meta["preprocessing"] = {"kind": "pipeline", "steps": net.meta["preprocessing"]["steps"][1:]}
+    model = load(net, tmp_path / "m.py")
+    with pytest.raises(ValueError, match=r"row 0: the value is missing \(''\), and this model fills in none"):
+        model["predict"]([[1.0, None, 2.0, "yes"]])
+    with pytest.raises(ValueError, match="row 0: None is not a finite number"):
+        model["predict"]([[None, "clay", 2.0, "yes"]])
+    plain = network(1, "identity")
+    plain.meta = {}
+    model = load(plain, tmp_path / "plain.py")
+    with pytest.raises(ValueError, match="the columns have no names, so a row is a list of numbers and not a dict"):
+        model["predict"]([{"a": 1.0}])
+
+
 @pytest.mark.parametrize(
     ("text", "words", "message"),
     [
@@ -191,7 +260,7 @@ def test_the_command_says_what_is_wrong(text: str, words: tuple[str, ...], messa
     [
         ([[1.0, 2.0]], r"X has shape \(1, 2\); expected \(m, 3\), one sample a row"),
         ([1.0, 2.0, 3.0], r"X has shape \(3,\)"),
-        ([["a", "b", "c"]], "X has dtype <U1; numbers are needed"),
+        ([["a", "b", "c"]], "row 0: 'a' is not a finite number"),
         ([[1.0, np.nan, 3.0]], "X holds NaN or infinite values"),
     ],
 )

@@ -13,7 +13,7 @@ import pytest
 import bpcore as bp
 from bpcore.errors import ConfigurationError, MissingExtraError, ModelFileError
 from bpcore.exchange import onnx_export
-from bpcore.exchange.onnx_export import IR_VERSION, OPSET, onnx_model
+from bpcore.exchange.onnx_export import IR_VERSION, ML_OPSET, OPSET, onnx_model
 from bpcore.exchange.onnx_nodes import onnx_operators
 from bpcore.functions.activations import ACTIVATIONS
 from tests.exchange.cases import (
@@ -21,6 +21,8 @@ from tests.exchange.cases import (
     FEATURES,
     NAMES,
     PREPROCESSING,
+    TABLE_PREPARED,
+    TABLE_ROWS,
     TASKS,
     arguments,
     expected,
@@ -28,6 +30,7 @@ from tests.exchange.cases import (
     prepared,
     samples,
     single,
+    table_network,
     task_network,
 )
 
@@ -38,7 +41,7 @@ def reference(model: Any, X: Any) -> dict[str, Any]:
     from onnx.reference import ReferenceEvaluator
 
     with np.errstate(all="ignore"):
-        values = ReferenceEvaluator(model).run(None, {"X": X})
+        values = ReferenceEvaluator(model).run(None, X if isinstance(X, dict) else {"X": X})
     return dict(zip([output.name for output in model.graph.output], values, strict=True))
 
 
@@ -46,7 +49,7 @@ def runtime(model: Any, X: Any) -> dict[str, Any]:
     ort = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install onnxruntime")
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(names, {"X": X}), strict=True))
+    return dict(zip(names, session.run(names, X if isinstance(X, dict) else {"X": X}), strict=True))
 
 
 @pytest.fixture(params=[reference, runtime], ids=["reference", "onnxruntime"])
@@ -103,6 +106,87 @@ def test_every_task_with_preprocessing(task: str, preprocessing: str, dtype: Any
     assert ("probabilities" in found) == (values is not None)
     if values is not None:
         close(found["probabilities"], values, tolerance)
+
+
+def table_inputs(dtype: Any) -> dict[str, Any]:
+    """The rows of the table in the two inputs of a graph."""
+    numbers, texts = ([[row[j] for j in columns] for row in TABLE_ROWS] for columns in ((0, 2), (1, 3)))
+    return {"X": np.array(numbers, dtype), "categories": np.array([[text or "" for text in row] for row in texts])}
+
+
+def test_missing_values_and_categories(dtype: Any, run: Any) -> None:
+    net, inputs = table_network(dtype), table_inputs(dtype)
+    model = onnx_model(net)
+    onnx.checker.check_model(model, full_check=True)
+    found = run(model, inputs)
+    H = net.predict(TABLE_PREPARED)
+    close(found["probabilities"], H, 1e-6 if dtype == np.float32 else 1e-12)
+    assert found["label"].tolist() == [NAMES[i] for i in H.argmax(axis=1)]
+    assert {entry.name: json.loads(entry.doc_string) for entry in model.graph.input} == {
+        "X": ["size", "age"],
+        "categories": ["soil", "wet"],
+    }
+    assert {entry.domain: entry.version for entry in model.opset_import} == {"": OPSET, "ai.onnx.ml": ML_OPSET}
+
+
+@pytest.mark.parametrize("text", ["NaN", "N/A", "None", "?", "null"])
+def test_how_a_missing_text_is_spelled(text: str, run: Any) -> None:
+    net, inputs = table_network(), table_inputs("float32")
+    expected_output = run(onnx_model(net), inputs)["output"]
+    inputs["categories"] = np.where(inputs["categories"] == "", text, inputs["categories"])
+    np.testing.assert_array_equal(run(onnx_model(net), inputs)["output"], expected_output)
+
+
+def test_an_unknown_category_stops_the_runtime(run: Any) -> None:
+    inputs = table_inputs("float32")
+    inputs["categories"][1, 0] = "chalk"
+    with pytest.raises(Exception, match=r"out of (data )?bounds"):
+        run(onnx_model(table_network()), inputs)
+    steps = table_network().meta["preprocessing"]["steps"][1:]
+    incomplete = table_network()
+    incomplete.meta["preprocessing"] = {"kind": "pipeline", "steps": steps}
+    with pytest.raises(Exception, match=r"out of (data )?bounds"):  # a missing one, where none is filled
+        run(onnx_model(incomplete), table_inputs("float32"))
+
+
+def test_codes_without_names_and_missing_numbers_stay_one_input(dtype: Any, run: Any) -> None:
+    net = table_network(dtype)
+    net.meta |= {"categories": {}}
+    X = np.array([[1.5, 2, 2.0, 0], [np.nan, 0, 0.25, 1], [6.0, np.nan, np.nan, np.nan], [8.0, 1, 1.0, 1]], dtype)
+    model = onnx_model(net)
+    onnx.checker.check_model(model, full_check=True)
+    close(run(model, X)["output"], net.predict(TABLE_PREPARED), 1e-6 if dtype == np.float32 else 1e-12)
+    assert [entry.domain for entry in model.opset_import] == [""]
+    for wrong in (0.5, 3.0, -1.0, np.inf):
+        X[0, 1] = wrong
+        with pytest.raises(Exception, match=r"out of (data )?bounds"):
+            run(model, X)
+
+
+def test_columns_of_text_alone_and_first(run: Any) -> None:
+    net = bp.MLP([3, 2], output="identity", seed=0, backend="numpy")
+    net.meta = {
+        "feature_names": ["soil", "size"],
+        "categories": {"soil": ["a", "b"]},
+        "preprocessing": {"kind": "one-hot", "counts": [2, 0]},
+    }
+    soil = np.array([["b"], ["a"]])
+    found = run(onnx_model(net), {"X": np.float32([[5.0], [7.0]]), "categories": soil})["output"]
+    close(found, net.predict([[0.0, 1, 5], [1, 0, 7]]), 1e-6)
+    net = bp.MLP([2, 2], output="identity", seed=0, backend="numpy")
+    net.meta = {
+        "feature_names": ["soil"],
+        "categories": {"soil": ["a", "b"]},
+        "preprocessing": {"kind": "one-hot", "counts": [2]},
+    }
+    close(run(onnx_model(net), {"categories": soil})["output"], net.predict([[0.0, 1], [1, 0]]), 1e-6)
+
+
+def test_a_step_may_come_twice(run: Any) -> None:
+    net = network(1, "identity")
+    twice = [{"kind": "standardizer", "mean": [k, 0, 0], "scale": [1, 2, 2**k]} for k in (1, 3)]
+    net.meta["preprocessing"] = {"kind": "pipeline", "steps": twice}
+    close(run(onnx_model(net), samples())["output"], net.predict((samples() - [4, 0, 0]) / [1, 4, 16]), 1e-5)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 33])
