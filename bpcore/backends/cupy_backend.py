@@ -261,7 +261,8 @@ class CupyBackend(Backend):
 
     def extremes(self, A: Array) -> tuple[int, int]:
         """Least and largest element. Waits for the device; see :meth:`Backend.extremes`."""
-        return self._gpu.here(lambda: (int(self.xp.min(A)), int(self.xp.max(A))))
+        least, largest = self._gpu.here(lambda: (self.xp.min(A), self.xp.max(A)))
+        return int(self.to_numpy(least)), int(self.to_numpy(largest))
 
     def _reduce(self, name: str, A: Array, out: Array) -> Array:
         self._checks.operand(name, "A", A)

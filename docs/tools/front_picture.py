@@ -46,7 +46,7 @@ def stages(cells: int) -> list[tuple[int, float, Any]]:
 
 def draw(path: Path = FILE, cells: int = 220) -> None:
     """Write the picture."""
-    from bpcore.bench.plot_axes import load_matplotlib
+    from bpcore.plots.style import load_matplotlib
 
     matplotlib = load_matplotlib("the picture of README")
     rgb = np.array([[int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)] for colour in COLOURS])

@@ -497,12 +497,6 @@ class FakeCupy(types.ModuleType):
         found._host[...] = source._host
         return found
 
-    def min(self, source: DeviceArray) -> int:
-        return int(source._host.min())
-
-    def max(self, source: DeviceArray) -> int:
-        return int(source._host.max())
-
     def asnumpy(self, source: DeviceArray) -> np.ndarray[Any, Any]:
         self.not_while_capturing("a copy to the host")
         self.count["to_host"] += 1

@@ -108,7 +108,7 @@ GATE = "unsigned long long* const gate = reinterpret_cast<unsigned long long*>(m
 
 @on_host
 @pytest.mark.parametrize("seed", host_runner.SEEDS)
-def test_a_gate_opens_when_everything_is_there(tmp_path: Path, seed: int) -> None:
+def test_a_gate_opens_when_everything_is_there(kernel_folder: Path, seed: int) -> None:
     """Again and again, whoever announces, copies and waits first."""
     body = f"""{GATE} if (threadIdx.x == 3) make_gate(gate); __syncthreads();
     for (int k = 0; k < 3; ++k) {{
@@ -121,7 +121,7 @@ def test_a_gate_opens_when_everything_is_there(tmp_path: Path, seed: int) -> Non
         __syncthreads();
     }}"""
     out = np.arange(64, dtype=np.int32)
-    _module(tmp_path, body, blocks=1).launch("k", (1,), (32,), (out, np.int32(32)), shared=144, seed=seed)
+    _module(kernel_folder, body, blocks=1).launch("k", (1,), (32,), (out, np.int32(32)), shared=144, seed=seed)
     assert out[:33].tolist() == [36, *range(35, 66), 35]
 
 
@@ -137,10 +137,10 @@ def test_a_gate_opens_when_everything_is_there(tmp_path: Path, seed: int) -> Non
         ("copy_through(gate, place, out + 1, 128);", "whole runs of 16 bytes"),
     ],
 )
-def test_gates_that_stay_closed_are_reported(tmp_path: Path, body: str, message: str) -> None:
-    text = f"{GATE} if (threadIdx.x == 0) {{ make_gate(gate); {body} }}"
+def test_gates_that_stay_closed_are_reported(kernel_folder: Path, body: str, message: str) -> None:
+    module = _module(kernel_folder, f"{GATE} if (threadIdx.x == 0) {{ make_gate(gate); {body} }}", blocks=1)
     with pytest.raises(HostRunError, match=message):
-        _module(tmp_path, text, blocks=1).launch("k", (1,), (32,), (np.zeros(64, np.int32), np.int32(32)), shared=144)
+        module.launch("k", (1,), (32,), (np.zeros(64, np.int32), np.int32(32)), shared=144)
 
 
 # ------------------------------------------------------------------------------------------ mistakes
@@ -179,12 +179,12 @@ def _trained(folder: Path, seed: int, *change: str) -> Any:
     ],
     ids=["inputs", "spread", "moved", "nothing spread", "errors", "last record", "loss"],
 )
-def test_a_mistake_is_noticed(tmp_path: Path, change: tuple[str, str]) -> None:
-    right = [_trained(tmp_path, seed) for seed in (0, 1)]
+def test_a_mistake_is_noticed(kernel_folder: Path, change: tuple[str, str]) -> None:
+    right = [_trained(kernel_folder, seed) for seed in (0, 1)]
     np.testing.assert_array_equal(*right)
     for seed in (0, 1, 2, 3):
         try:
-            if not np.array_equal(_trained(tmp_path, seed, *change), right[0]):
+            if not np.array_equal(_trained(kernel_folder, seed, *change), right[0]):
                 return
         except HostRunError:
             return
