@@ -66,9 +66,11 @@ REPORTS = r"^========= (?:Invalid|Error|Warning|Race|Barrier|Program hit|Potenti
 def lay_out(folder: Path) -> dict[str, str]:
     """Copy the repository as it would be installed, and return the environment that finds it."""
     code = shutil.ignore_patterns("__pycache__", "results")
-    for name in ("bpcore", "tests", "benchmarks"):
+    for name in ("bpcore", "tests", "benchmarks", "docs"):
         shutil.copytree(ROOT / name, folder / name, ignore=code)
     shutil.copytree(ROOT / "kernels", folder / "bpcore" / "kernels", ignore=code)
+    for page in ROOT.glob("*.md"):
+        shutil.copy(page, folder)
     # what an installer would leave for importlib.metadata
     version = re.search(r'__version__ = "(.+)"', (ROOT / "bpcore" / "_version.py").read_text("utf-8"))
     assert version is not None

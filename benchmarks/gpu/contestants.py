@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks.peers.adapters import Contestant
 
-__all__ = ["CONTESTANTS", "DRY_RUN", "PLANS", "STARTS_SLOWLY", "on_gpu"]
+__all__ = ["CONTESTANTS", "DRY_RUN", "KEEPS_KERNELS", "PLANS", "STARTS_SLOWLY", "on_gpu"]
 
 DRY_RUN = "BENCHMARKS_DRY_RUN"
 """A variable of the environment: when it is set, who can compute on the processor does, to rehearse."""
@@ -24,6 +24,10 @@ CONTESTANTS = {
 
 STARTS_SLOWLY = ("torch-compile", "jax-scan")
 """They compile for seconds: they get a process for each workload, and compile all of them at once before the race."""
+
+
+KEEPS_KERNELS = tuple(name for name in CONTESTANTS if name.startswith("bpcore-") and name != "bpcore-numpy")
+"""What they compile stays on the disk: it is compiled before the race, by processes that are not part of it."""
 
 
 def on_gpu(name: str) -> bool:

@@ -222,7 +222,7 @@ def test_the_dry_run(tmp_path: Path) -> None:
 
 
 def test_it_starts_in_a_checkout_that_was_not_installed(tmp_path: Path) -> None:
-    for name in ("bpcore", "kernels", "benchmarks", "tests"):
+    for name in ("bpcore", "kernels", "benchmarks", "tests", "docs"):
         shutil.copytree(acceptance.ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(acceptance.ROOT / "pyproject.toml", tmp_path)
     # what an editable installation of the environment of the tests would find
