@@ -154,7 +154,7 @@ def test_the_generated_pictures_are_what_the_code_draws():
 
 @pytest.mark.parametrize("page", pictures.pages(), ids=page_id)
 def test_the_pictures_of_a_page_are_those_that_its_code_saves(page, tmp_path):
-    """The code runs as ``docs/tools/how_to_pictures.py`` runs it; each picture has the size of that in the repository."""
+    """The code runs as ``docs/tools/how_to_pictures.py`` runs it; each picture has the size of the kept one."""
     image = pytest.importorskip("PIL.Image")
     assert pictures.shown_by(page) == pictures.saved_by(page)
     pictures.run(page, tmp_path)

@@ -23,7 +23,7 @@ ROWS = (128, 96, 64, 48, 32, 16)
 """Samples of a tile, the most first: a warp has 16, so fewer than 128 leave some without."""
 MOST_SUMS, MOST_SUMS_IF_WIDE = 150, 118
 """Sums of the gradient in the registers of a thread, which has 255: with layers of up to 64, and with wider ones, of
-which a product in flight takes 32 more. With a few more than these, numbers go to memory and back."""
+which a product in flight takes 32 more. With more of them, numbers would go to memory and back."""
 STATIC_BYTES = 2048
 """Shared memory of the reductions, beside what :attr:`FusedShape.places` counts, and what the driver keeps."""
 ALIGNMENT = 128

@@ -212,7 +212,7 @@ def test_a_gpu_with_its_plans_and_precisions(fake_cupy: object, in_process: Run)
     for name, row in rows.items():
         assert row["status"] in ("ok", "noisy"), (name, row)
         assert row["checked"]
-    assert [row["plan"] for row in rows.values()] == ["reference", "persistent", "wide", "graph", "wide"]
+    assert [row["plan"] for row in rows.values()] == ["reference", "persistent", "fused", "graph", "wide"]
     assert result["contenders"]["cupy"]["memory"]["available"] > 0
     assert set(result["networks"][0]["parts"]["contenders"]["cupy:graph"]["us"]) >= {"forward", "BP4", "step"}
 

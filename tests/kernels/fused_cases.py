@@ -212,10 +212,10 @@ OUTPUTS: dict[tuple[str, str], Any] = {
 
 
 def main() -> None:
-    """Run all cases."""
+    """Run the cases that differ most in how they end: rows, columns, runs of eight, tiles."""
     folder, *change = sys.argv[1:]
-    for case in CASES.values():
-        run = Run(case)
+    for name in ("ragged", "wide rows", "many outputs", "two runs"):
+        run = Run(CASES[name])
         found = run.kernel(Path(folder), change=change, sanitize=True)
         assert np.isfinite(found["grad"]).all()
     print("all cases ran")
