@@ -123,9 +123,8 @@ def find_alarms(report: InspectionReport) -> tuple[Alarm, ...]:
     -------
     tuple of Alarm
     """
-    found = [*_not_finite(report)]
-    if not found:  # what is computed from NaN says nothing
-        found += _inputs(report)
+    found = [*_not_finite(report), *_inputs(report)]
+    if "not_finite" not in {alarm.kind for alarm in found}:  # what is computed from NaN says nothing
         for layer in report.layers:
             found += _layer(layer, last=layer is report.layers[-1])
         first = min((alarm.layer or 0 for alarm in found if alarm.kind == "dead_layer"), default=len(report.layers) + 2)

@@ -102,7 +102,10 @@ class Inspector(Callback):
 
     def on_data(self, trainer: Trainer, problem: Problem) -> None:
         """Draw the samples that all looks of this training share."""
-        self._trainer, self._problem = trainer, sample_of(trainer.be, problem, self.samples, self.seed)
+        rows = self.samples
+        if trainer.placement is not None and trainer.placement.rows is not None:
+            rows = min(rows, trainer.placement.rows)  # as many as there is room for at a time
+        self._trainer, self._problem = trainer, sample_of(trainer.be, problem, rows, self.seed)
         self._first, self._raised, self._stopping = len(self.reports), set(), False
 
     def on_start(self, net: MLP) -> None:
@@ -132,8 +135,9 @@ class Inspector(Callback):
             return None
         mine = self.reports[self._first :]
         if mine and mine[-1].step == trainer.state.step:
-            return self._stopping
-        self.reports.append(look(trainer, problem, updates=trainer.moves_by_rule))
+            return None
+        with trainer.refusing("a look at the network"):
+            self.reports.append(look(trainer, problem, updates=trainer.moves_by_rule))
         for alarm in self.alarms:
             if (alarm.kind, alarm.layer) not in self._raised:
                 self._raised.add((alarm.kind, alarm.layer))

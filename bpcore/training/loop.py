@@ -117,7 +117,8 @@ def train(
     on_divergence : ``"raise"`` or ``"stop"``
         What to do at the first number that is not finite. The last good parameters are kept in both cases.
     callbacks : iterable of Callback or function
-        Run after every epoch as ``f(net, progress)``; a function that returns True ends the training.
+        Run after every epoch as ``f(net, progress)``; a function that returns True ends the training. A
+        :class:`Callback` can do more; :class:`bpcore.Inspector` looks at every layer.
     record_steps : bool
         Whether ``history.steps`` holds the loss of every step. Default False.
     allow_one_class : bool

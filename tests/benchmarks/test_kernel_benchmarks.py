@@ -47,6 +47,9 @@ NOT_MEASURED = {
 }
 """Modules without a benchmark, and why."""
 
+OTHERS = {"inspection"}
+"""Benchmarks of what calls the kernels and is none."""
+
 needs_plugin = pytest.mark.skipif(
     importlib.util.find_spec("pytest_benchmark") is None,
     reason='pytest-benchmark is not installed; the extra "bench" brings it',
@@ -83,7 +86,7 @@ def test_every_kernel_module_is_measured_or_says_why_not() -> None:
 
 
 def test_every_benchmark_is_of_a_module() -> None:
-    assert benchmarks() - modules() <= {*MEASURED_WITH.values()}
+    assert benchmarks() - modules() <= {*MEASURED_WITH.values(), *OTHERS}
 
 
 def of_all_backends() -> list[Any]:

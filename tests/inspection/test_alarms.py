@@ -164,6 +164,16 @@ def test_a_number_that_is_not_finite_is_the_only_alarm(value, quantity, points):
     (alarm,) = report.alarms
     assert (alarm.kind, alarm.layer, alarm.serious) == ("not_finite", 2, True)
     assert f"1 of 40 numbers in {quantity}" in alarm.message
+    # where it comes from is said as well
+    again = bp.inspect(net, 1000 * points[0], points[1])
+    assert [alarm.kind for alarm in again.alarms] == ["not_finite", "inputs_not_scaled"]
+
+
+def test_numbers_that_are_not_finite_come_before_everything_in_the_layers(points):
+    net = shift(net_of([5, 8, 8, 2]), 2, slice(6), -1e3)
+    assert kinds(bp.inspect(net, *points)) == {("dead_neurons", 2)}
+    net.W[2][7, 0] = np.nan
+    assert kinds(bp.inspect(net, *points)) == {("not_finite", 3)}
 
 
 def test_an_overflow_is_named_where_it_begins(points):
