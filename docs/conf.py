@@ -25,6 +25,7 @@ extensions = [
     "docs.extensions.gallery",
     "docs.extensions.links",
     "docs.extensions.mathml",
+    "docs.extensions.side_list",
     "docs.extensions.site_only",
 ]
 exclude_patterns = ["extensions", "tools"]

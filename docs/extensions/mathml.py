@@ -28,6 +28,14 @@ ENVIRONMENTS = {"align*", "array", "cases", "matrix", "pmatrix", "bmatrix", "vma
 PARTS = {"mfrac": 2, "msup": 2, "msub": 2, "msubsup": 3, "munder": 2, "mover": 2, "munderover": 3, "mroot": 2}
 """How many parts an element has."""
 
+NAMED = re.compile(r"<m([io])>([A-Za-z]{2,})</m\1>(?=(<mo[^>]*>(?:\(|&#x00028;))?)")
+"""A function by its name, and the bracket after it if there is one."""
+
+SIGN = re.compile(
+    r"(<mo\b[^>]*>(?:\(|\[|,|=|&#x00028;|&#x0005B;|&#x0002C;|&#x0003D;|&#x02190;)</mo>)<mo>&#x02212;</mo>"
+)
+"""A minus that follows a bracket or a relation has nothing to its left."""
+
 LETTERS = re.compile(r'(?:<mi mathvariant="normal">(?:\w|-)</mi>){2,}')
 
 
@@ -52,12 +60,14 @@ def mathml(latex: str, display: bool = False) -> tuple[str, list[str]]:
         made = convert(text, display="block" if display else "inline")
     except Exception as error:
         return f"<code>{html.escape(latex)}</code>", [f"{type(error).__name__}: {error}"]
-    # a word in upright letters is one word, not a product
-    made = LETTERS.sub(lambda match: "<mi>" + re.sub("<[^>]*>", "", match[0]) + "</mi>", made)
     # a prime is an operator; as a letter it is raised twice
     made = made.replace("<mi>&#x02032;</mi>", "<mo>&#x02032;</mo>")
     # capital Greek letters stand upright
     made = re.sub(r"<mi>(&#x003(?:9[1-9A-F]|A\w);)</mi>", r'<mi mathvariant="normal">\1</mi>', made)
+    made = NAMED.sub(_spaced, made)
+    # a word in upright letters is one word, not a product
+    made = LETTERS.sub(lambda match: "<mi>" + re.sub("<[^>]*>", "", match[0]) + "</mi>", made)
+    made = SIGN.sub(r'\1<mo form="prefix" lspace="0" rspace="0">&#x02212;</mo>', made)
     # a bare ampersand is not XML
     made = re.sub(r"&(?!#?\w+;)", "&amp;", made)
     used = set(re.findall(r"\\begin\{(\w+\*?)\}", text))
@@ -65,6 +75,11 @@ def mathml(latex: str, display: bool = False) -> tuple[str, list[str]]:
     wrong += [f"{name} is not known" for name in dict.fromkeys(re.findall(r"\\[A-Za-z]+", made))]
     wrong += [f"{name} is not drawn by browsers" for name in ("&amp;</mi>", 'linebreak="newline"') if name in made]
     return made, wrong or _incomplete(made)
+
+
+def _spaced(found: re.Match[str]) -> str:
+    after = "0" if found[3] else "0.167em"
+    return f'<mo lspace="0.167em" rspace="{after}">{found[2]}</mo>'
 
 
 def _incomplete(made: str) -> list[str]:

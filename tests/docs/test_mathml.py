@@ -64,6 +64,23 @@ def test_pieces(latex, tag, expected):
     assert texts(parsed(latex), tag) == expected
 
 
+@pytest.mark.parametrize(
+    ("latex", "before", "after"),
+    [(r"y \log a", "0.167em", "0.167em"), (r"\max(z, 0)", "0.167em", "0"), (r"\operatorname{erfc}(z)", "0.167em", "0")],
+)
+def test_the_name_of_a_function_stands_apart(latex, before, after):
+    name = next(mo for mo in parsed(latex).iter(SPACE + "mo") if len(mo.text) > 1)
+    assert (name.get("lspace"), name.get("rspace")) == (before, after)
+
+
+@pytest.mark.parametrize(
+    ("latex", "forms"), [("(-1)", "prefix"), ("a = -b", "prefix"), ("a - b", None), ("(a) - b", None)]
+)
+def test_a_minus_that_is_a_sign(latex, forms):
+    minus = next(mo for mo in parsed(latex).iter(SPACE + "mo") if mo.text == "\N{MINUS SIGN}")
+    assert minus.get("form") == forms
+
+
 def test_bars_open_and_close():
     assert [mo.get("form") for mo in parsed(r"\lvert a \rvert").iter(SPACE + "mo")] == ["prefix", "postfix"]
 
