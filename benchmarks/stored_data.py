@@ -4,7 +4,9 @@
     python benchmarks/stored_data.py --gib 4              # memory; nothing is kept afterwards
     python benchmarks/stored_data.py --gib 0.5 --compare  # speed beside the same rows in memory
 
-Prints one line of JSON. The peak of the memory is that of this process (resident pages), imports and code included.
+Prints JSON, and writes it to a file with --json. The peak of the memory is that of this process (resident pages),
+imports and code included. With --compare, disk and memory take turns for some rounds; times are the best epoch of a
+round, in the median, and the share is the median of those of the rounds.
 """
 
 from __future__ import annotations
@@ -12,15 +14,20 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import os
 import platform
 import resource
+import statistics
 import time
 from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import bpcore as bp
+from bpcore.backends.diagnosis import cpu
 
 COLUMNS, CLASSES, CHUNK = 100, 10, 20_000
 
@@ -53,6 +60,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--folder")
     parser.add_argument("--compare", action="store_true")
+    parser.add_argument("--rounds", type=int, default=9, help="with --compare")
+    parser.add_argument("--json", type=Path, help="write the result to this file, too")
     options = parser.parse_args()
     rows = int(options.gib * 2**30 / (4 * COLUMNS))
     hidden = [int(width) for width in options.hidden.split(",")]
@@ -71,16 +80,28 @@ def main() -> None:
         result["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         if options.compare:
             X, y = store.X(), store.y()
-            result["in_memory_epoch_seconds"] = trained((X, y), *how)
-            result["share_of_the_speed_in_memory"] = result["in_memory_epoch_seconds"] / result["epoch_seconds"]
+            pairs = [(trained((store,), *how), trained((X, y), *how)) for _ in range(options.rounds)]
+            result["epoch_seconds"], result["in_memory_epoch_seconds"] = map(
+                statistics.median, zip(*pairs, strict=True)
+            )
+            shares = [in_memory / on_disk for on_disk, in_memory in pairs]
+            result["share_of_the_speed_in_memory"] = statistics.median(shares)
+            result["shares"] = sorted(shares)
     backend = bp.get_backend()
     result |= {
         "backend": backend.name,
         "bpcore": bp.__version__,
         "numpy": np.__version__,
         "machine": platform.machine(),
+        "processor": cpu()["model"],
+        "cores": os.cpu_count(),
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "date": date.today().isoformat(),
     }
-    print(json.dumps(result))
+    text = json.dumps(result, indent=1)
+    print(text)
+    if options.json is not None:
+        options.json.write_text(text + "\n", "utf-8")
 
 
 if __name__ == "__main__":

@@ -184,8 +184,8 @@ def _class_indices(values: NDArray[Any], classes: Sequence[Any] | None, n_out: i
     """Replace names of classes by their indices; other targets pass unchanged."""
     if classes is None:
         raise DataError(
-            f"{name} holds text (dtype {values.dtype}) but the classes are not known; name them in "
-            f"net.meta['classes'], or encode it: ClassList.fit({name}).encode({name})"
+            f"{name} holds text (dtype {values.dtype}) but the classes are not known; give classes=[...] (to a "
+            f"network: net.meta['classes'] = [...]), or encode it: ClassList.fit({name}).encode({name})"
         )
     n_classes = 2 if n_out == 1 else n_out
     if len(classes) != n_classes:
