@@ -42,11 +42,13 @@ PACKAGES = (
     "numpy", "scipy", "numba", "cupy-cuda12x", "cupy-cuda13x", "torch", "triton", "jax", "jaxlib", "pytest",
     "threadpoolctl",
 )  # fmt: skip
-SHARES = {"tests": 0.35, "sanitizers": 0.35, "costs": 0.07, "race": 0.48, "bench": 0.1}
+SHARES = {"tests": 0.48, "sanitizers": 0.48, "costs": 0.07, "race": 0.35, "bench": 0.1}
 """How much of the time a part may take. What one leaves goes to those after it."""
 
 AT_ONCE = ("tests", "sanitizers")
-"""Parts that measure nothing, and run at the same time."""
+"""Parts that measure nothing, and run at the same time; what the race compiles is compiled then, too."""
+GO = "go"
+"""A file in the scratch folder: when it is there, the race may begin."""
 
 PROCESSES = max(1, min(12, (os.cpu_count() or 1) - 4))
 """Of pytest: they share one GPU, and spend most of their time compiling."""
@@ -108,8 +110,8 @@ def machine(commit: str | None = None) -> dict[str, Any]:
         "python": platform.python_version(),
         "system": platform.platform(),
         "versions": versions,
-        "commit": found["output"].strip() if found["status"] == "ok" else commit or "unknown (no git here)",
-        "changed_files": len(dirty["output"].splitlines()) if dirty["status"] == "ok" else None,
+        "commit": commit or (found["output"].strip() if found["status"] == "ok" else "unknown (no git here)"),
+        "changed_files": len(dirty["output"].splitlines()) if dirty["status"] == "ok" and not commit else None,
     }
 
 
@@ -181,7 +183,8 @@ def costs(folder: Path, environment: dict[str, str], limit: float, dry: bool) ->
 
 def race(folder: Path, environment: dict[str, str], limit: float, dry: bool) -> dict[str, Any]:
     """Time a step for each workload and contestant, and whether the losses agree."""
-    words = ["--seconds", str(max(limit - 10, 1))]  # it should end before it is ended
+    # it should end before it is ended
+    words = ["--seconds", str(max(limit - 10, 1)), "--after", str(folder / GO)]
     if dry:
         words += ["--dry-run", "--workloads", "smoke"]
     return module("race", folder, environment, limit, *words)
@@ -239,7 +242,7 @@ def limit_of(name: str, asked: list[str], left: float) -> float:
     Examples
     --------
     >>> round(limit_of("tests", list(SHARES), 100.0)), limit_of("race", ["race"], 60.0)
-    (35, 60.0)
+    (48, 60.0)
     """
     rest = [parts[0] for parts in stages(asked[asked.index(name) :])]
     return left * (SHARES[name] / sum(SHARES[part] for part in rest))
@@ -252,7 +255,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--dry-run", action="store_true", help="exercise what needs no GPU; writes no GPU numbers")
     parser.add_argument("--minutes", type=float, default=9.0, help="time for everything (default 9)")
     parser.add_argument("--output", type=Path, help="folder for the files (default benchmarks/results)")
-    parser.add_argument("--commit", help="the commit to write down where there is no git")
+    parser.add_argument("--commit", help="the commit to write down, where git does not know it")
     options = parser.parse_args(arguments)
     end = time.monotonic() + 60 * options.minutes
     chosen = options.only.split(",") if options.only else list(PARTS)
@@ -287,14 +290,26 @@ def measure(
     target.mkdir(parents=True, exist_ok=True)
     asked = [part for part in PARTS if part in chosen]
     result: dict[str, Any] = {"dry_run": options.dry_run, "machine": about, "asked": asked, "parts": {}}
-    for parts in stages(asked):
-        limit = limit_of(parts[0], asked, end - time.monotonic())
-        print(f"{', '.join(parts)} (at most {limit:.0f} s) ...", flush=True)
-        with ThreadPoolExecutor(len(parts)) as pool:
-            running = {part: pool.submit(PARTS[part], folder, environment, limit, options.dry_run) for part in parts}
-        result["parts"] |= {part: found.result() for part, found in running.items()}
-        (target / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
-        (target / f"{name}.md").write_text(report.markdown(result), "utf-8")
+    with ThreadPoolExecutor(len(asked)) as pool:
+
+        def begin(part: str, limit: float) -> Any:
+            return pool.submit(PARTS[part], folder, environment, limit, options.dry_run)
+
+        try:
+            left = end - time.monotonic()
+            kept = SHARES["bench"] / sum(SHARES[parts[0]] for parts in stages(asked)) if "bench" in asked else 0.0
+            racing = begin("race", left * (1 - kept)) if "race" in asked else None
+            for parts in stages(asked):
+                limit = limit_of(parts[0], asked, end - time.monotonic())
+                print(f"{', '.join(parts)} (at most {limit:.0f} s) ...", flush=True)
+                if parts == ["race"]:
+                    (folder / GO).touch()
+                running = {part: racing if part == "race" else begin(part, limit) for part in parts}
+                result["parts"] |= {part: found.result() for part, found in running.items()}
+                (target / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+                (target / f"{name}.md").write_text(report.markdown(result), "utf-8")
+        finally:
+            (folder / GO).touch()  # whoever waits for it ends
     print(report.markdown(result))
     print(f"written: {target / name}.json and .md")
     return 0 if complete(result) else 1
