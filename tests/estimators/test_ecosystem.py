@@ -271,46 +271,6 @@ def test_a_fitted_estimator_loads_where_its_backend_does_not_exist(iris, tmp_pat
     assert done.stdout == "loaded\n", done.stderr
 
 
-SCRIPT = """
-    import warnings
-    warnings.simplefilter("ignore")
-    from sklearn.datasets import load_digits, load_diabetes
-    from sklearn.model_selection import cross_val_score, train_test_split
-    from sklearn.neural_network import MLPClassifier, MLPRegressor
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    X, y = load_digits(return_X_y=True)
-    X, X_test, y, y_test = train_test_split(X / 16, y, random_state=0)
-    clf = MLPClassifier(hidden_layer_sizes=(32, 16), max_iter=15, alpha=1e-3, solver="sgd", learning_rate_init=0.1,
-                        learning_rate="adaptive", random_state=1).fit(X, y)
-    print(clf.score(X_test, y_test), clf.loss_, clf.n_iter_)
-    clf = MLPClassifier((50,), "tanh", early_stopping=True, random_state=7, max_iter=20).fit(X, y)
-    print(clf.score(X_test, y_test), clf.best_validation_score_, len(clf.validation_scores_))
-    X, y = load_diabetes(return_X_y=True)
-    reg = make_pipeline(StandardScaler(), MLPRegressor(solver="lbfgs", max_iter=30, alpha=10, random_state=3))
-    print(*cross_val_score(reg, X, y / 100, cv=3))
-    reg = MLPRegressor(random_state=0, max_iter=40, batch_size=32).fit(X * 20, y / 100)
-    print(reg.score(X * 20, y / 100), reg.t_, *(W.shape for W in reg.coefs_))
-"""
-
-
-def test_a_script_with_one_line_changed():
-    script = textwrap.dedent(SCRIPT)
-    changed = script.replace("from sklearn.neural_network import", "from bpcore.estimators import")
-    assert changed != script
-    printed = [
-        subprocess.run([sys.executable, "-c", each], capture_output=True, text=True, check=True).stdout.split()
-        for each in (script, changed)
-    ]
-    assert len(printed[0]) == len(printed[1]) > 10
-    for theirs, ours in zip(*printed, strict=True):
-        if theirs.strip("(,)").isdigit():
-            assert ours == theirs
-        else:
-            assert float(ours) == pytest.approx(float(theirs), rel=1e-3)
-
-
 def test_without_scikit_learn():
     code = (
         "import sys; sys.modules['sklearn'] = None\n"
