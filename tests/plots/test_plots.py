@@ -16,6 +16,9 @@ style = pytest.importorskip("matplotlib.style")
 to_hex = pytest.importorskip("matplotlib.colors").to_hex
 agg = pytest.importorskip("matplotlib.backends.backend_agg")
 
+SETTINGS = dict(matplotlib.rcParams.copy())
+"""Before anything was drawn."""
+
 
 @pytest.fixture(scope="module")
 def points():
@@ -278,11 +281,14 @@ def test_activations_are_counted(run, points):
 
 
 def test_numbers_that_are_not_finite_and_that_are_equal_are_drawn():
-    pairs = [(np.array([[1.0, np.nan, 2.0]]), np.zeros(3)), (np.full((3, 1), 0.5), np.ones(1))]
+    pairs = [(np.array([[1.0, np.nan, np.inf, 2.0]]), np.zeros(4)), (np.full((3, 1), 0.5), np.ones(1))]
     first, second = bp.plots.weight_histograms(pairs).axes
-    assert first.patches[0].get_label() == "weights, 1 not finite"
+    assert first.patches[0].get_label() == "weights, 2 not finite"
     assert areas(second)[0].min() == pytest.approx(0.0)
     assert areas(second)[0].max() == pytest.approx(1.0)
+    # so close that they have no room for bins
+    (close,) = bp.plots.weight_histograms([(np.array([[1.0, np.nextafter(1, 2)]]), np.zeros(2))]).axes
+    assert np.ptp(areas(close)[0]) == pytest.approx(1.0)
 
 
 def test_what_histograms_refuse(run, points):
@@ -392,9 +398,8 @@ def test_the_list_is_complete():
 @pytest.mark.parametrize("name", DRAWN)
 def test_pyplot_and_settings_are_left_alone_and_a_notebook_gets_a_picture(name, run, inspector, points, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
-    before = dict(matplotlib.rcParams.copy())
     drawn = DRAWN[name](run, inspector, *points)
-    assert dict(matplotlib.rcParams.copy()) == before
+    assert dict(matplotlib.rcParams.copy()) == SETTINGS
     assert drawn._repr_png_()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
