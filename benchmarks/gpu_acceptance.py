@@ -122,7 +122,8 @@ def tests(folder: Path, environment: dict[str, str], limit: float, dry: bool) ->
         chosen = ["tests/backends/test_cupy_backend.py", "-k", "stand-in and (matmul or take_rows)"]
     elif importlib.util.find_spec("xdist") is not None:
         chosen += ["-n", str(PROCESSES), "--dist", "worksteal"]
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations", "10", *chosen]
+    quiet = ["-q", "-p", "no:cacheprovider", "-p", "no:benchmark"]
+    command = [sys.executable, "-m", "pytest", *quiet, "--durations", "10", *chosen]
     part = run(command, limit, folder, environment)
     counts = re.findall(r"(\d+) (passed|failed|skipped|error|errors)\b", part["output"])
     return tail(part, 80) | {"counts": {word: int(count) for count, word in counts}}

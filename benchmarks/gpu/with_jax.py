@@ -26,10 +26,15 @@ LARGE = 1e9
 
 
 class DeviceJaxRunner(JaxRunner):
-    """Sample numbers lie on the device, too."""
+    """Sample numbers lie on the device, an array for each chunk: a slice of one would be compiled for each start."""
 
     def stage(self, order: Any) -> Any:
-        return jax.block_until_ready(jax.device_put(order.astype(np.int32)))
+        chunk = self.work.chunk
+        parts = [order[start : start + chunk].astype(np.int32) for start in range(0, len(order), chunk)]
+        return jax.block_until_ready([jax.device_put(part) for part in parts])
+
+    def chunks(self, order: Any) -> Any:
+        return order if isinstance(order, list) else super().chunks(order)
 
 
 def prepare(work: Workload, problem: Problem, threads: int) -> Runner:

@@ -33,6 +33,7 @@ class GpuHolder(Holder):
         Plans are built, graphs captured and memory pools filled while warming up.
         """
         before, order = (self.runner.stage(self.problem.order(*part)) for part in ((0, warm), (warm, chunks)))
+        steps = chunks * self.problem.orders.shape[1]
         self.runner.reset()
         losses = [self.runner.evidence(self.runner.run(before))] if warm else []
         gc.collect()
@@ -40,13 +41,13 @@ class GpuHolder(Holder):
         result = self.runner.run(order)
         elapsed = time.perf_counter() - begun
         timed = self.runner.evidence(result)
-        if len(timed) != len(order):
-            raise ValueError(f"{len(order)} steps were asked for, {len(timed)} losses came back")
-        last = float(np.mean(timed[-(len(order) // chunks) :]))
+        if len(timed) != steps:
+            raise ValueError(f"{steps} steps were asked for, {len(timed)} losses came back")
+        last = float(np.mean(timed[-(steps // chunks) :]))
         return {
             "status": OK,
-            "us_per_step": 1e6 * elapsed / len(order),
-            "evidence": np.concatenate([*losses, timed])[: len(order) // chunks].tolist(),
+            "us_per_step": 1e6 * elapsed / steps,
+            "evidence": np.concatenate([*losses, timed])[: steps // chunks].tolist(),
             "finite": bool(np.isfinite(timed).all()),
             "last_loss": last if math.isfinite(last) else None,
             "facts": self.runner.facts,

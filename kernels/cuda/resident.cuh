@@ -652,7 +652,9 @@ DEVICE void train(const Run& run, unsigned char* shared) {
     for (int k = 0; k < PRICES; ++k) prices[k] = run.prices[k];
     for (int e = threadIdx.x; e < MEMORY; e += THREADS) b.memory[e] = T(0);
     __syncthreads();
-    if ((GATED || SPREADS) && threadIdx.x < 3) make_gate(b.as<unsigned long long>(GATES) + threadIdx.x);
+    for (int k = 0; k < 3 && (GATED || SPREADS) && threadIdx.x == 0; ++k) {
+        make_gate(b.as<unsigned long long>(GATES) + k);
+    }
     load<1>(run, b);
     fetch_index(run, b, 0);
     if (run.steps > 1) fetch_index(run, b, 1);

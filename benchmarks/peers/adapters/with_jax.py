@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -88,13 +89,17 @@ class JaxRunner(Runner):
         state: Any = {"sgd": lambda: (), "momentum": zeros, "adam": lambda: (zeros(), zeros())}[self.work.optimizer]()
         self.carry = jax.block_until_ready((theta(), state, jnp.zeros((), jnp.int32)))
 
+    def chunks(self, order: Any) -> Iterator[Any]:
+        """Yield the sample numbers of each chunk, on the device."""
+        # a full batch is not gathered; the order only says how many steps there are
+        index = order[:, :1] if self.work.full_batch else order
+        for start in range(0, len(order), self.work.chunk):
+            yield jnp.asarray(index[start : start + self.work.chunk].astype(np.int32))
+
     def run(self, order: Any) -> Any:
         function, carry, X, Y = self.function, self.carry, self.X, self.Y
         losses, chunk = [], self.work.chunk
-        # a full batch is not gathered; the order only says how many steps there are
-        index = order[:, :1] if self.work.full_batch else order
-        for start in range(0, len(order), chunk):
-            rows = jnp.asarray(index[start : start + chunk].astype(np.int32))
+        for rows in self.chunks(order):
             for _ in range(1 if self.scan else chunk):
                 carry, loss = function(carry, X, Y, rows)
                 losses.append(loss)
