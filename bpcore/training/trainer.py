@@ -404,7 +404,9 @@ class Trainer:
         [2, 2]
         """
         streamed = isinstance(data, HostProblem)
-        index = data.check_index(self.be.to_numpy(order) if streamed else order, None if streamed else self.be)
+        if streamed and self.be.owns(order):
+            order = self.be.to_numpy(order)
+        index = data.check_index(order, None if streamed else self.be)
         if index.shape[1] > self.batch_size:
             raise ConfigurationError(
                 f"order has {index.shape[1]} samples a step; the trainer was made for batch_size={self.batch_size}"

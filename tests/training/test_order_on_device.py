@@ -92,9 +92,9 @@ def test_an_order_may_be_given_on_the_device(
     rng = np.random.default_rng(0)
     X, y, order = rng.normal(size=(20, 4)).astype(np.float32), np.arange(20) % 3, rng.permutation(20).reshape(5, 4)
 
-    def trained(index: Any) -> Any:
+    def trained(index: Any, data: str = "resident") -> Any:
         net = bp.MLP([4, 5, 3], seed=0, dtype="float32", backend=cupy_backend)
-        trainer = bp.Trainer(net, optimizer=bp.SGD(0.1), batch_size=4)
+        trainer = bp.Trainer(net, optimizer=bp.SGD(0.1), batch_size=4, data=data)
         trainer.run(X, y, index)
         return cupy_backend.to_numpy(net.theta)
 
@@ -103,6 +103,9 @@ def test_an_order_may_be_given_on_the_device(
         assert_same_bits(trained(given), expected)
         assert_same_bits(trained(cupy_backend.asarray(given)), expected)
     assert_same_bits(trained(cupy_backend.asarray(np.ascontiguousarray(order.T)).T), expected)
+    assert_same_bits(trained(order.tolist()), expected)
+    for given in (order, order.tolist(), cupy_backend.asarray(order)):
+        assert_same_bits(trained(given, data="stream"), expected)
     for wrong, said in ((order + 1, r"from \d to 20"), (order - 1, "from -1 to"), (order[0], "matrix")):
         for given in (wrong, cupy_backend.asarray(wrong)):
             with pytest.raises(bp.errors.ShapeError, match=said):
