@@ -45,7 +45,7 @@ class FusedPlan(WidePlan):
     """
 
     name = "fused"
-    why = "tiles of samples go through all layers on chip; how small a batch may be before wide is faster was not measured"
+    why = "tiles of samples go through all layers on chip; for which batches wide is faster was not measured"
 
     def __init__(self, spec: StepSpec, net: MLP, be: Backend, seed: int) -> None:
         reason = self.supports(spec, be)

@@ -104,8 +104,8 @@ def test_an_order_may_be_given_on_the_device(
         assert_same_bits(trained(cupy_backend.asarray(given)), expected)
     assert_same_bits(trained(cupy_backend.asarray(np.ascontiguousarray(order.T)).T), expected)
     assert_same_bits(trained(order.tolist()), expected)
-    for given in (order, order.tolist(), cupy_backend.asarray(order)):
-        assert_same_bits(trained(given, data="stream"), expected)
+    for streamed in (order, order.tolist(), cupy_backend.asarray(order)):
+        assert_same_bits(trained(streamed, data="stream"), expected)
     for wrong, said in ((order + 1, r"from \d to 20"), (order - 1, "from -1 to"), (order[0], "matrix")):
         for given in (wrong, cupy_backend.asarray(wrong)):
             with pytest.raises(bp.errors.ShapeError, match=said):
