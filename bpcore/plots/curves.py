@@ -6,7 +6,7 @@ from typing import Any
 
 from bpcore.errors import unknown
 from bpcore.plots.sources import as_history
-from bpcore.plots.style import BLUE, GREY, RED, draw_on
+from bpcore.plots.style import BLUE, GREY, RED, draw_on, make_logarithmic
 from bpcore.training.run import Run
 
 __all__ = ["curves"]
@@ -88,7 +88,7 @@ def curves(
             )  # fmt: skip
         ax.set(xlabel="epoch", ylabel="loss")
         if log:
-            ax.set_yscale("log")
+            make_logarithmic(ax)
         ax.xaxis.get_major_locator().set_params(integer=True)
         right = getattr(ax, "metric_axes", None)
         if shown is not None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bpcore.errors import ConfigurationError, unknown
-from bpcore.plots.style import BLUE, GREEN, GREY, RED, draw_on, draw_panels, mark_layers, shades
+from bpcore.plots.style import BLUE, GREEN, GREY, RED, draw_on, draw_panels, make_logarithmic, mark_layers, shades
 from bpcore.typing import FloatArray, NDArray
 
 if TYPE_CHECKING:
@@ -178,4 +178,4 @@ def _positive(values: Any) -> FloatArray:
 
 def _logarithmic(ax: Any) -> None:
     if any(np.isfinite(np.asarray(line.get_ydata(), np.float64)).any() for line in ax.lines):
-        ax.set_yscale("log")
+        make_logarithmic(ax)

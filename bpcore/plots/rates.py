@@ -8,7 +8,7 @@ from bpcore.errors import ConfigurationError
 from bpcore.functions.ranges import check_count
 from bpcore.functions.schedule import Schedule
 from bpcore.plots.sources import as_history
-from bpcore.plots.style import BLUE, draw_on
+from bpcore.plots.style import BLUE, draw_on, make_logarithmic
 
 __all__ = ["learning_rate"]
 
@@ -70,7 +70,7 @@ def learning_rate(source: Any, *, steps: int = 100, steps_per_epoch: int = 1, lo
         ax.plot(at, values, color=BLUE, label="eta", marker="o" if len(at) == 1 else "", drawstyle="steps-post")
         ax.set(xlabel=label, ylabel="learning rate $\\eta$")
         if log:
-            ax.set_yscale("log")
+            make_logarithmic(ax)
         else:
             ax.set_ylim(bottom=0)
         ax.xaxis.get_major_locator().set_params(integer=True)

@@ -33,6 +33,7 @@ __all__ = [
     "draw_panels",
     "ink",
     "load_matplotlib",
+    "make_logarithmic",
     "mark_layers",
     "shades",
 ]
@@ -68,6 +69,8 @@ LOOK = {
 
 SIZE = (5.0, 3.4)
 """Inches of a picture with one pair of axes."""
+FEW_DECADES = 100.0
+"""Largest number over smallest up to which a logarithmic axis has numbers between the powers of ten."""
 MOST_NAMED = 8
 """Layers that a legend lists; more of them get a colour bar."""
 
@@ -183,6 +186,18 @@ def _as_png(figure: Any) -> bytes:
     data = io.BytesIO()
     figure.savefig(data, format="png")
     return data.getvalue()
+
+
+def make_logarithmic(ax: Any) -> None:
+    """Give axes a logarithmic y axis with short numbers: powers of ten, and 2 and 5 of them where few are in view."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    ax.set_yscale("log")
+    low, high = ax.get_ylim()
+    if high < FEW_DECADES * low:
+        ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.yaxis.set_minor_formatter(NullFormatter())
 
 
 def ink(ax: Any) -> Any:
