@@ -16,7 +16,6 @@ style = pytest.importorskip("matplotlib.style")
 to_hex = pytest.importorskip("matplotlib.colors").to_hex
 agg = pytest.importorskip("matplotlib.backends.backend_agg")
 
-SETTINGS = dict(matplotlib.rcParams.copy())
 """Before anything was drawn."""
 
 
@@ -398,8 +397,9 @@ def test_the_list_is_complete():
 @pytest.mark.parametrize("name", DRAWN)
 def test_pyplot_and_settings_are_left_alone_and_a_notebook_gets_a_picture(name, run, inspector, points, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
+    settings = dict(matplotlib.rcParams.copy())
     drawn = DRAWN[name](run, inspector, *points)
-    assert dict(matplotlib.rcParams.copy()) == SETTINGS
+    assert dict(matplotlib.rcParams.copy()) == settings
     assert drawn._repr_png_()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
