@@ -16,8 +16,6 @@ style = pytest.importorskip("matplotlib.style")
 to_hex = pytest.importorskip("matplotlib.colors").to_hex
 agg = pytest.importorskip("matplotlib.backends.backend_agg")
 
-"""Before anything was drawn."""
-
 
 @pytest.fixture(scope="module")
 def points():
