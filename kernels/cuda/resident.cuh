@@ -12,7 +12,8 @@
 // 3. Every block computes its part of dW[1], and some rows of each other dW and db, and updates these parameters while
 //    the gradient is in registers.
 //
-// Blocks meet after 1 and 2. With SHARES = 1 the layers above the first are small: then every block does all samples
+// Blocks meet after 1 and 2. What they have made of the upper parameters travels as whole rows, through a gate at which
+// they wait after 1 of the next step. With SHARES = 1 the layers above the first are small: then every block does all samples
 // and all of these parameters itself, in the same order with the same result, and blocks meet after 1 only.
 
 enum { CLIP_NOT, CLIP_ELEMENT, CLIP_ALL, CLIP_LAYER };

@@ -156,11 +156,17 @@ def test_the_graph_of_arrays_reads_what_is_in_them(cupy_backend: CupyBackend) ->
     be = cupy_backend
     net = make(be, "tiles")
     X, out = be.empty((3, net.sizes[0]), net.dtype), be.empty((3, 1), net.dtype)
+    elsewhere = samples(net, 3, 9)
+    other = be.asarray(elsewhere)
     for seed in range(4):
         good = samples(net, 3, seed)
         be.copy(be.asarray(good), out=X)
-        judge(net, good, be.to_numpy(net.predict(X, out=out)))
-        # another network's parameters, more rows and fewer, are other graphs
+        for _ in range(2):  # the second time by a graph of these arrays
+            judge(net, good, be.to_numpy(net.predict(X, out=out)))
+        # so are other samples for the same outputs, and the same samples for other outputs
+        judge(net, elsewhere, be.to_numpy(net.predict(other, out=out)))
+        judge(net, good, be.to_numpy(net.predict(X, out=be.empty((3, 1), net.dtype))))
+        # other numbers of rows are other graphs
         judge(net, good[:2], be.to_numpy(net.predict(X[:2], out=out[:2])))
     net.set_weights([(2 * W, b) for W, b in net.get_weights()])
     judge(net, good, be.to_numpy(net.predict(X, out=out)))
