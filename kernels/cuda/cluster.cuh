@@ -6,6 +6,12 @@
 #ifndef DYNAMIC_SHARED
 #define DYNAMIC_SHARED(name) extern __shared__ __align__(16) unsigned char name[]
 
+// An address as the instructions for shared memory take it.
+typedef unsigned SharedAddress;
+DEVICE SharedAddress shared_address(const void* place) {
+    return static_cast<unsigned>(__cvta_generic_to_shared(place));
+}
+
 DEVICE int cluster_rank() {
     unsigned rank;
     asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
@@ -25,8 +31,8 @@ template <class V> DEVICE V* in_block(V* place, int rank) {
 
 // Begin to copy 4, 8 or 16 bytes from global to shared memory, both aligned to their size.
 template <int BYTES> DEVICE void copy_later(void* to, const void* from) {
-    const unsigned place = static_cast<unsigned>(__cvta_generic_to_shared(to));
-    asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(place), "l"(from), "n"(BYTES) : "memory");
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(shared_address(to)), "l"(from), "n"(BYTES)
+                 : "memory");
 }
 // Wait for the copies that this thread began; for those of others a barrier must follow.
 DEVICE void finish_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
@@ -36,39 +42,40 @@ DEVICE void finish_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 // waits for a gate counts how often it has been open: the parity of that number is what it asks with.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
 constexpr bool GATES_EXIST = true;
-DEVICE unsigned in_shared(const void* place) { return static_cast<unsigned>(__cvta_generic_to_shared(place)); }
 DEVICE void make_gate(unsigned long long* gate) {
-    asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;\nfence.mbarrier_init.release.cluster;" ::"r"(in_shared(gate))
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;\nfence.mbarrier_init.release.cluster;" ::"r"(
+                     shared_address(gate))
                  : "memory");
 }
 // What this thread has written may be read or overwritten by copies from here on.
 DEVICE void yield_to_copies() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 DEVICE void announce(unsigned long long* gate, int bytes) {
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(in_shared(gate)), "r"(bytes) : "memory");
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(gate)), "r"(bytes)
+                 : "memory");
 }
 // Begin to copy some bytes from global memory, a multiple of 16 as both addresses are.
 DEVICE void copy_through(unsigned long long* gate, void* to, const void* from, int bytes) {
     asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-                     in_shared(to)),
-                 "l"(from), "r"(bytes), "r"(in_shared(gate))
+                     shared_address(to)),
+                 "l"(from), "r"(bytes), "r"(shared_address(gate))
                  : "memory");
 }
 // The same from this block's shared memory to the same place of another block, through that block's gate.
-DEVICE unsigned in_shared_of(const void* place, int rank) {
+DEVICE SharedAddress shared_address_in(const void* place, int rank) {
     unsigned there;
-    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(in_shared(place)), "r"(rank));
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(shared_address(place)), "r"(rank));
     return there;
 }
 DEVICE void copy_to_block(unsigned long long* gate, const void* place, int bytes, int rank) {
     asm volatile("cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-                     in_shared_of(place, rank)),
-                 "r"(in_shared(place)), "r"(bytes), "r"(in_shared_of(gate, rank))
+                     shared_address_in(place, rank)),
+                 "r"(shared_address(place)), "r"(bytes), "r"(shared_address_in(gate, rank))
                  : "memory");
 }
 DEVICE void pass_gate(unsigned long long* gate, int parity) {
     asm volatile(
         "{\n.reg .pred open;\nagain:\n"
-        "mbarrier.try_wait.parity.shared::cta.b64 open, [%0], %1;\n@!open bra again;\n}" ::"r"(in_shared(gate)),
+        "mbarrier.try_wait.parity.shared::cta.b64 open, [%0], %1;\n@!open bra again;\n}" ::"r"(shared_address(gate)),
         "r"(parity)
         : "memory");
 }

@@ -1,7 +1,7 @@
 // The matrix units: products of 16 x 16 by 16 x 8 numbers of bfloat16, added up in float, by the 32 lanes of a warp.
 //
-// Requires: scalar.cuh. Needs compute capability 8.0. The header that runs these sources on a CPU has functions of the
-// same names. With g = lane / 4 and t = lane % 4, a lane holds of
+// Requires: scalar.cuh, cluster.cuh. Needs compute capability 8.0. The header that runs these sources on a CPU has
+// functions of the same names. With g = lane / 4 and t = lane % 4, a lane holds of
 //   a (16, 16)  [0] row g, columns 2t and 2t + 1; [1] row g + 8; [2] row g, columns 2t + 8, 2t + 9; [3] row g + 8, these
 //   b (16, 8)   [0] column g, rows 2t and 2t + 1; [1] column g, rows 2t + 8 and 2t + 9
 //   c (16, 8)   [0], [1] row g, columns 2t and 2t + 1; [2], [3] row g + 8
@@ -9,12 +9,6 @@
 // gives is what the next product takes, in the same registers.
 
 #ifndef HOST_FRAGMENTS
-typedef unsigned SharedAddress;
-
-DEVICE SharedAddress shared_address(const void* place) {
-    return static_cast<unsigned>(__cvta_generic_to_shared(place));
-}
-
 // Four matrices of 8 x 8 from shared memory; lane i gives where row i % 8 of matrix i / 8 begins, 16 bytes that are
 // aligned. A lane gets row g, columns 2t and 2t + 1 of each matrix, or of its transpose.
 template <bool TRANSPOSED> DEVICE void load_fragments(unsigned (&r)[4], SharedAddress row) {
