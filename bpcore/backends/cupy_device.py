@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from bpcore.backends.cupy_cluster import prepare_cluster
 from bpcore.functions.expression import evaluate
 from bpcore.functions.program import Program
 from bpcore.functions.scalars import evaluate_scalars
@@ -119,10 +120,12 @@ class CudaDevice:
         with self._cupy.cuda.Device(self.number):
             return call()
 
-    def launch(self, function: Any, shape: tuple[Sizes, Sizes], arguments: tuple[Any, ...]) -> None:
-        """Queue a kernel on the current stream; `shape` is the grid and the block."""
+    def launch(
+        self, function: Any, shape: tuple[Sizes, Sizes], arguments: tuple[Any, ...], *, shared: int = 0
+    ) -> None:
+        """Queue a kernel on the current stream; `shape` is the grid and the block, `shared` what it has of memory."""
         grid, block = shape
-        self.here(lambda: function(grid, block, arguments))
+        self.here(lambda: function(grid, block, arguments, shared_mem=shared))
 
     def kernel(self, unit: str, dtype: Any, name: str) -> Any:
         """Return a kernel of one of the fixed units, built at first use."""
@@ -145,9 +148,26 @@ class CudaDevice:
             formula = self._formulas[key] = Formula(printed, function, dtype, scalars)
         return formula
 
-    def load(self, source: str, name: str) -> Any:
-        """Return a kernel of a translation unit, compiled at first use."""
-        return self.here(lambda: self.loader.function(source, name))
+    def load(self, source: str, name: str, *, shared: int = 0, cluster: int = 1) -> Any:
+        """Return a kernel of a translation unit, compiled at first use.
+
+        Parameters
+        ----------
+        source, name : str
+            Text of the unit, and which of its kernels.
+        shared : int, default 0
+            Bytes of dynamic shared memory that a block will have.
+        cluster : int, default 1
+            Blocks of its clusters.
+        """
+
+        def load() -> Any:
+            function = self.loader.function(source, name)
+            if shared:
+                prepare_cluster(function, shared, cluster)
+            return function
+
+        return self.here(load)
 
     def host_word(self) -> tuple[NDArray[np.uint32], np.uint64]:
         """A zero in the memory of the host that kernels can write too, and its address; read it after waiting."""

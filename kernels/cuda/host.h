@@ -12,7 +12,7 @@
 #define __device__
 #define __global__
 #define __forceinline__ inline
-#define __launch_bounds__(threads)
+#define __launch_bounds__(...)
 #define __cluster_dims__(x, y, z)
 #define DYNAMIC_SHARED(name) unsigned char* const name = host::dynamic(host::current)
 #define SHARED_ARRAY(type, name, count) \
@@ -107,6 +107,8 @@ unsigned char* dynamic(int fiber);
 unsigned char* dynamic_of_block(int block);
 void copy_later(void* to, const void* from, size_t size);
 void finish_copies();
+void commit_copies();
+void wait_for_copies(size_t later);
 void make_gate(const void* gate);
 void announce(const void* gate, int bytes);
 void copy_through(const void* gate, void* to, const void* from, int bytes);
@@ -211,6 +213,8 @@ template <class V> V* in_block(V* place, int rank) {
 }
 template <int BYTES> void copy_later(void* to, const void* from) { host::copy_later(to, from, BYTES); }
 inline void finish_copies() { host::finish_copies(); }
+inline void commit_copies() { host::commit_copies(); }
+template <int LATER> void wait_for_copies() { host::wait_for_copies(LATER); }
 constexpr bool GATES_EXIST = true;
 inline void make_gate(unsigned long long* gate) { host::make_gate(gate); }
 inline void yield_to_copies() {}

@@ -256,6 +256,7 @@ class FakeModule:
             assert shared_mem <= SHARED_MEMORY, "more shared memory than there is"
             assert self._kernels.cluster <= (16 if attributes.get(cupy.driver.LARGE_CLUSTER) else 8)
             cupy.launches.append((name, grid, block))
+            cupy.clusters.add(self._kernels.cluster)
             threads = int(np.prod(block))
             assert threads <= 1024, f"{name}: {threads} threads in a block"
             assert all(0 < size < limit for size, limit in zip(grid, (2**31, 2**16, 2**16), strict=False)), (name, grid)
@@ -356,6 +357,7 @@ class FakeCupy(types.ModuleType):
         self.stream = 0
         self.count: Counter[str] = Counter()
         self.launches: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = []
+        self.clusters: set[int] = set()  # their sizes
         self.captured: list[Callable[[], None]] | None = None
         self.memory = 2**29
         self.limit = 0

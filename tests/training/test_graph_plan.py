@@ -166,19 +166,28 @@ def test_equals_the_reference(cupy_backend: CupyBackend, plan: str, shape: str, 
     compare(Case(cupy_backend, shape, dtype, 9, (plan, "reference")), plan, 9)
 
 
-@pytest.mark.parametrize("multiprocessors", [3, 40])
+@pytest.mark.parametrize("capability", [(7, 5), (9, 0)], ids=["parts in memory", "clusters"])
+@pytest.mark.parametrize(("multiprocessors", "rows", "columns", "splits"), [(1, 32, 32, 1), (40, 64, 32, 2)])
 @pytest.mark.parametrize("shape", ["tiles", "everything"])
-def test_tiles_and_splits(fake_cupy: FakeCupy, shape: str, multiprocessors: int) -> None:
-    """With more multiprocessors tiles get smaller, and the sums of one tile are shared by blocks."""
+def test_tiles_and_splits(
+    fake_cupy: FakeCupy,
+    shape: str,
+    multiprocessors: int,
+    rows: int,
+    columns: int,
+    splits: int,
+    capability: tuple[int, int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where there are multiprocessors for them, several blocks share the sums of one tile."""
+    monkeypatch.setattr("tests.backends.fake_cupy.CAPABILITY", capability)
     fake_cupy.multiprocessors = multiprocessors
-    compare(Case(CupyBackend(), shape, "float64", 130, ("graph", "reference")), "graph", 130)
-    grids = {name: grid[0] for name, grid, _ in fake_cupy.launches}
-    if multiprocessors == 40 and shape == "tiles":
-        tiling = choose_tiling(130, 70, 131, 40)
-        assert (tiling.size, tiling.splits) == (32, 2)
-        assert grids["gradient"] > 1
-    else:
-        assert choose_tiling(130, 70, 131, 3).size == 64
+    compare(Case(CupyBackend(), shape, "float64", 128, ("graph", "reference")), "graph", 128)
+    if shape == "tiles":
+        tiling = choose_tiling([(132, 70), (71, 65), (66, 3)], 128, multiprocessors)
+        assert (tiling.shape, tiling.splits) == ((rows, columns), splits)
+        assert ("gradient", (tiling.blocks,), (256,)) in fake_cupy.launches
+        assert (2 in fake_cupy.clusters) == (splits == 2 and capability == (9, 0))
 
 
 @pytest.mark.parametrize("plan", PLANS)
