@@ -11,6 +11,11 @@ typedef unsigned SharedAddress;
 DEVICE SharedAddress shared_address(const void* place) {
     return static_cast<unsigned>(__cvta_generic_to_shared(place));
 }
+// The same address, computed here and not again where it is used.
+DEVICE SharedAddress computed(SharedAddress address) {
+    asm volatile("" : "+r"(address));
+    return address;
+}
 
 DEVICE int cluster_rank() {
     unsigned rank;
@@ -29,7 +34,8 @@ template <class V> DEVICE V* in_block(V* place, int rank) {
     return reinterpret_cast<V*>(there);
 }
 
-// Begin to copy 4, 8 or 16 bytes from global to shared memory, both aligned to their size. The copies that a thread
+// Begin to copy 4, 8 or 16 bytes from global to shared memory, both aligned to their size, or 16 bytes of zeros if
+// there are none. The copies that a thread
 // began since it last called commit_copies are a group; it can wait for all of its groups but the last LATER, or for all
 // copies. For those of other threads a barrier must follow.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
@@ -39,6 +45,10 @@ template <int BYTES> struct alignas(BYTES) Bytes {
 template <int BYTES> DEVICE void copy_later(void* to, const void* from) {
     *static_cast<Bytes<BYTES>*>(to) = *static_cast<const Bytes<BYTES>*>(from);
 }
+DEVICE void copy_later_if(bool exists, SharedAddress to, const void* from) {
+    Bytes<16>& place = *static_cast<Bytes<16>*>(__cvta_shared_to_generic(to));
+    place = exists ? *static_cast<const Bytes<16>*>(from) : Bytes<16>{};
+}
 DEVICE void finish_copies() {}
 DEVICE void commit_copies() {}
 template <int LATER> DEVICE void wait_for_copies() {}
@@ -46,6 +56,9 @@ template <int LATER> DEVICE void wait_for_copies() {}
 template <int BYTES> DEVICE void copy_later(void* to, const void* from) {
     asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(shared_address(to)), "l"(from), "n"(BYTES)
                  : "memory");
+}
+DEVICE void copy_later_if(bool exists, SharedAddress to, const void* from) {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(exists ? 16 : 0) : "memory");
 }
 DEVICE void finish_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 DEVICE void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }

@@ -185,12 +185,16 @@ void* shared(const void* site, size_t size) {
 unsigned char* dynamic(int fiber) { return dynamics[fiber < 0 ? 0 : fiber / threads]; }
 unsigned char* dynamic_of_block(int block) { return dynamics[block]; }
 
-// Copies happen as late as they may, or, with an odd seed, at once.
+static void carry_out(const Copy& copy) {
+    copy.from ? memcpy(copy.to, copy.from, copy.size) : memset(copy.to, 0, copy.size);
+}
+
+// Copies happen as late as they may, or, with an odd seed, at once. From nowhere come zeros.
 void copy_later(void* to, const void* from, size_t size) {
     const size_t both = reinterpret_cast<size_t>(to) | reinterpret_cast<size_t>(from);
     if (both % size) fail("a copy is not aligned to its size");
     if (early) {
-        memcpy(to, from, size);
+        carry_out({to, from, size});
     } else {
         fibers[current].copies.back().push_back({to, from, size});
     }
@@ -198,7 +202,7 @@ void copy_later(void* to, const void* from, size_t size) {
 void commit_copies() { fibers[current].copies.emplace_back(); }
 static void finish_first_copies() {
     std::deque<std::vector<Copy>>& groups = fibers[current].copies;
-    for (const Copy& copy : groups.front()) memcpy(copy.to, copy.from, copy.size);
+    for (const Copy& copy : groups.front()) carry_out(copy);
     groups.pop_front();
 }
 void wait_for_copies(size_t later) {

@@ -12,6 +12,7 @@
 #define __device__
 #define __global__
 #define __forceinline__ inline
+#define __noinline__
 #define __launch_bounds__(...)
 #define __cluster_dims__(x, y, z)
 #define DYNAMIC_SHARED(name) unsigned char* const name = host::dynamic(host::current)
@@ -150,6 +151,7 @@ template <class V> V __shfl_xor_sync(unsigned mask, V value, int lane_mask) {
 #define __syncwarp() host::as_warp([](host::Lane*) {})
 typedef const unsigned char* SharedAddress;
 inline SharedAddress shared_address(const void* place) { return static_cast<SharedAddress>(place); }
+inline SharedAddress computed(SharedAddress address) { return address; }
 inline void prefetch_line(const void*) {}
 inline int afresh(int x) { return x; }
 inline unsigned pair_of_bfloat16(float low, float high) {
@@ -212,6 +214,9 @@ template <class V> V* in_block(V* place, int rank) {
     return reinterpret_cast<V*>(host::dynamic_of_block(rank) + at);
 }
 template <int BYTES> void copy_later(void* to, const void* from) { host::copy_later(to, from, BYTES); }
+inline void copy_later_if(bool exists, SharedAddress to, const void* from) {
+    host::copy_later(const_cast<unsigned char*>(to), exists ? from : nullptr, 16);
+}
 inline void finish_copies() { host::finish_copies(); }
 inline void commit_copies() { host::commit_copies(); }
 template <int LATER> void wait_for_copies() { host::wait_for_copies(LATER); }

@@ -35,8 +35,8 @@ extern "C" __global__ void __launch_bounds__(PRODUCT_THREADS, BLOCKS_AT_ONCE) an
     typedef Tile<BM, BN> Shape;
     DYNAMIC_SHARED(memory);
     const Product p = {m, n, n_in, splits, parts, arrived};
-    const Factor<Rows, true> left = {{A, n_in}};
-    const Factor<Rows, false> right = {{W, n}};
+    const Factor<true> left = {{A, n_in, nullptr}};
+    const Factor<false> right = {{W, n, nullptr}};
     const long long tile = blockIdx.x / splits;
     const int split = blockIdx.x % splits;
     const Answer finish = {b, H, n, code, watch, odd};

@@ -169,44 +169,36 @@ DEVICE bool multiply(T* memory, Product p, const FactorA& A, const FactorB& B, l
     const long long columns = (p.N + BN - 1) / BN;
     const long long i0 = tile / columns * BM, j0 = tile % columns * BN;
     const long long share = (p.K + p.splits * DEPTH - 1) / (p.splits * DEPTH) * DEPTH;
-    const long long begin = split * share, end = begin + share < p.K ? begin + share : p.K;
+    const long long begin = split * share;
+    const int terms = p.K <= begin ? 0 : static_cast<int>(p.K - begin < share ? p.K - begin : share);
 
-    // several stages are on their way before the first is used; those of B first, because the lines of A may be
-    // rows by number
-    typename PartA::Lines a_lines[STAGES];
-    typename PartB::Lines b_lines[STAGES];
-    const PartB b_part(B, j0, p.N, end);
-#pragma unroll
-    for (int s = 0; s < STAGES; ++s) b_part.find(begin + s * DEPTH, b_lines[s]);
-#pragma unroll
-    for (int s = 0; s < STAGES - 1; ++s) {
-        if (begin + s * DEPTH < end) b_part.begin(begin + s * DEPTH, b_lines[s], memory + s * Shape::STAGE + Shape::LINES);
-    }
-    const PartA a_part(A, i0, p.M, end);
-#pragma unroll
-    for (int s = 0; s < STAGES; ++s) a_part.find(begin + s * DEPTH, a_lines[s]);
-#pragma unroll
-    for (int s = 0; s < STAGES - 1; ++s) {
-        if (begin + s * DEPTH < end) a_part.begin(begin + s * DEPTH, a_lines[s], memory + s * Shape::STAGE);
-        commit_copies();
-    }
+    // STAGES - 1 stages are on their way before the first is used. That they begin in the same loop keeps the kernel
+    // short: instructions have to come, too. Those of B begin first, because the lines of A may be rows by number.
+    const PartB b_part(B, j0, p.N, memory + Shape::LINES);
+    const PartA a_part(A, i0, p.M, memory);
+    typename PartA::Packs a_packs;
+    typename PartB::Packs b_packs;
+    b_part.find(begin, terms, b_packs);
+    a_part.find(begin, terms, a_packs);
     Sums<BM, BN, PartA, PartB> sums;
-    int used = 0;  // stage
-    for (long long k0 = begin; k0 < end; k0 += DEPTH) {
-        wait_for_copies<STAGES - 2>();
-        __syncthreads();  // this stage is there for all, and the one before has been used by all
-        const long long next = k0 + (STAGES - 1) * DEPTH;
-        T* const filled = memory + (used + STAGES - 1) % STAGES * Shape::STAGE;
-        if (next < end) {
-            a_part.begin(next, a_lines[STAGES - 1], filled);
-            b_part.begin(next, b_lines[STAGES - 1], filled + Shape::LINES);
-            a_part.find(next + DEPTH, a_lines[STAGES - 1]);
-            b_part.find(next + DEPTH, b_lines[STAGES - 1]);
+    int filled = 0, used = 0;  // where the stage lies that is begun, and the one that is used
+    for (int k = -(STAGES - 1) * DEPTH; k < terms; k += DEPTH) {
+        if (k >= 0) {
+            wait_for_copies<STAGES - 2>();
+            __syncthreads();  // this stage is there for all, and the one before has been used by all
+        }
+        const int next = k + (STAGES - 1) * DEPTH, left = terms - next;
+        if (left > 0) {
+            b_part.begin(left, b_packs, filled);
+            a_part.begin(left, a_packs, filled);
+            b_part.find(begin + next + DEPTH, left - DEPTH, b_packs);
+            a_part.find(begin + next + DEPTH, left - DEPTH, a_packs);
+            filled = filled < (STAGES - 1) * Shape::STAGE ? filled + Shape::STAGE : 0;
         }
         commit_copies();
-        const T* const stage = memory + used * Shape::STAGE;
-        sums.multiply(stage, stage + Shape::LINES);
-        used = (used + 1) % STAGES;
+        if (k < 0) continue;
+        sums.multiply(memory + used, memory + used + Shape::LINES);
+        used = used < (STAGES - 1) * Shape::STAGE ? used + Shape::STAGE : 0;
     }
 
     // add up what the groups have found; from here on neighbouring threads have neighbouring columns
@@ -220,7 +212,9 @@ DEVICE bool multiply(T* memory, Product p, const FactorA& A, const FactorB& B, l
         return sum;
     };
     if constexpr (TOGETHER > 1) {
-        for (int e = threadIdx.x * LANES; e < BM * BN; e += PRODUCT_THREADS * LANES) {
+#pragma unroll
+        for (int round = 0; round < BM * BN / (PRODUCT_THREADS * LANES); ++round) {
+            const int e = Shape::own_element(round);
             *reinterpret_cast<Pack*>(memory + e / BN * Shape::PITCH + e % BN) = add_groups(e);
         }
         cluster_arrive();
