@@ -33,9 +33,13 @@ class CudaProducts:
         ``unit(rows, columns, together)`` is the text of the kernels for such tiles and clusters.
     """
 
+    early = True
+    """Whether kernels begin while those before them end, where that is possible; False is for measurements."""
+
     def __init__(self, be: Backend, dtype: Any, unit: Callable[[int, int, int], str]) -> None:
         self._be, self._gpu = be, be.gpu  # type: ignore[attr-defined]
         self._dtype, self._unit = np.dtype(dtype), unit
+        self._early = self.early and self._gpu.early is not None
         properties = self._gpu.properties()
         self._clusters = largest_cluster(properties) > 1
         available = largest_shared_memory(properties)
@@ -80,14 +84,16 @@ class CudaProducts:
 
     def load(self, name: str, tiling: Tiling) -> tuple[Any, int]:
         """Return a kernel for such tiles, and its bytes of shared memory; compiled at first use."""
-        key = name, *tiling.shape, self.together(tiling)
+        together = self.together(tiling)
+        key = name, tiling.rows, tiling.columns, together
         if key not in self._kernels:
-            shared, (_, *shape, together) = shared_bytes(*tiling.shape, self._dtype.itemsize), key
-            source = self._unit(*shape, together)
+            shared = shared_bytes(*tiling.shape, self._dtype.itemsize)
+            source = self._unit(tiling.rows, tiling.columns, together)
             self._kernels[key] = self._gpu.load(source, name, shared=shared, cluster=together), shared
         return self._kernels[key]
 
     def launch(self, name: str, tiling: Tiling, arguments: tuple[Any, ...]) -> None:
         """Queue a kernel on the current stream."""
         kernel, shared = self.load(name, tiling)
-        self._gpu.launch(kernel, ((tiling.blocks,), (THREADS,)), arguments, shared=shared)
+        launch = self._gpu.launch_early if self._early else self._gpu.launch
+        launch(kernel, ((tiling.blocks,), (THREADS,)), arguments, shared=shared)

@@ -218,7 +218,11 @@ class GraphPlan(FastPlan):
         return self._graphs[m, steps]
 
     def _warm_up(self, m: int) -> None:
-        """Do once what allocates when it is done for the first time."""
+        """Do once what allocates when it is done for the first time: load the kernels."""
+        for (kernel, _), tiling in self._cut.items():
+            self._products.load(kernel, tiling)
+        if self._ends_in_a_tile:
+            self._products.load("forward_output", self._cut["forward", len(self.spec.sizes) - 1])
 
     # ---------------------------------------------------------------- one step
 
@@ -245,11 +249,11 @@ class GraphPlan(FastPlan):
         """Do the last layer, the loss and BP1 in one kernel, if its rows are no longer than a tile."""
         sizes, net, l = self.spec.sizes, self.net, len(self.spec.sizes) - 1
         n_in, n, up = sizes[-2], sizes[-1], len(self.spec.sizes)
-        tiling = self._tiling("forward", l, m)
-        if n > tiling.columns:
+        if not self._ends_in_a_tile:
             return False
+        tiling = self._tiling("forward", l, m)
         A = self._inputs(l) if l > 1 else self._Z[up]
-        self._multiply(
+        self._launch_product(
             "forward_output",
             tiling,
             *(self._batch, step, np.int32(l == 1), A, net.W[l], net.b[l], self._Z[up], self._H[up], self._Delta[up]),
@@ -267,7 +271,7 @@ class GraphPlan(FastPlan):
         tiling = self._tiling("forward", l, m)
         A = self._inputs(l) if l > 1 else self._Z[up]  # the first layer reads rows of X
         passed = self._passed.get(up, self._H[up])
-        self._multiply(
+        self._launch_product(
             "forward",
             tiling,
             self._batch,
@@ -288,6 +292,11 @@ class GraphPlan(FastPlan):
         if l in self.spec.rates:
             arguments = self._batch, step, self._H[l], self._passed[l], *drop, m, n
             self._launch(self._around("drop_rows"), *self._flat(m * n), *arguments)
+
+    @property
+    def _ends_in_a_tile(self) -> bool:
+        """Whether rows of the output are no longer than a tile."""
+        return self.spec.sizes[-1] <= self._cut["forward", len(self.spec.sizes) - 1].columns
 
     def _output(self, m: int, step: Any) -> None:
         """Loss, hits and BP1."""
@@ -310,7 +319,7 @@ class GraphPlan(FastPlan):
         sizes = self.spec.sizes
         n, n_next, code = sizes[l - 1], sizes[l], self._pieces.codes[l - 2]
         tiling = self._tiling("backward", l, m)
-        self._multiply(
+        self._launch_product(
             "backward",
             tiling,
             *(self._Delta[l + 1], self.net.W[l], self._Z[l], self._H[l], self._Delta[l], np.int32(code)),
@@ -327,7 +336,7 @@ class GraphPlan(FastPlan):
     def _parameters(self, m: int, step: Any) -> None:
         """BP3 and BP4 of all layers, and the update with them unless a norm must be known first."""
         tiling = self._cut["gradient", 1]
-        self._multiply(
+        self._launch_product(
             "gradient",
             tiling,
             *(self._batch, step, self._layers, np.int32(len(self._first_tile) - 1), self.net.theta, self._gradient),
@@ -378,7 +387,7 @@ class GraphPlan(FastPlan):
     def _launch(self, function: Any, blocks: int, threads: int, *arguments: Any) -> None:
         self._gpu.launch(function, ((blocks,), (threads,)), _values(arguments))
 
-    def _multiply(self, name: str, tiling: Tiling, *arguments: Any) -> None:
+    def _launch_product(self, name: str, tiling: Tiling, *arguments: Any) -> None:
         self._products.launch(name, tiling, _values(arguments))
 
 

@@ -1,4 +1,4 @@
-// A cluster of thread blocks: its barrier, each other's shared memory, and copies that do not wait.
+// Blocks and what they wait for: the kernels before, each other in a cluster, and copies that go on meanwhile.
 //
 // Requires: scalar.cuh. Clusters and copies through a gate need compute capability 9.0; the other copies wait before
 // 8.0. The header that runs these sources on a CPU has functions of the same names.
@@ -15,6 +15,14 @@ DEVICE SharedAddress shared_address(const void* place) {
 DEVICE SharedAddress computed(SharedAddress address) {
     asm volatile("" : "+r"(address));
     return address;
+}
+
+// Of a kernel that was launched to begin early (cupy_early.py): wait until the kernels before it have ended, then let the
+// next one begin. Nothing that another kernel writes may be read before. Elsewhere there is nothing to wait for.
+DEVICE void follow() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;\ngriddepcontrol.launch_dependents;" ::: "memory");
+#endif
 }
 
 DEVICE int cluster_rank() {

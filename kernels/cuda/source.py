@@ -41,6 +41,7 @@ __all__ = [
     "ElementwiseKernel",
     "Point",
     "around_unit",
+    "early_source",
     "fused_source",
     "inference_unit",
     "print_elementwise",
@@ -194,6 +195,12 @@ def fused_source(pieces: str, shape: str) -> str:
         shape,
         _text("fused"),
     )
+
+
+def early_source() -> str:
+    """Text of a kernel ``count_launches(out)`` that doubles a number and adds 1, after the kernels before it."""
+    kernel = 'extern "C" __global__ void count_launches(unsigned int* out) { follow(); out[0] = 2 * out[0] + 1; }'
+    return translation_unit(np.float32, ("scalar", "cluster"), kernel)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,9 @@ def folder(kernel_folder: Path) -> Path:
 
 @on_the_cpu
 @pytest.mark.parametrize("seed", host_runner.SEEDS)
-@pytest.mark.parametrize("shape", [(32, 32, 1), (64, 64, 1), (64, 32, 1), (32, 32, 8), (64, 64, 2), (64, 32, 4)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(32, 32, 1), (64, 64, 1), (64, 32, 1), (32, 32, 8), (64, 64, 2), (64, 32, 4)], ids=str
+)
 def test_products_under_every_schedule(folder: Path, shape: tuple[int, int, int], seed: int) -> None:
     cuda_products.run_all(Products(folder, "float64" if seed % 2 else "float32", *shape, seed=seed))
 
@@ -39,14 +41,20 @@ def test_products_at_odd_addresses(folder: Path, dtype: str) -> None:
 
 
 MUTATIONS = {
-    "barrier before a stage is used": ("        __syncthreads();  // this stage is there", "        // this stage is there"),
+    "barrier before a stage is used": (
+        "        __syncthreads();  // this stage is there",
+        "        // this stage is there",
+    ),
     "waiting for a stage": ("wait_for_copies<STAGES - 2>", "wait_for_copies<STAGES - 1>"),
     "which stage is filled": ("filled = filled < (STAGES - 1)", "filled = filled < (STAGES - 2)"),
     "lines of the stage after the next": ("a_part.find(begin + next + DEPTH,", "a_part.find(begin + next,"),
     "barrier before the sums": ("        __syncthreads();  // the last stage has been used\n", ""),
     "barrier between the halves": ("Shape::SUMS, false);\n        __syncthreads();", "Shape::SUMS, false);"),
     "barrier after the sums": ("Shape::SUMS, true);\n        __syncthreads();", "Shape::SUMS, true);"),
-    "second half of the groups": ("for (int g = 1; g < Shape::GROUPS / 2; ++g)", "for (int g = 1; g < Shape::GROUPS / 4; ++g)"),
+    "second half of the groups": (
+        "for (int g = 1; g < Shape::GROUPS / 2; ++g)",
+        "for (int g = 1; g < Shape::GROUPS / 4; ++g)",
+    ),
     "barrier before the loss": ("return;\n    __syncthreads();\n    const LaneTeam", "return;\n    const LaneTeam"),
     "last column of a ragged pack": ("if (c < inside)", "if (c < inside - 1)"),
     "ones below the inputs": ("one && c == inside)", "one && c == inside + 1)"),
@@ -66,7 +74,10 @@ MUTATIONS = {
 IN_CLUSTERS = {
     "barrier of the cluster": ("        cluster_arrive();\n        cluster_wait();\n", "        __syncthreads();\n"),
     "own sums before others read them": ("+ e % BN) = add_groups(e);", "+ e % BN + 0) = Pack{};"),
-    "who leaves first": ("    if constexpr (TOGETHER > 1) cluster_wait();", "    if constexpr (TOGETHER > 1) __syncthreads();"),
+    "who leaves first": (
+        "    if constexpr (TOGETHER > 1) cluster_wait();",
+        "    if constexpr (TOGETHER > 1) __syncthreads();",
+    ),
     "whose sums": ("in_block(memory, s)", "in_block(memory, s / 2)"),
     "rows of a block": ("TOGETHER > 1 ? split * ROWS : 0", "0"),
     "number of a block": ("TOGETHER > 1 ? blockIdx.x : blockIdx.x / splits", "blockIdx.x / splits"),
@@ -125,7 +136,13 @@ def test_an_access_outside_is_caught(folder: Path, old: str, new: str) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(
     ("arch", "shape"),
-    [("sm_75", (32, 32, 1)), ("sm_80", (64, 64, 1)), ("sm_90", (64, 64, 8)), ("sm_90", (64, 32, 2)), ("sm_90", (32, 32, 4))],
+    [
+        ("sm_75", (32, 32, 1)),
+        ("sm_80", (64, 64, 1)),
+        ("sm_90", (64, 64, 8)),
+        ("sm_90", (64, 32, 2)),
+        ("sm_90", (32, 32, 4)),
+    ],
     ids=str,
 )
 def test_products_compile(

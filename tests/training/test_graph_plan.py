@@ -236,6 +236,7 @@ def test_a_device_that_is_not_the_current_one(fake_cupy: FakeCupy, plan: str) ->
 
 def test_kernels_in_a_step(fake_backend: CupyBackend, fake_cupy: FakeCupy) -> None:
     case = Case(fake_backend, "masks", "float32", 9, ("graph",))
+    fake_cupy.launches.clear()
     case.run("graph", np.zeros((1, 9)))
     names = [name for name, _, _ in fake_cupy.launches if not name.startswith("formula")]
     assert names == ["forward"] * 2 + ["forward_output"] + ["backward"] * 2 + ["gradient", "advance_run"]
