@@ -34,7 +34,6 @@ extern "C" __global__ void __launch_bounds__(PRODUCT_THREADS, BLOCKS_AT_ONCE) an
     long long n, int splits, T* parts, unsigned int* arrived) {
     typedef Tile<BM, BN> Shape;
     DYNAMIC_SHARED(memory);
-    follow();
     const Product p = {m, n, n_in, splits, parts, arrived};
     const Factor<true> left = {{A, n_in, nullptr}};
     const Factor<false> right = {{W, n, nullptr}};

@@ -180,6 +180,7 @@ DEVICE bool multiply(T* memory, Product p, const FactorA& A, const FactorB& B, l
     typename PartB::Packs b_packs;
     b_part.find(begin, terms, b_packs);
     a_part.find(begin, terms, a_packs);
+    follow();  // up to here nothing was read that another kernel of the step writes
     Sums<BM, BN, PartA, PartB> sums;
     int filled = 0, used = 0;  // where the stage lies that is begun, and the one that is used
     for (int k = -(STAGES - 1) * DEPTH; k < terms; k += DEPTH) {

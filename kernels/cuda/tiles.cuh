@@ -22,7 +22,6 @@ extern "C" __global__ void __launch_bounds__(PRODUCT_THREADS, BLOCKS_AT_ONCE) fo
     T* mask, unsigned int threshold, T kept, int dropout, unsigned int layer, unsigned int key0, unsigned int key1,
     long long m, long long n_in, long long n, int splits, T* parts, unsigned int* arrived) {
     DYNAMIC_SHARED(memory);
-    follow();
     const Step step = step_of(batch, j, m);
     const long long tile = blockIdx.x / splits;
     const int split = blockIdx.x % splits;
@@ -41,7 +40,6 @@ extern "C" __global__ void __launch_bounds__(PRODUCT_THREADS, BLOCKS_AT_ONCE) fo
     const T* scales, T scale, long long m, long long n_in, long long n, int splits, T* parts, unsigned int* arrived,
     double* of_block) {
     DYNAMIC_SHARED(memory);
-    follow();
     const Step step = step_of(batch, j, m);
     const long long tile = blockIdx.x / splits;
     const int split = blockIdx.x % splits;
@@ -65,7 +63,6 @@ extern "C" __global__ void __launch_bounds__(PRODUCT_THREADS, BLOCKS_AT_ONCE) ba
     const T* Delta_next, const T* W, const T* Z, const T* H, T* Delta, int code, const T* mask, int dropout,
     long long m, long long n_next, long long n, int splits, T* parts, unsigned int* arrived) {
     DYNAMIC_SHARED(memory);
-    follow();
     const Product p = {m, n, n_next, splits, parts, arrived};
     const AlongK errors = {{Delta_next, n_next, nullptr}}, weights = {{W, n_next, nullptr}};
     const Backward finish = {Z, H, Delta, mask, dropout, n, code};
@@ -81,7 +78,6 @@ extern "C" __global__ void __launch_bounds__(PRODUCT_THREADS, BLOCKS_AT_ONCE) gr
     const T* prices, T limit, int clip, long long m, int splits, T* parts, unsigned int* arrived, double* squares,
     const double* of_block, long long recorded) {
     DYNAMIC_SHARED(memory);
-    follow();
     const Step step = step_of(batch, j, m);
     const long long tile = blockIdx.x / splits;
     const int split = blockIdx.x % splits;
