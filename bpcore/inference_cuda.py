@@ -151,7 +151,7 @@ class CudaInference:
     def _allocate(self, key: tuple[int, ...]) -> _Memory:
         be, rows, products = self.be, key[0], self._products
         # a graph knows how its sums are split; the last block of many samples may have any number of rows
-        cuts = [self._cut(rows, n_in, n) for n_in, n in pairwise(self.sizes)] if len(key) > 1 else None
+        cuts = [self._cut(rows, l) for l in range(1, len(self.sizes))] if len(key) > 1 else None
         hidden = [be.empty(rows * max(self.sizes[1:]), self.dtype) for _ in range(2)]
         return _Memory(key, hidden, *products.scratch(products.scratch_size(cuts)), *self._gpu.host_word())
 
@@ -177,8 +177,9 @@ class CudaInference:
     def _is_wide(m: int, n_in: int, n: int) -> bool:
         return n > NARROW and m * n_in * n >= LEAST_WIDE
 
-    def _cut(self, m: int, n_in: int, n: int) -> Tiling:
-        return self._products.cut([(m, n)], n_in, whole_rows=n <= NARROW)
+    def _cut(self, m: int, l: int) -> Tiling:
+        """How the product of m samples with W[l] is cut; a row-wise activation wants whole rows."""
+        return self._products.cut([(m, self.sizes[l])], self.sizes[l - 1], whole_rows=self._printed.codes[l - 1] < 0)
 
     def _queue_block(self, theta: Array, X: Array, out: Array, memory: _Memory) -> None:
         if len(self.sizes) > 2 or out.data.ptr != X.data.ptr:
@@ -203,7 +204,7 @@ class CudaInference:
     def _queue_layer(self, l: int, A: Array, W: Array, b: Array, H: Array, memory: _Memory) -> None:
         (m, n_in), n, code = A.shape, W.shape[1], self._printed.codes[l - 1]
         how = np.int32(code), np.int32(l == 1), memory.odd_at
-        tiling = self._cut(m, n_in, n)
+        tiling = self._cut(m, l)
         columns = tiling.columns
         if self._is_wide(m, n_in, n):
             self.be.matmul(A, W, out=H)
