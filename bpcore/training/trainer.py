@@ -82,7 +82,7 @@ class Trainer:
     plan : str
         ``"auto"`` or the name of a plan.
     precision : str, optional
-        In which the products are computed, on a GPU: ``"tf32"``, ``"bf16"`` or ``"fp16"``. By default, and with
+        In which the products are computed, on a GPU: ``"tf32x3"``, ``"tf32"``, ``"bf16"`` or ``"fp16"``. By default, and with
         ``"float32"`` or ``"float64"``, in the dtype of the network. See *Choose a precision* in the documentation.
     data : ``"auto"``, ``"resident"`` or ``"stream"``
         Whether the data lies where the network computes, or stays on the host and goes there a few steps at a time.

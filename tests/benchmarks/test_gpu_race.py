@@ -100,6 +100,8 @@ def test_the_floor_by_hand() -> None:
     }  # fmt: skip
     assert workloads.floor(replace(work, precision="bf16"), measured)["flop_us"] == pytest.approx(480 / 8e6)
     assert workloads.floor(replace(work, precision="tf32"), measured) is None, "that rate was not measured"
+    measured["parts"]["products"]["best_tflops"]["tf32"] = 4.0
+    assert workloads.floor(replace(work, precision="tf32x3"), measured)["flop_us"] == pytest.approx(3 * 480 / 4e6)
     assert workloads.floor(work, {}) is None
 
 
@@ -126,7 +128,7 @@ def row_of(off: list[float], rounds: list[float] | None = None) -> dict[str, Any
     return {"status": "ok", "off": off, "prepared_in_s": 0.1} | ({} if rounds is None else {"rounds": rounds})
 
 
-@pytest.mark.parametrize(("precision", "off"), [("float32", 2e-4), ("tf32", 6e-4), ("bf16", 3e-3)])
+@pytest.mark.parametrize(("precision", "off"), [("float32", 2e-4), ("tf32x3", 2e-4), ("tf32", 6e-4), ("bf16", 3e-3)])
 def test_parity_is_judged_by_the_precision(precision: str, off: float) -> None:
     work = replace(cpu.SMOKE, precision=precision)
     rows = {
