@@ -9,7 +9,7 @@ from benchmarks.peers import workloads as cpu
 from benchmarks.peers.workloads import RacedWorkload
 from bpcore.bench.workload import STATE_VECTORS, Workload
 
-__all__ = ["PARITY", "WORKLOADS", "floor", "get_workload", "least_bytes"]
+__all__ = ["PARITY", "PRODUCTS", "WORKLOADS", "floor", "get_workload", "least_bytes"]
 
 PARITY = {"float32": 1e-4, "tf32x3": 1e-4, "tf32": 5e-4, "bf16": 2e-3}
 """Largest distance of the losses of the first chunk from float64, as a share of the largest of them.

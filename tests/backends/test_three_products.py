@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+import bpcore.training.wide
 from bpcore.backends.cublas import WORKSPACE, Cublas
 from bpcore.backends.cupy_backend import CupyBackend
-from bpcore.training import wide
 from tests.backends.fake_cublas import FakeLibrary, cut_to_tf32, split_into_tf32
 
 SHAPES = ((1, 1, 1), (3, 7, 5), (64, 64, 64), (33, 130, 17), (128, 96, 260))
@@ -20,6 +20,7 @@ class ThreeProducts:
 
     def __init__(self, be: CupyBackend) -> None:
         self.be = be
+        wide: Any = bpcore.training.wide  # the stand-in is put there
         self.cublas = Cublas(wide.load_cublas(be.xp), be.empty(WORKSPACE, np.uint8))
         self.cublas.use_stream(be.gpu.current_stream())
         # the stand-in rounds each product once; on a device sums are rounded at each term, and may be cut off
@@ -30,7 +31,7 @@ class ThreeProducts:
         shape = (A.shape[transposed.get("transpose_a", False)], B.shape[1 - transposed.get("transpose_b", False)])
         out = be.asarray(np.full(shape, np.nan, np.float32))  # what was there before is not read
         pairs = [tuple(be.asarray(part) for part in split_into_tf32(X)) for X in (A, B)]
-        self.cublas.multiply(*pairs, out, "tf32x3", **transposed)
+        self.cublas.multiply(pairs[0], pairs[1], out, "tf32x3", **transposed)
         return be.to_numpy(out)
 
     def bound(self, k: int) -> float:

@@ -90,7 +90,7 @@ def test_the_floor_by_hand() -> None:
     assert workloads.least_bytes(work, on_chip=0) == 4 * (15 + 5 + 2 * 3 * 26)
     assert workloads.least_bytes(work, on_chip=4 * 3 * 26) == 4 * (15 + 5)
     assert workloads.least_bytes(replace(work, loss="mse", optimizer="sgd"), 0) == 4 * (15 + 10 + 2 * 26)
-    measured = {
+    measured: dict[str, Any] = {
         "second_level_cache": 0,
         "parts": {"products": {"best_tflops": {"float32": 2.0, "bfloat16": 8.0}}, "copies": {"device_gb_per_s": 4.0}},
     }

@@ -62,7 +62,8 @@ def test_a_plan_allocates_what_it_says(
     parts = kind.device_bytes(spec, fake_backend, net.layout.size, *rows)
     told, found = sum(parts.values()), fake_cupy.used - before
     assert plan.name
-    assert abs(found - told) < 0.01 * told + 2**16, (parts, found)
+    counted = told - parts.get("workspace of cuBLAS", 0)  # which would hide much
+    assert abs(found - told) < 0.01 * counted + 2**16, (parts, found)
 
 
 @pytest.mark.parametrize("plan", ["reference", "graph", "wide", "persistent", "wide in tf32x3"])
