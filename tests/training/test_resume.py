@@ -208,6 +208,9 @@ def test_a_precision_goes_on(cupy_backend: CupyBackend, plan: str, precision: st
     run = train_in_pieces(cupy_backend, tmp_path / "pieces", (10, 17), **options)
     assert (run.record["plan"], run.record["spec"]["precision"]) == (plan, precision)
     assert_same_training(run, tmp_path / "pieces", wanted, tmp_path / "whole")
+    message = rf"cannot go on from .*: .*spec.precision is 'float32', that of the checkpoint '{precision}'"
+    with pytest.raises(ConfigurationError, match=message):
+        train(cupy_backend, tmp_path / "whole", resume=True, **options | {"precision": None, "plan": "wide"})
 
 
 def test_the_loss_scale_goes_on(cupy_backend: CupyBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
