@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.gpu.digits import digits
 from benchmarks.gpu.inference import inference
 from benchmarks.gpu.workloads import PRODUCTS, WORKLOADS
 from benchmarks.peers.workloads import products as products_of
@@ -250,7 +251,7 @@ def steps(bench: Bench) -> dict[str, Any]:
 
 MEASUREMENTS = {
     "launches": launches, "graphs": graphs, "barriers": barriers, "copies": copies, "products": products,
-    "steps": steps, "inference": inference,
+    "digits": digits, "steps": steps, "inference": inference,
 }  # fmt: skip
 
 
