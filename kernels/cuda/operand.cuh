@@ -66,7 +66,7 @@ DEVICE float rounded_to_tf32(float x) {
 }
 DEVICE void split(float x, Tf32& high, Tf32& low) {
     high.part = rounded_to_tf32(x);
-    low.part = __fsub_rn(x, high.part);  // no part of a multiplication before it
+    low.part = __fsub_rn(x, high.part);  // never made one instruction with a multiplication before it
 }
 
 // V neighbours, moved at once; the address is a multiple of their size.

@@ -196,7 +196,8 @@ def test_three_products_of_tf32_are_as_near_as_float32(cupy_backend: CupyBackend
                 ("float32", "wide", "tf32x3"),
             )
         ]
-        for index in orders(33)[:2]:
+        whole, partial, _ = orders(33)
+        for index in (whole[:2], partial[:1]):
             cases[0].run("reference", index)
             allowed, found = (error_of(case, index, cases[0]) for case in cases[1:])
             for key, error in found.items():
