@@ -37,6 +37,12 @@ inline float __int_as_float(int bits) {
     memcpy(&x, &bits, sizeof x);
     return x;
 }
+inline int __float_as_int(float x) {
+    int bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+inline float __fsub_rn(float a, float b) { return a - b; }
 inline double __longlong_as_double(long long bits) {
     double x;
     memcpy(&x, &bits, sizeof x);

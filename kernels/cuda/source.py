@@ -158,7 +158,7 @@ def inference_unit(activations: str, dtype: Any, rows: int, columns: int, togeth
     return translation_unit(dtype, names, activations, *product, _in_clusters(_text("inference"), together))
 
 
-OPERANDS = {"": "T", "bf16": "Bfloat16", "fp16": "Float16"}
+OPERANDS = {"": "T", "tf32x3": "Tf32", "bf16": "Bfloat16", "fp16": "Float16"}
 """Types of what products by cuBLAS read, see ``operand.cuh``; by default that of everything else."""
 
 

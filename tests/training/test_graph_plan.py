@@ -81,6 +81,7 @@ class Case:
     """One spec with data, and some plans, each with a network and a state of its own.
 
     The reference is on NumPy, unless another backend is given: it shares no kernel with the plans, and builds none.
+    The precision is that of the plan wide.
     """
 
     def __init__(
@@ -91,8 +92,11 @@ class Case:
         batch_size: int,
         plans: tuple[str, ...],
         reference: Backend | None = None,
+        precision: str | None = None,
+        sizes: list[int] | None = None,
     ) -> None:
-        sizes, hidden, output, loss_name, rule, others = SHAPES[shape]
+        own_sizes, hidden, output, loss_name, rule, others = SHAPES[shape]
+        sizes = sizes or own_sizes
         rng, others = np.random.default_rng(3), dict(others)
         weighted, loss = others.pop("weighted", False), get_loss(loss_name)
         X = rng.normal(size=(ROWS, sizes[0]))
@@ -105,6 +109,8 @@ class Case:
         self.runs: dict[str, Any] = {}
         self.problems: dict[str, tuple[Backend, Problem]] = {}
         for name in plans:
+            if precision is not None:
+                others["precision"] = precision if name == "wide" else None
             on = (reference or bp.get_backend("numpy")) if name == "reference" else be
             net = bp.MLP(sizes, hidden or "relu", output, seed=1, dtype=dtype, backend=on)
             problem = Problem.prepare(net, on, X, Y, loss, sample_weight=weights)
@@ -164,6 +170,38 @@ def test_equals_the_reference(cupy_backend: CupyBackend, plan: str, shape: str, 
     if dtype == "float32" and shape in ("norm", "everything"):
         pytest.skip("a norm at the limit is above it in one order of addition and below it in another")
     compare(Case(cupy_backend, shape, dtype, 9, (plan, "reference")), plan, 9)
+
+
+def error_of(case: Case, index: Any, expected: Case) -> dict[str, float]:
+    """How far the wide plan is from a reference in float64 after a run of steps, by what is compared."""
+    case.run("wide", index)
+    actual, wanted = case.results("wide"), expected.results("reference")
+    return {key: float(np.linalg.norm(actual[key] - wanted[key]) / np.linalg.norm(wanted[key])) for key in wanted}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_three_products_of_tf32_are_as_near_as_float32(cupy_backend: CupyBackend, shape: str) -> None:
+    """With the widths above, and with others; whole batches and a partial one.
+
+    Rounding a product to float32 changes it by 2**-24 at most; three products by 2**-21 of the sum of absolute values,
+    and are rounded then: nine times that.
+    """
+    rng, own = np.random.default_rng(8), SHAPES[shape][0]
+    for sizes in (own, [*map(int, rng.integers(3, 80, len(own) - 1)), own[-1]]):
+        cases = [
+            Case(cupy_backend, shape, dtype, 33, (plan,), precision=precision, sizes=sizes)
+            for dtype, plan, precision in (
+                ("float64", "reference", None),
+                ("float32", "wide", None),
+                ("float32", "wide", "tf32x3"),
+            )
+        ]
+        whole, partial, _ = orders(33)
+        for index in (whole[:2], partial[:1]):
+            cases[0].run("reference", index)
+            allowed, found = (error_of(case, index, cases[0]) for case in cases[1:])
+            for key, error in found.items():
+                assert error <= 9 * max(allowed[key], 2.0**-24), (sizes, key, allowed[key])
 
 
 @pytest.mark.parametrize("capability", [(7, 5), (9, 0)], ids=["parts in memory", "clusters"])
