@@ -10,6 +10,7 @@ import pytest
 import bpcore as bp
 from bpcore.backends.contract import Backend
 from bpcore.backends.cupy_backend import CupyBackend
+from bpcore.backends.cupy_products import CudaProducts
 from bpcore.errors import ConfigurationError, DivergenceError
 from bpcore.functions.clipping import ClipLayerNorm, ClipNorm, ClipValue
 from bpcore.functions.losses import get_loss
@@ -204,7 +205,11 @@ def test_three_products_of_tf32_are_as_near_as_float32(cupy_backend: CupyBackend
                 assert error <= 9 * max(allowed[key], 2.0**-24), (sizes, key, allowed[key])
 
 
-@pytest.mark.parametrize("capability", [(7, 5), (9, 0)], ids=["parts in memory", "clusters"])
+@pytest.mark.parametrize(
+    ("capability", "clusters"),
+    [((7, 5), True), ((9, 0), True), ((9, 0), False)],
+    ids=["old", "clusters", "none of them"],
+)
 @pytest.mark.parametrize(("multiprocessors", "rows", "columns", "splits"), [(1, 32, 32, 1), (40, 64, 32, 2)])
 @pytest.mark.parametrize("shape", ["tiles", "everything"])
 def test_tiles_and_splits(
@@ -215,17 +220,19 @@ def test_tiles_and_splits(
     columns: int,
     splits: int,
     capability: tuple[int, int],
+    clusters: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Where there are multiprocessors for them, several blocks share the sums of one tile."""
     monkeypatch.setattr("tests.backends.fake_cupy.CAPABILITY", capability)
+    monkeypatch.setattr(CudaProducts, "clusters", clusters)
     fake_cupy.multiprocessors = multiprocessors
     compare(Case(CupyBackend(), shape, "float64", 128, ("graph", "reference")), "graph", 128)
     if shape == "tiles":
         tiling = choose_tiling([(132, 70), (71, 65), (66, 3)], 128, multiprocessors)
         assert (tiling.shape, tiling.splits) == ((rows, columns), splits)
         assert ("gradient", (tiling.blocks,), (256,)) in fake_cupy.launches
-        assert (2 in fake_cupy.clusters) == (splits == 2 and capability == (9, 0))
+        assert (2 in fake_cupy.clusters) == (splits == 2 and capability == (9, 0) and clusters)
 
 
 @pytest.mark.parametrize("plan", PLANS)
