@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from benchmarks.gpu import tables
 from benchmarks.gpu.contestants import on_gpu
 from benchmarks.gpu.workloads import floor, get_workload
 from benchmarks.peers import results
@@ -33,11 +34,15 @@ def markdown(result: dict[str, Any]) -> str:
         lines += race(parts["race"], parts.get("costs", {}))
     if parts.get("bench", {}).get("result"):
         lines += bench(parts["bench"]["result"])
+    if "profile" in parts:
+        lines += tables.counters(parts["profile"])
+    if "crossovers" in parts:
+        lines += tables.crossovers(parts["crossovers"])
     if "costs" in parts:
         lines += costs(parts["costs"])
     for name, part in parts.items():
         for tool, found in part.items() if name == "sanitizers" else [(name, part)]:
-            if found.get("output") and found["status"] != "ok":
+            if found.get("output") and found["status"] not in ("ok", "skipped"):
                 lines += ["", f"## End of the output of {tool}", "", "```"]
                 lines += [*found["output"].splitlines()[-OUTPUT_LINES:], "```"]
     return "\n".join([*lines, ""])

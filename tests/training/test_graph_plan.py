@@ -166,6 +166,13 @@ def test_equals_the_reference(cupy_backend: CupyBackend, plan: str, shape: str, 
     compare(Case(cupy_backend, shape, dtype, 9, (plan, "reference")), plan, 9)
 
 
+def test_outputs_of_more_columns_than_a_tile(cupy_backend: CupyBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their loss is not taken together with their product, and a row is that of a warp and not of a block."""
+    shape = [6, 5, 100], ["tanh"], "softmax", "cross_entropy", bp.SGD(0.1), {"weighted": True}
+    monkeypatch.setitem(SHAPES, "many outputs", shape)
+    compare(Case(cupy_backend, "many outputs", "float64", 9, ("graph", "reference")), "graph", 9)
+
+
 @pytest.mark.parametrize("multiprocessors", [3, 40])
 @pytest.mark.parametrize("shape", ["tiles", "everything"])
 def test_tiles_and_splits(fake_cupy: FakeCupy, shape: str, multiprocessors: int) -> None:
