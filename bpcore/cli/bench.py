@@ -12,9 +12,10 @@ from bpcore.cli.reporting import FAILED, INTERRUPTED, out, print_json, reports_e
 from bpcore.errors import ConfigurationError, DataError, missing_extra, unknown
 
 if TYPE_CHECKING:
+    from bpcore.bench.contender import Contender
     from bpcore.bench.sweep import Settings
 
-__all__ = ["bench", "parse_budget"]
+__all__ = ["bench", "parse_budget", "refuse_unusable"]
 
 MODES = ("train", "inference", "ops")
 QUICK_SECONDS, SECONDS = 25.0, 110.0
@@ -32,7 +33,8 @@ bench = typer.Typer(
 def measure(
     context: typer.Context,
     backends: Annotated[
-        str | None, typer.Option(help="Only these, such as numpy,numba,cupy:bf16; by default all that run here.")
+        str | None,
+        typer.Option(help="Only these, such as numba,cupy:bf16,cupy:bf16:fused; by default all that run here."),
     ] = None,
     networks: Annotated[str | None, typer.Option(help="Only these presets: tiny, digits, mnist, deep, wide.")] = None,
     layers: Annotated[str | None, typer.Option(help="A network of your own instead, such as 784,512,10.")] = None,
@@ -146,9 +148,11 @@ def _settings(
         batches = batches[::QUICK_EVERY]
     if backends is None:
         contenders, _ = usable_contenders(precision)
+        contenders = [contender for contender in contenders if mode == "train" or contender.is_plain]
     else:
         contenders = parse_contenders(backends.split(","), precision)
-        _refuse_unusable([contender.backend for contender in contenders])
+        _refuse_details(contenders, mode)
+        refuse_unusable([contender.backend for contender in contenders])
     seconds = parse_budget(budget) if budget is not None else QUICK_SECONDS if quick else SECONDS
     kind = "predict" if mode == "inference" else "train"
     return Settings(contenders, chosen, batches, kind, threads, seconds, parts=not quick)
@@ -170,7 +174,19 @@ def parse_budget(text: str) -> float:
     return seconds
 
 
-def _refuse_unusable(names: list[str]) -> None:
+def _refuse_details(contenders: list[Contender], mode: str) -> None:
+    """Refuse precisions and plans where nothing is trained."""
+    for contender in contenders:
+        if mode != "train" and not contender.is_plain:
+            what = "a call of predict" if mode == "inference" else "a single operation"
+            raise ConfigurationError(
+                f"{contender.name!r} names a precision or a plan of training; --mode {mode} measures {what}, which is "
+                f"computed in the dtype of the network. Use {contender.backend}, or --mode train"
+            )
+
+
+def refuse_unusable(names: list[str]) -> None:
+    """Raise `BackendError` for the first backend that cannot run here."""
     from bpcore.backends.registry import backends as all_backends
     from bpcore.errors import BackendError
 

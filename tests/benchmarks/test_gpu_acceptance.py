@@ -350,15 +350,18 @@ def test_each_kernel_runs_under_a_sanitizer(tmp_path: Path, kernel_folder: Path)
 
 
 @pytest.mark.slow
-def test_the_dry_run(tmp_path: Path) -> None:
+def test_the_dry_run(tmp_path: Path, cache_dir: Path) -> None:
     """All that can run without a GPU does: the tests over the stand-in, the costs up to the GPU, and the race."""
     command = [sys.executable, "benchmarks/gpu_acceptance.py", "--dry-run", "--minutes", "4", "--output", str(tmp_path)]
+    command += ["--cache", str(cache_dir)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     done = subprocess.run(command, cwd=acceptance.ROOT, env=environment, capture_output=True, text=True, check=False)
     found = json.loads((tmp_path / "dry-run.json").read_text("utf-8"))
     assert done.returncode == 0, done.stdout + done.stderr
     assert found["parts"]["tests"]["counts"]["passed"] > 10
     assert found["parts"]["costs"]["status"] == "failed", "without a GPU"
+    assert found["parts"]["profile"]["status"] in ("skipped", "ok")
+    assert [set(row["us"]) for row in found["parts"]["crossovers"]["rows"]] == [{"reference", "compiled"}] * 2
     rows = found["parts"]["race"]["rows"]["smoke"]["contestants"]
     assert {rows[name]["status"] for name in ("bpcore-numpy", "bpcore-numba")} == {"ok"}
     assert all(row["status"] in ("ok", "skipped") for row in rows.values())

@@ -55,17 +55,16 @@ def small(work: Callable[[Any], Any]) -> Callable[[Any], Any]:
 @pytest.mark.usefixtures("on_the_stand_in")
 def test_points_are_timed_with_each_plan() -> None:
     """Small ones: the figures mean nothing, who was chosen and who refuses does."""
-    points = [Point((6, 5, 3), 4), Point((6, 700, 3), 64), Point((6, 5, 3), 32, "bf16")]
+    points = [Point((6, 5, 3), 4), Point((6, 5, 3), 32, "bf16")]
     written: list[str] = []
     found = crossovers.measure(100, lambda result: written.append(json.dumps(result)), lambda text: None, points)
     assert found["status"] == "ok"
     assert len(written) == len(points)
-    first, second, third = found["rows"]
+    first, lower = found["rows"]
     assert set(first["us"]) == {"persistent", "graph", "wide"}
     assert (first["chosen"], first["refused"]) == ("persistent", {})
     assert first["over_fastest"] == first["us"]["persistent"] / min(first["us"].values()) >= 1
-    assert second["chosen"] == ("graph" if "persistent" in second["refused"] else "persistent")
-    assert (set(third["us"]), third["chosen"]) == ({"wide", "fused"}, "fused")
+    assert (set(lower["us"]), lower["chosen"]) == ({"wide", "fused"}, "fused")
     assert found["ranges"][0]["from_flops"] == 0
     assert "| 6-5-3 | float32 | persistent |" in "\n".join(tables.crossovers(found))
 
