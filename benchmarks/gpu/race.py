@@ -14,7 +14,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -104,6 +104,7 @@ class Race:
                 for name in kept:
                     compilers.submit(self.compile, name, row)
             list(self.pool.map(lambda key: self.prepare(key[0], key[1]), slow))
+        wait(self.expected.values(), self.limit(PREPARE_LIMIT))  # nothing is timed beside it
         return self
 
     def compile(self, name: str, row: str) -> None:

@@ -46,13 +46,17 @@ COLUMNS = {
     "sm__inst_executed_pipe_fma.avg.pct_of_peak_sustained_active": ("%", "99", "99"),
     "sm__pipe_fma_cycles_active.avg.pct_of_peak_sustained_active": ("%", "21.4", "(!) n/a"),
     "sm__warps_active.avg.pct_of_peak_sustained_active": ("%", "12.5", "24.8"),
-    STALL.format("barrier"): ("", "4", "0.25"),
-    STALL.format("long_scoreboard"): ("", "2", "2.25"),
-    STALL.format("selected"): ("", "1", "1"),
-    STALL.format("short_scoreboard"): ("", "0.5", "0.25"),
-    STALL.format("wait"): ("", "2.5", "1.25"),
-    STALL.format("barrier").replace("issue_active", "warp_active"): ("", "77", "77"),
-    "smsp__average_warps_issue_stalled_barrier_not_issued_per_issue_active.ratio": ("", "88", "88"),
+    **{
+        name: ("", *values)
+        for reason, values in {
+            "barrier": ("4", "0.25"), "long_scoreboard": ("2", "2.25"), "selected": ("1", "1.5"),
+            "short_scoreboard": ("0.5", "0.25"), "wait": ("2.5", "0.75"),
+        }.items()
+        for name, values in (
+            (STALL.format(f"{reason}_not_issued"), ("7", "7")), (STALL.format(reason), values),
+            (STALL.format(reason).replace("issue_active", "warp_active").replace("ratio", "pct"), ("9", "9")),
+        )
+    },
 }  # fmt: skip
 """A table as ``ncu --page raw --csv --print-units base`` writes it: names, units and two launches."""
 
@@ -85,7 +89,7 @@ def test_the_table_of_ncu_is_read() -> None:
     assert second["kernel"] == "cutlass::Kernel2<A, 8>"
     assert second["fma_percent"] == 99, "the next best counter, where there is no better one"
     assert second["shared_bytes"] is None
-    assert second["stalls"][0] == ("long scoreboard", 45.0)
+    assert second["stalls"] == [("long scoreboard", 45.0), ("wait", 15.0), ("barrier", 5.0)], "who is selected runs"
 
 
 def test_units_that_ncu_has_chosen() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import gc
 import importlib
 import itertools
 import json
@@ -249,6 +250,37 @@ def test_who_failed_gets_a_new_process_and_who_did_not_keeps_its_own() -> None:
     assert {name: InThisProcess.started.count(name) for name in ("right", "raises", "jax-scan")} == {
         "right": 1, "raises": 2, "jax-scan": 2,
     }  # fmt: skip
+
+
+@pytest.mark.usefixtures("in_process")
+def test_the_witness_computes_once_and_before_anything_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Precisions of one workload are judged by the same losses."""
+    told: list[str] = []
+
+    def witness(work: Any, problem: Any, chunks: int) -> Any:
+        told.append("witness")
+        return losses(work, problem, chunks)
+
+    monkeypatch.setattr(gpu_race, "losses", witness)
+    monkeypatch.setitem(workloads.WORKLOADS, "first", cpu.SMOKE)
+    monkeypatch.setitem(workloads.WORKLOADS, "second", replace(cpu.SMOKE, precision="tf32", at_most_us=9.0))
+    found = gpu_race.run(["first", "second"], ["right"], 60.0, lambda result: None, told.append)
+    assert told.count("witness") == 1
+    assert told.index("witness") < told.index("first: preparing")
+    assert {found["rows"][row]["contestants"]["right"]["status"] for row in ("first", "second")} == {"ok"}
+
+
+def test_what_was_prepared_is_not_looked_through_for_garbage_in_each_round() -> None:
+    holder = worker.GpuHolder("bpcore-numpy", 1)
+    gc.unfreeze()
+    try:
+        assert holder.load()["status"] == holder.prepare("smoke")["status"] == "ok"
+        assert gc.get_freeze_count() > 10_000, "modules are most of it"
+        assert holder.round(chunks=1, warm=0)["status"] == "ok"
+        holder.release()
+        assert gc.get_freeze_count() == 0, "a workload that is over is garbage"
+    finally:
+        gc.unfreeze()
 
 
 def test_who_computes_on_the_processor_chooses_its_own_threads(monkeypatch: pytest.MonkeyPatch) -> None:
