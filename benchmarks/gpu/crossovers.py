@@ -1,9 +1,9 @@
 """Which plan is the fastest for which size of a step, and which is chosen: ``python -m benchmarks.gpu.crossovers``.
 
-``bpcore.training.plans`` chooses by two numbers, the operations of a step up to which the persistent plan is taken and
-those from which the wide one is. Here a grid of networks and batch sizes is timed with each plan, those whose steps are
-nearest to one of the numbers first, and what was fastest is set beside what was chosen. ``bpcore tune`` does the same
-for one machine with fewer networks and all backends; how ranges follow from times is taken from there.
+``bpcore.training.plans`` chooses by two numbers, the operations of a step up to which the persistent plan is taken
+where it fits, and those from which the wide one is. Here a grid of networks and batch sizes is timed with each plan,
+those first whose steps are nearest to one of the numbers, and what was fastest is set beside what is chosen. ``bpcore
+tune`` does the same for one machine, with fewer networks and all backends; how ranges follow from times is its part.
 """
 
 from __future__ import annotations
@@ -15,37 +15,45 @@ import multiprocessing
 import os
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, wait
 from dataclasses import dataclass, replace
-from itertools import zip_longest
+from itertools import product, zip_longest
 from pathlib import Path
 from typing import Any
 
+import bpcore as bp
 from benchmarks.gpu import with_bpcore
 from benchmarks.gpu.race import plan as chunks_of
 from benchmarks.peers.adapters import Skip
 from bpcore.bench.networks import custom_network
 from bpcore.bench.problem import Problem
+from bpcore.bench.runner import make_rule
 from bpcore.bench.tune import ranges
 from bpcore.bench.workload import Workload
+from bpcore.errors import BackendError
 from bpcore.training import plans
+from bpcore.training.persistent import best_shape
+from bpcore.training.spec import StepSpec
 
 __all__ = ["Point", "grid", "measure"]
 
-INPUTS, OUTPUTS = 256, 10
-WIDTHS, DEPTHS, BATCHES = (16, 64, 256, 1024, 2048), (1, 2, 3), (8, 64, 512, 4096)
-NARROW = ((16, 2), (64, 2), (64, 6), (128, 2))
-"""Width and number of hidden layers that are trained in bf16, where a fused step may be faster than one by cuBLAS."""
-NARROW_BATCHES = (512, 8192, 65536)
-LARGEST = 4e11
-"""Operations of a step beyond which nothing is left to be asked."""
+OUTPUTS = 10
+SMALL = {"inputs": (256, 784), "widths": (32, 64, 128, 256), "depths": (1, 2, 3), "batches": (16, 32, 64, 128, 256)}
+LARGE = {"inputs": (256, 784), "widths": (256, 512, 1024, 2048), "depths": (1, 2, 3), "batches": (8, 64, 512, 4096)}
+NARROW = {"inputs": (64,), "widths": (16, 64, 128), "depths": (2, 6), "batches": (512, 8192, 65536)}
+"""Networks of one width in their hidden layers: where the persistent plan may fit, where cuBLAS may be faster than our
+own products, and, in bf16, where a fused step may be faster than one by cuBLAS."""
 
-PLANS = {"float32": ("persistent", "graph", "wide"), "bf16": ("wide", "fused")}
+LEAST_FLOPS, MOST_DISTANCE = 2e6, math.log(30)
+"""Small steps are persistent without question; far from where the wide plan is chosen there is none either."""
+
+PLANS = ("persistent", "graph", "wide")
 SIZES_MATTER = ("persistent", "fused")
 """Plans whose kernels are compiled for each network; those of the others are shared by all."""
 EVERY = 6
 """Every so many points are compiled for all plans."""
+HOPPER = {"major": 9, "minor": 0, "multiProcessorCount": 132, "sharedMemPerBlockOptin": 232448}
 
 ROUNDS, ROUND_SECONDS = 3, 0.03
 CHUNK_FLOPS = 10**11
@@ -58,11 +66,12 @@ COMPILERS = max(1, min(12, (os.cpu_count() or 1) - 4))
 
 @dataclass(frozen=True)
 class Point:
-    """A network and a batch size, in a precision."""
+    """A network and a batch size in a precision, and the plans that are compared there."""
 
     sizes: tuple[int, ...]
     batch: int
     precision: str = "float32"
+    plans: tuple[str, ...] = PLANS
 
     @property
     def work(self) -> Workload:
@@ -70,25 +79,42 @@ class Point:
         work = custom_network(self.sizes).workload(self.batch, "train", self.precision)
         return replace(work, chunk=max(8, min(work.chunk, CHUNK_FLOPS // work.flops())))
 
-    @property
-    def far(self) -> float:
-        """How far its step is from the nearest of the two sizes at which another plan is chosen, as a logarithm."""
-        flops = self.work.flops()
-        return min(abs(math.log(flops / size)) for size in (plans.ON_CHIP_FLOPS, plans.WIDE_FLOPS))
+    def far(self, flops: float) -> float:
+        """How far its step is from a size, as a logarithm."""
+        return abs(math.log(self.work.flops() / flops))
+
+    def spec(self) -> StepSpec:
+        """What its step is, without a device."""
+        work = self.work
+        net = bp.MLP(work.sizes, work.activation, work.output, init="zeros", dtype=work.dtype, backend="numpy")
+        trainer = bp.Trainer(net, work.loss, make_rule(work), batch_size=work.batch)
+        return trainer.spec(weighted=False, classes=work.output == "softmax")
 
 
-def grid() -> list[Point]:
-    """Return all points: those of float32 by how near they are to a choice, and those of bf16 between them."""
-    found = [
-        Point((INPUTS, *(width,) * depth, OUTPUTS), batch) for width in WIDTHS for depth in DEPTHS for batch in BATCHES
-    ]
-    found = sorted((point for point in found if point.work.flops() <= LARGEST), key=lambda point: point.far)
-    lower = [
-        Point((64, *(width,) * depth, OUTPUTS), batch, "bf16") for batch in NARROW_BATCHES for width, depth in NARROW
-    ]
-    thirds = [found[k : k + 3] for k in range(0, len(found), 3)]
-    pairs = zip_longest(thirds, lower[: len(thirds)])
-    return [point for some, one in pairs for point in [*(some or []), *([one] if one else [])]]
+def networks(of: Mapping[str, Sequence[int]], **more: Any) -> list[Point]:
+    """Return all points of a family."""
+    each = product(of["inputs"], of["widths"], of["depths"], of["batches"])
+    return [Point((inputs, *(width,) * depth, OUTPUTS), batch, **more) for inputs, width, depth, batch in each]
+
+
+def grid(properties: Mapping[str, Any] | None = None) -> list[Point]:
+    """Return all points: the three families in turn, of each the most informative ones first.
+
+    Parameters
+    ----------
+    properties : mapping, optional
+        Of the device, which decide what fits on the chip; by default those of a Hopper GPU.
+    """
+    properties = properties or HOPPER
+    large = [replace(point, plans=("graph", "wide")) for point in networks(LARGE)]
+    large = [point for point in large if point.far(plans.WIDE_FLOPS) < MOST_DISTANCE]
+    small = [point for point in networks(SMALL) if point.work.flops() >= LEAST_FLOPS]
+    small = [point for point in small if best_shape(point.spec(), properties) is not None]
+    small.sort(key=lambda point: point.far(plans.ON_CHIP_FLOPS))
+    large.sort(key=lambda point: point.far(plans.WIDE_FLOPS))
+    lower = networks(NARROW, precision="bf16", plans=("wide", "fused"))
+    lower.sort(key=lambda point: -point.batch)
+    return [point for some in zip_longest(small, large, lower) for point in some if point is not None]
 
 
 # ------------------------------------------------------------------------------------------ on a GPU, and to rehearse
@@ -110,6 +136,14 @@ def rehearsed(work: Workload, problem: Problem, plan: str) -> Any:
     return with_bpcore.prepare_on_cpu(work, problem, 1, plan, "numba")
 
 
+def here() -> Mapping[str, Any] | None:
+    """Properties of the device; None without one."""
+    try:
+        return bp.get_backend("cupy").gpu.properties()
+    except BackendError:
+        return None
+
+
 def compile_point(point: Point, plan: str) -> str:
     """Build the kernels, in a process of their own; they stay on the disk."""
     try:
@@ -122,7 +156,7 @@ def compile_point(point: Point, plan: str) -> str:
 def compile_all(points: Sequence[Point], seconds: float) -> int:
     """Build the kernels of all points by several processes, the first ones first; return how many were done."""
     jobs = [
-        (point, plan) for k, point in enumerate(points) for plan in PLANS[point.precision]
+        (point, plan) for k, point in enumerate(points) for plan in point.plans
         if plan in SIZES_MATTER or k % EVERY == 0
     ]  # fmt: skip
     pool = ProcessPoolExecutor(min(COMPILERS, len(jobs)), multiprocessing.get_context("spawn"))
@@ -136,7 +170,7 @@ def compile_all(points: Sequence[Point], seconds: float) -> int:
 # ------------------------------------------------------------------------------------------ timing
 
 
-def look(point: Point, names: Sequence[str], make: Callable[..., Any], choose: Callable[[Any], str]) -> dict[str, Any]:
+def look(point: Point, make: Callable[..., Any], choose: Callable[[Any], str]) -> dict[str, Any]:
     """Time a point with each plan, in rounds over all plans; say what was the fastest and what is chosen."""
     work = point.work
     problem = Problem.make(work)
@@ -144,7 +178,7 @@ def look(point: Point, names: Sequence[str], make: Callable[..., Any], choose: C
     row |= {"flops": work.flops(), "us": {}, "refused": {}, "chosen": None}
     runners: dict[str, Any] = {}
     seconds: dict[str, float] = {}
-    for name in names:
+    for name in point.plans:
         try:
             runner = make(work, problem, name)
             runner.reset()
@@ -215,7 +249,7 @@ def measure(
         ``status``, ``rows``, ``ranges``, and by which sizes a plan is chosen.
     """
     end = time.monotonic() + seconds
-    points = grid() if points is None else points
+    points = grid(here()) if points is None else points
     chosen_by = {"persistent_up_to_flops": plans.ON_CHIP_FLOPS, "wide_from_flops": plans.WIDE_FLOPS}
     result: dict[str, Any] = {"status": "ok", "chosen_by": chosen_by, "of": len(points), "rows": [], "ranges": []}
     if not rehearsal:
@@ -228,9 +262,8 @@ def measure(
         if end - time.monotonic() < LEAST:
             result["why"] = f"the time was over after {len(result['rows'])} of {len(points)} points"
             break
-        names = ("reference", "compiled") if rehearsal else PLANS[point.precision]
         tell(f"{'-'.join(map(str, point.sizes))}, batch {point.batch}, {point.precision}")
-        row = look(point, names, make, choose)
+        row = look(point, make, choose)
         result["rows"].append(row)
         if any(why.startswith("failed") for why in row["refused"].values()):
             result["status"] = "failed"
@@ -257,7 +290,9 @@ def main(arguments: list[str] | None = None) -> int:
     def tell(text: str) -> None:
         print(f"{time.monotonic() - begun:6.1f} s  {text}", flush=True)
 
-    points = [Point((8, 16, 3), 8), Point((8, 16, 16, 3), 32)] if options.dry_run else None
+    points = None
+    if options.dry_run:
+        points = [Point((8, *(16,) * k, 3), 8 * k, plans=("reference", "compiled")) for k in (1, 2)]
     result = measure(options.seconds, write, tell, points, options.after, options.dry_run)
     write(result)
     return 0 if result["status"] == "ok" else 1

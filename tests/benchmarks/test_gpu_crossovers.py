@@ -13,6 +13,8 @@ import pytest
 
 import bpcore as bp
 from bpcore.backends.cupy_backend import CupyBackend
+from bpcore.training import plans
+from bpcore.training.persistent import PersistentPlan
 from bpcore.tuning import step_flops
 from tests.backends.conftest import fake_backend, fake_cupy
 
@@ -26,18 +28,30 @@ Point: Any = crossovers.Point
 
 def test_the_most_informative_points_come_first() -> None:
     points = crossovers.grid()
-    assert len(set(points)) == len(points) > 50
-    assert {point.precision for point in points[:8]} == {"float32", "bf16"}
-    plain = [point for point in points if point.precision == "float32"]
-    assert [point.far for point in plain] == sorted(point.far for point in plain)
-    assert plain[0].far < 0.1, "a step of as many operations as one of the two numbers"
-    assert {min(point.sizes[1:-1]) for point in plain} == {16, 64, 256, 1024, 2048}
+    assert len(set(points)) == len(points) > 100
+    small, large, lower = points[0::3][:10], points[1::3][:10], points[2::3][:10]
+    assert {point.plans for point in small} == {("persistent", "graph", "wide")}
+    assert {point.plans for point in large} == {("graph", "wide")}
+    assert {(point.precision, point.plans) for point in lower} == {("bf16", ("wide", "fused"))}
+    for family, flops in ((small, plans.ON_CHIP_FLOPS), (large, plans.WIDE_FLOPS)):
+        distances = [point.far(flops) for point in family]
+        assert distances == sorted(distances)
+        assert distances[0] < 1, "a step about as large as the number"
+    assert {max(point.sizes[1:-1]) for point in points} >= {16, 32, 64, 128, 256, 512, 1024, 2048}
     for point in points:
         work = point.work
-        assert work.flops() == step_flops(point.sizes, point.batch) <= crossovers.LARGEST
+        assert work.flops() == step_flops(point.sizes, point.batch)
         assert work.rows >= work.batch
         assert 8 <= work.chunk <= 512
-    assert max(point.work.chunk * point.work.flops() for point in plain[:30]) < 3e11, "a chunk is milliseconds"
+    assert max(point.work.chunk * point.work.flops() for point in points[:45]) < 3e11, "a chunk is milliseconds"
+
+
+def test_persistent_is_asked_where_it_fits(fake_backend: CupyBackend) -> None:
+    """On a device whose blocks have little shared memory less does."""
+    fits = [point for point in crossovers.grid() if "persistent" in point.plans]
+    small = crossovers.grid({**crossovers.HOPPER, "sharedMemPerBlockOptin": 60_000})
+    assert 0 < len([point for point in small if "persistent" in point.plans]) < len(fits)
+    assert all(PersistentPlan.supports(point.spec(), fake_backend) is None for point in fits[:5])
 
 
 @pytest.fixture
@@ -55,7 +69,7 @@ def small(work: Callable[[Any], Any]) -> Callable[[Any], Any]:
 @pytest.mark.usefixtures("on_the_stand_in")
 def test_points_are_timed_with_each_plan() -> None:
     """Small ones: the figures mean nothing, who was chosen and who refuses does."""
-    points = [Point((6, 5, 3), 4), Point((6, 5, 3), 32, "bf16")]
+    points = [Point((6, 5, 3), 4), Point((6, 5, 3), 32, "bf16", ("wide", "fused"))]
     written: list[str] = []
     found = crossovers.measure(100, lambda result: written.append(json.dumps(result)), lambda text: None, points)
     assert found["status"] == "ok"
