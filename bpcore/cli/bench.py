@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bpcore.cli.peers import race_peers, refuse_beside_peers
 from bpcore.cli.reporting import FAILED, INTERRUPTED, out, print_json, reports_errors
-from bpcore.errors import ConfigurationError, DataError, missing_extra, unknown
+from bpcore.errors import ConfigurationError, missing_extra, unknown
 
 if TYPE_CHECKING:
     from bpcore.bench.contender import Contender
@@ -55,14 +56,18 @@ def measure(
     html: Annotated[Path | None, typer.Option(help="Write a report to this file, to be opened in a browser.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the curves into this .png, .svg or .pdf file.")] = None,
     peers: Annotated[
-        bool, typer.Option("--peers", help="Race other libraries instead; needs a checkout and the extra bench.")
+        bool,
+        typer.Option(
+            "--peers", help="Race other libraries instead (with --quick, --threads, --json); needs a checkout."
+        ),
     ] = False,
 ) -> None:
     """Measure which backend is the fastest on this machine, for which network and batch size."""
     if context.invoked_subcommand is not None:
         return
     if peers:
-        raise typer.Exit(_race_peers(quick, threads, json))
+        refuse_beside_peers(context, json)
+        raise typer.Exit(race_peers(quick, threads, json))
     settings = _settings(
         backends, networks, layers, activation, optimizer, batch_sizes, dtype, threads, mode, budget, quick
     )
@@ -274,21 +279,3 @@ def _exit_code(result: dict[str, Any]) -> int:
     cells = [cell for network in result["networks"] for cell in network["cells"]] + result.get("operations", [])
     wrong = {"differs", "suspect", "failed"}
     return FAILED if any(row["status"] in wrong for cell in cells for row in cell["contenders"].values()) else 0
-
-
-def _race_peers(quick: bool, threads: int | None, json: Path | None) -> int:
-    """Run the race of benchmarks/peers, which is part of a checkout and not of the package."""
-    import subprocess
-    import sys
-
-    import bpcore
-
-    root = Path(bpcore.__file__).resolve().parents[1]
-    if not (root / "benchmarks" / "peers" / "__main__.py").exists():
-        raise DataError(
-            "--peers races bpcore against PyTorch, JAX and others; its programs are in the repository, not in the "
-            'package. Clone it, run pip install -e ".[bench]" there, and try again'
-        )
-    words = [*(["--quick"] if quick else []), *([] if threads is None else ["--threads", str(threads)])]
-    words += [] if json is None else ["--json", str(json.absolute())]
-    return subprocess.run([sys.executable, "-m", "benchmarks.peers", *words], cwd=root, check=False).returncode

@@ -152,6 +152,22 @@ def test_exit_codes() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--backends", "cupy", "--batch-sizes", "1"), "--quick, --threads, --json and not --backends, --batch-sizes;"),
+        (("--mode", "train"), "and not --mode; `python -m benchmarks.peers --help`"),
+        (("--json", "-"), "--json needs a file there"),
+    ],
+)
+def test_what_a_race_does_not_know_is_refused(
+    bpcore: Run, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], message: str
+) -> None:
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("it races"))
+    shown = bpcore("bench", "--peers", *words, code=2)
+    assert message in " ".join(shown.output.split())
+
+
 def test_peers_run_from_a_checkout_only(bpcore: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     called: list[Any] = []
 
