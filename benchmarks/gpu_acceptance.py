@@ -58,6 +58,9 @@ GATE = "go-{}"
 PROCESSES = max(1, min(12, (os.cpu_count() or 1) - 4))
 """Of pytest: they share one GPU, and spend most of their time compiling."""
 
+SUMMING_UP = 20.0
+"""Seconds before the end from which no further test begins."""
+
 
 def lay_out(folder: Path) -> dict[str, str]:
     """Copy the repository as it would be installed, and return the environment that finds it."""
@@ -117,9 +120,11 @@ def tests(folder: Path, environment: dict[str, str], limit: float, dry: bool) ->
     elif importlib.util.find_spec("xdist") is not None:
         chosen += ["-n", str(PROCESSES), "--dist", "worksteal"]
     quiet = ["-q", "-p", "no:cacheprovider", "-p", "no:benchmark", f"--kept-cache={cache_of_tests(environment)}"]
-    command = [sys.executable, "-m", "pytest", *quiet, "--durations", "10", *chosen]
-    part = run(command, limit, folder, environment)
-    return tail(part, 80) | {"counts": counts(part["output"])}
+    # it should sum up before it is ended
+    words = ["--durations", "10", f"--stop-after={max(limit - SUMMING_UP, 0.5 * limit):.0f}"]
+    part = run([sys.executable, "-m", "pytest", *quiet, *words, *chosen], limit, folder, environment)
+    status = "out of time" if "(--stop-after)" in part["output"] else part["status"]
+    return tail(part, 80) | {"status": status, "counts": counts(part["output"])}
 
 
 def counts(output: str) -> dict[str, int]:

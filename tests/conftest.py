@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="keep compiled code here from run to run, instead of compiling everything anew; written with =, because "
         "pytest takes a folder that stands alone for one of tests",
     )
+    group.addoption(
+        "--stop-after",
+        type=float,
+        metavar="SECONDS",
+        help="begin no further test then, and sum up; what fails is named, as in a run that comes to its end",
+    )
     group.addoption("--long", action="store_true", help="run the tests that take minutes, too")
 
 
@@ -44,6 +51,20 @@ def pytest_configure(config: pytest.Config) -> None:
     # A developer's settings must not decide what the tests see. `clean_environment` sets the cache folder.
     for name in [name for name in os.environ if name.startswith("BPCORE_")]:
         del os.environ[name]
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    seconds: float | None = session.config.getoption("--stop-after")
+    if seconds is None:
+        return
+
+    def stop() -> None:
+        # each worker of a parallel run has a session of its own, and tells the first one why it stopped
+        session.shouldstop = f"{seconds:g} seconds are over (--stop-after)"
+
+    timer = threading.Timer(seconds, stop)
+    timer.daemon = True
+    timer.start()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -266,6 +266,23 @@ def test_a_run_of_tests_that_is_ended_says_what_failed(tmp_path: Path) -> None:
     assert acceptance.counts(part["output"]) == {"failed": 1, "passed": 1}
 
 
+def test_tests_stop_in_time_to_say_what_failed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[list[str]] = []
+
+    def ended(command: list[str], *_: Any) -> dict[str, Any]:
+        asked.append(command)
+        told = (
+            "FAILED a.py::test_b\n!!! Interrupted: 80 seconds are over (--stop-after) !!!\n1 failed, 7 passed in 82.13s"
+        )
+        return PART | {"status": "failed", "output": told}
+
+    monkeypatch.setattr(acceptance, "run", ended)
+    found = acceptance.tests(tmp_path, {"BPCORE_CACHE_DIR": "/kept"}, 100.0, False)
+    assert (found["status"], found["counts"]) == ("out of time", {"failed": 1, "passed": 7})
+    assert {"--stop-after=80", "--kept-cache=/kept/tests"} <= set(asked[0])
+    assert asked[0][-1] == "cupy" or "-n" in asked[0]
+
+
 FAKE_SANITIZER = """#!/bin/sh
 # plays compute-sanitizer: writes what it was asked, and a report of one tool
 echo "$@" >> "{folder}/asked"
