@@ -107,7 +107,7 @@ def measure(
     prepare(targets, end - time.monotonic())
     for target in targets:
         if end - time.monotonic() < LEAST:
-            result["targets"][target.name] = {"status": "not done", "why": "out of time", "kernels": []}
+            result["targets"][target.name] = {"status": "not done", "why": "out of time", "kernels": [], "steps": 0}
             result["status"] = "out of time" if result["status"] == "ok" else result["status"]
             continue
         tell(target.name)
@@ -118,6 +118,9 @@ def measure(
         if found["status"] not in ("ok", "skipped"):
             result["status"] = found["status"]
         write(result)
+    whys = {found["why"] for found in result["targets"].values() if found["status"] == "skipped"}
+    if result["status"] == "ok" and not any(found["kernels"] for found in result["targets"].values()):
+        return result | {"status": "skipped", "why": "; ".join(sorted(whys))}
     return result
 
 
@@ -155,7 +158,7 @@ def try_to_look(program: str, target: Target, limit: float, more: bool) -> dict[
     if refused is not None:
         return {"status": "refused", "why": refused}
     kernels = [ncu.facts(columns) for columns in ncu.launches(text)]
-    facts = {"seconds": part["seconds"], "kernels": kernels}
+    facts = {"seconds": part["seconds"], "steps": target.steps, "kernels": kernels}
     if "nothing was run: " in part["output"]:
         why = part["output"].partition("nothing was run: ")[2].splitlines()[0]
         return facts | {"status": "skipped", "why": why}

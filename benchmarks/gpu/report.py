@@ -56,6 +56,10 @@ def verdict(result: dict[str, Any]) -> list[str]:
             for tool, found in part.items():
                 told = found.get("summary") or found.get("why") or "no summary"
                 lines.append(f"- compute-sanitizer {tool}: {found['status']} ({told})")
+                lines += [
+                    f"    - {row['test'] or 'before the first test'}: {row['report']} ({row['times']} times)"
+                    for row in found.get("found", [])
+                ]
             continue
         told = f"{part['counts']}, " if part.get("counts") else f"{part['why']}, " if part.get("why") else ""
         lines.append(f"- {name}: {part['status']}, {told}{part['seconds']} s of {part['limit_seconds']}")

@@ -25,8 +25,9 @@ SHARDS = 2
 WARM_SHARE = 0.3
 """Of the time, for running the tests once without a sanitizer: what they compile is compiled then, by many."""
 
-REPORTS = r"^========= (?:Invalid|Error|Warning|Race|Barrier|Program hit|Potential).*"
-"""What compute-sanitizer writes at the beginning of each of its findings."""
+REPORT = r"(?:Invalid|Error|Warning|Race|Barrier|Program hit|Potential).*"
+"""What compute-sanitizer writes at the beginning of each of its findings, behind its mark."""
+MOST_REPORTS = 20
 
 _RESIDENT = "tests/training/test_persistent_plan.py::test_equals_the_reference"
 _GRAPH = "tests/training/test_graph_plan.py"
@@ -137,10 +138,37 @@ def findings(output: str) -> dict[str, Any]:
 
     Examples
     --------
-    >>> findings("a.py::test PASSED [ 10%]\\n========= Invalid __global__ read of size 4 bytes")
-    {'passed': 1, 'reports': 1, 'summary': '1 tests passed, 1 reports'}
+    >>> findings("a.py::test PASSED [ 10%]\\n========= Invalid __global__ read of size 4 bytes")["summary"]
+    '1 tests passed, 1 reports'
     """
-    passed, reports = len(re.findall(r" PASSED\b", output)), len(re.findall(REPORTS, output, re.M))
+    passed, reports = len(re.findall(r"(?:^|\s)PASSED\b", output)), len(re.findall(f"========= {REPORT}", output))
     summary = re.findall(r"(?:ERROR|RACECHECK) SUMMARY: .*", output)
     told = [*summary, f"{passed} tests passed, {reports} reports"]
-    return {"passed": passed, "reports": reports, "summary": "; ".join(told)}
+    return {"passed": passed, "reports": reports, "summary": "; ".join(told), "found": reported(output)}
+
+
+def reported(output: str) -> list[dict[str, Any]]:
+    """What was reported, each once with how often, and in which test first.
+
+    Pytest has written the name of a test when the sanitizer interrupts the line.
+
+    Examples
+    --------
+    >>> reported("t/a.py::test[x y] ========= Error: Race between A\\n=========     and B [8 hazards]\\nPASSED [9%]")
+    [{'test': 't/a.py::test[x y]', 'report': 'Error: Race between A and B [8 hazards]', 'times': 1}]
+    """
+    found: dict[str, dict[str, Any]] = {}
+    test, open_report = "", ""
+    for line in [*output.splitlines(), ""]:
+        _, mark, told = line.partition("========= ")
+        name = re.match(r"\S+\.py::.*?(?= (?:PASSED|FAILED|ERROR|SKIPPED|=========)|$)", line)
+        if open_report and not (mark and told.startswith(" ") and told.strip()):
+            row = found.setdefault(open_report, {"test": test, "report": open_report, "times": 0})
+            row["times"] += 1
+            open_report = ""
+        test = name[0].strip() if name else test
+        if mark and re.match(REPORT, told):
+            open_report = told.strip()
+        elif mark and open_report and told.strip().startswith(("and ", "at ")):  # not which thread, and who called
+            open_report += f" {told.strip()}"
+    return list(found.values())[:MOST_REPORTS]

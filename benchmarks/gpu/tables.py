@@ -36,7 +36,8 @@ def counters(part: dict[str, Any]) -> list[str]:
     ]
     head = ["kernel", "stalls", "µs", *SHARES.values(), "occupancy (possible)", "registers", "grid x block"]
     for name, found in part["targets"].items():
-        lines += ["", f"**{name}**"]
+        steps = found.get("steps", 0)
+        lines += ["", f"**{name}**" + (f", {steps} steps" if steps > 1 else "")]
         if found["status"] != "ok":
             lines += ["", f"{found['status'].capitalize()}: {found['why']}."]
         if found["kernels"]:

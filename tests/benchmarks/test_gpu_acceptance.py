@@ -135,17 +135,35 @@ def test_the_table_by_hand() -> None:
     assert "| torch | 8 | 1 to 3 | 4 |  | 0.5 | not finite (NO PARITY) |" in report.markdown(without)
 
 
-def test_an_interrupted_sanitizer_says_how_far_it_came() -> None:
-    output = """a.py::test_one[x] PASSED [ 50%]
-========= Race reported between Write access at k+0x10 and Read access at k+0x20 [4 hazards]
+RACED = "Race reported between Write access at resident+0x3d0 and Write access at resident+0x1620 [8 hazards]"
+SANITIZED = """a.py::test_one[x] PASSED [ 50%]
+tests/b.py::test[gpu-two blocks-masked rows] ========= Error: Race reported between Write access at resident+0x3d0
+=========     and Write access at resident+0x1620 [8 hazards]
+=========
+========= Error: Race reported between Write access at resident+0x3d0
+=========     and Write access at resident+0x1620 [8 hazards]
+=========
+PASSED [ 30%]
 a.py::test_two FAILED [100%]
+========= Invalid __global__ read of size 4 bytes
+=========     at forward+0x10
+=========     by thread (3,0,0) in block (0,0,0)
 ========= RACECHECK SUMMARY: 1 hazard displayed (1 error, 0 warnings)
 """
-    assert sanitized.findings(output) == {
-        "passed": 1, "reports": 1,
-        "summary": "RACECHECK SUMMARY: 1 hazard displayed (1 error, 0 warnings); 1 tests passed, 1 reports",
-    }  # fmt: skip
-    assert sanitized.findings("") == {"passed": 0, "reports": 0, "summary": "0 tests passed, 0 reports"}
+
+
+def test_an_interrupted_sanitizer_says_how_far_it_came_and_what_it_found() -> None:
+    found = sanitized.findings(SANITIZED)
+    assert (found["passed"], found["reports"]) == (2, 3)
+    assert found["summary"] == "RACECHECK SUMMARY: 1 hazard displayed (1 error, 0 warnings); 2 tests passed, 3 reports"
+    assert found["found"] == [
+        {"test": "tests/b.py::test[gpu-two blocks-masked rows]", "report": f"Error: {RACED}", "times": 2},
+        {"test": "a.py::test_two", "report": "Invalid __global__ read of size 4 bytes at forward+0x10", "times": 1},
+    ]
+    assert sanitized.findings("")["summary"] == "0 tests passed, 0 reports"
+    result = result_of()
+    result["parts"]["sanitizers"] = {"racecheck": {"status": "failed", **found}}
+    assert f"    - tests/b.py::test[gpu-two blocks-masked rows]: Error: {RACED} (2 times)" in report.markdown(result)
 
 
 def test_every_part_ends_in_time_and_so_does_what_it_started(tmp_path: Path) -> None:

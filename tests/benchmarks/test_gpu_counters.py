@@ -113,7 +113,7 @@ def test_the_table_for_readers() -> None:
     part = {
         "status": "failed",
         "targets": {
-            "nielsen, persistent": {"status": "ok", "kernels": kernels},
+            "nielsen, persistent": {"status": "ok", "steps": 32, "kernels": kernels},
             "wide-bf16, wide": {"status": "failed", "why": "it took too long", "kernels": []},
         },
     }
@@ -121,6 +121,7 @@ def test_the_table_for_readers() -> None:
     row = "| resident | barrier 40, wait 25, long scoreboard 20 | 432 | 21.4 |  | 38.2 | 1.5 | 0.25 |  |  | 12.5 () |"
     assert f"{row} 96 | 8 x 256 |" in text
     assert "32,10 x 128" in text
+    assert "**nielsen, persistent**, 32 steps\n" in text
     assert "**wide-bf16, wide**\n\nFailed: it took too long." in text
     assert "Not measured: no." in "\n".join(tables.counters({"status": "skipped", "why": "no", "targets": {}}))
 
@@ -202,7 +203,7 @@ def test_a_name_that_ncu_does_not_know_is_left_out_with_all_others(plays_ncu: An
 def test_what_a_plan_cannot_do_and_what_there_was_no_time_for(plays_ncu: Any) -> None:
     plays_ncu("==ERROR== The application returned an error code (2).\n", "nothing was run: no GPU is here\n", 2)
     found, _ = looked()
-    assert found["status"] == "ok"
+    assert (found["status"], found["why"]) == ("skipped", "no GPU is here"), "nothing was looked at"
     assert found["targets"]["nielsen, persistent"]["why"] == "no GPU is here"
     found, written = looked(seconds=0.0)
     assert (found["status"], written) == ("out of time", [])
