@@ -20,12 +20,13 @@ from typing import Any
 import numpy as np
 
 from bpcore.backends.contract import Backend
-from bpcore.backends.cupy_device import THREADS, power_of_two
+from bpcore.backends.cupy_device import power_of_two
+from bpcore.backends.cupy_products import CudaProducts
 from bpcore.functions.activations import Activation
 from bpcore.functions.program import Program
 from bpcore.kernels.cuda.pieces import Layer, print_activations
 from bpcore.kernels.cuda.source import inference_unit
-from bpcore.kernels.cuda.tiling import choose_tiling
+from bpcore.kernels.cuda.tiling import Tiling
 from bpcore.layout import ParameterLayout
 from bpcore.typing import Array, NDArray
 
@@ -49,7 +50,6 @@ memory, which bounds them by half of the peak; reckoned with a third of cuBLAS's
 NARROW = 32
 """Outputs up to which a product is ours whatever its size: cuBLAS fills no larger tile with them either, and ours go on
 with a row-wise activation."""
-MOST_COLUMNS = 64
 
 
 @dataclass
@@ -89,7 +89,8 @@ class CudaInference:
         layers = [Layer(None if f.rowwise else Program({"h": f.value_formula}), None, f.rowwise) for f in activations]
         self._printed = print_activations(layers)
         self.block = max(LEAST_ROWS, BLOCK_BYTES // (2 * max(sizes[1:]) * dtype.itemsize))
-        self._kernels: dict[tuple[str, int, int], Any] = {}
+        text = self._printed.text
+        self._products = CudaProducts(be, dtype, lambda *shape: inference_unit(text, dtype, *shape))
         self._idle: list[_Memory] = []
         self._last: tuple[int, ...] = ()
         self._lock = threading.Lock()
@@ -148,15 +149,11 @@ class CudaInference:
             del self._idle[:-MOST_GRAPHS]
 
     def _allocate(self, key: tuple[int, ...]) -> _Memory:
-        be, rows = self.be, key[0]
-        processors = self._gpu.multiprocessors
-        # where a sum is split there are at most two blocks to a multiprocessor, and a graph knows how many
-        parts = 2 * processors * MOST_COLUMNS**2
-        if len(key) > 1:
-            parts = max(self._parts(rows, n_in, n) for n_in, n in pairwise(self.sizes))
+        be, rows, products = self.be, key[0], self._products
+        # a graph knows how its sums are split; the last block of many samples may have any number of rows
+        cuts = [self._cut(rows, l) for l in range(1, len(self.sizes))] if len(key) > 1 else None
         hidden = [be.empty(rows * max(self.sizes[1:]), self.dtype) for _ in range(2)]
-        arrived = be.zeros(2 * processors, np.uint32)
-        return _Memory(key, hidden, be.empty(parts, self.dtype), arrived, *self._gpu.host_word())
+        return _Memory(key, hidden, *products.scratch(products.scratch_size(cuts)), *self._gpu.host_word())
 
     def _capture(self, theta: Array, key: tuple[int, ...]) -> _Memory:
         """Capture the graph of so many rows over memory of its own."""
@@ -180,15 +177,9 @@ class CudaInference:
     def _is_wide(m: int, n_in: int, n: int) -> bool:
         return n > NARROW and m * n_in * n >= LEAST_WIDE
 
-    def _tiles(self, m: int, n_in: int, n: int) -> tuple[int, int, int, int]:
-        """Rows and columns of a tile, the number of tiles, and among how many blocks the sum of each is split."""
-        tiling = choose_tiling(m, n, n_in, self._gpu.multiprocessors)
-        return tiling.size, min(tiling.size, MOST_COLUMNS if n > NARROW else NARROW), tiling.tiles, tiling.splits
-
-    def _parts(self, m: int, n_in: int, n: int) -> int:
-        """Elements of the parts of sums."""
-        rows, columns, tiles, splits = self._tiles(m, n_in, n)
-        return tiles * splits * rows * columns if splits > 1 else 1
+    def _cut(self, m: int, l: int) -> Tiling:
+        """How the product of m samples with W[l] is cut; a row-wise activation wants whole rows."""
+        return self._products.cut([(m, self.sizes[l])], self.sizes[l - 1], whole_rows=self._printed.codes[l - 1] < 0)
 
     def _queue_block(self, theta: Array, X: Array, out: Array, memory: _Memory) -> None:
         if len(self.sizes) > 2 or out.data.ptr != X.data.ptr:
@@ -213,23 +204,18 @@ class CudaInference:
     def _queue_layer(self, l: int, A: Array, W: Array, b: Array, H: Array, memory: _Memory) -> None:
         (m, n_in), n, code = A.shape, W.shape[1], self._printed.codes[l - 1]
         how = np.int32(code), np.int32(l == 1), memory.odd_at
-        rows, columns, tiles, splits = self._tiles(m, n_in, n)
+        tiling = self._cut(m, l)
+        columns = tiling.columns
         if self._is_wide(m, n_in, n):
             self.be.matmul(A, W, out=H)
-            finish = self._kernel("finish_answer", rows, columns)
+            finish, _ = self._products.load("finish_answer", tiling)
             runs = -(-n * self.dtype.itemsize // 16)
             self._gpu.launch(finish, self._gpu.plane(m, runs), (H, b, *how, np.int64(m), np.int64(n)))
             columns = 0  # rows are not finished
         else:
             sizes = np.int64(m), np.int64(n_in), np.int64(n)
-            arguments = A, W, b, H, *how, *sizes, np.int32(splits), memory.parts, memory.arrived
-            self._gpu.launch(self._kernel("answer", rows, columns), ((tiles * splits,), (THREADS,)), arguments)
+            arguments = A, W, b, H, *how, *sizes, np.int32(tiling.splits), memory.parts, memory.arrived
+            self._products.launch("answer", tiling, arguments)
         if code < 0 and n > columns:
             rowwise = self.be.softmax if self.activations[l - 1].rowwise == "softmax" else self.be.log_softmax
             rowwise(H, out=H)
-
-    def _kernel(self, name: str, rows: int, columns: int) -> Any:
-        key = name, rows, columns
-        if key not in self._kernels:
-            self._kernels[key] = self._gpu.load(inference_unit(self._printed.text, self.dtype, rows, columns), name)
-        return self._kernels[key]

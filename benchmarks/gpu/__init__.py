@@ -15,7 +15,8 @@ profile    kernel by kernel, by PyTorch's profiler: ``python -m benchmarks.gpu.p
 crossovers which plan is the fastest where: ``python -m benchmarks.gpu.crossovers --help``
 costs      launches, barriers, copies, products: ``python -m benchmarks.gpu.costs --help``
 costs.cu   its kernels
-inference  prediction beside PyTorch, one of its measurements
+digits     how far products are from float64, one of its measurements
+inference  prediction beside PyTorch, another one
 sanitized  the tests that run under compute-sanitizer
 schedule   which part runs when, beside which others, and how long
 parts      runs a command under a time limit, and ends what it started

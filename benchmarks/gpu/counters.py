@@ -59,6 +59,7 @@ TARGETS = (
     Target("deep-narrow-bf16", "fused", ("fused_step", "add_slices", "move_parameters")),
     Target("nielsen", "persistent", ("resident",), steps=32, most=1),
     Target("wide-bf16", "wide"),
+    Target("wide-tf32x3", "wide"),
     Target("deep-narrow-float32", "wide"),
     Target("wide-tf32", "wide"),
     Target("wide-float32", "wide"),

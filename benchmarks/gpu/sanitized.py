@@ -1,7 +1,7 @@
 """The tests that run under compute-sanitizer, which makes a test ten to a hundred times slower.
 
-They are few: each kernel runs in one of them, and those with barriers of their own, the persistent and the fused one,
-in several. What hundreds of further shapes would add, the tests without a sanitizer look at.
+They are few: each kernel runs in one of them, and those in which blocks wait for one another, the persistent and the
+fused one and the products, in several. What hundreds of further shapes would add is left to the tests without one.
 """
 
 from __future__ import annotations
@@ -33,18 +33,22 @@ _RESIDENT = "tests/training/test_persistent_plan.py::test_equals_the_reference"
 _GRAPH = "tests/training/test_graph_plan.py"
 _FUSED = "tests/training/test_fused_plan.py"
 _LOWER = "tests/training/test_wide_plan.py::test_lower_precision_is_near_float64_and_not_float32"
+_PLANES = "tests/training/test_wide_plan.py::test_two_planes_hold_what_is_read"
 _INFERENCE = "tests/backends/test_cupy_inference.py"
 _BACKEND = "tests/backends/test_cupy_backend.py"
 
 TESTS = (
     f"{_RESIDENT}[{{on}}-two blocks-masked rows-float32]",
     f"{_FUSED}::test_the_gradient_is_that_of_rounded_operands[{{on}}-ragged]",
+    f"{_GRAPH}::test_equals_the_reference[{{on}}-graph-tiles-float32]",
     f"{_GRAPH}::test_equals_the_reference[{{on}}-graph-log-softmax rows-float32]",
     f"{_GRAPH}::test_equals_the_reference[{{on}}-wide-log-softmax rows-float32]",
     f"{_RESIDENT}[{{on}}-four blocks, two columns-log-softmax rows-float32]",
     f"{_GRAPH}::test_equals_the_reference[{{on}}-graph-norm-float64]",
     f"{_LOWER}[{{on}}-fp16-large]",
     f"{_LOWER}[{{on}}-fp16-dropped]",
+    f"{_PLANES}[{{on}}-odd]",
+    f"{_PLANES}[{{on}}-rows]",
     f"{_FUSED}::test_near_float64_and_not_float32[{{on}}-adam]",
     f"{_GRAPH}::test_outputs_of_more_columns_than_a_tile[{{on}}]",
     f"{_INFERENCE}::test_by_a_graph[{{on}}-float32-wider rows than a warp-33]",

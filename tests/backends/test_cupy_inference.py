@@ -114,7 +114,7 @@ def test_sums_that_blocks_share(fake_cupy: FakeCupy, multiprocessors: int) -> No
     for m in (1, 50):
         judge(net, samples(net, m), net.predict(samples(net, m)))
     grids = [grid for name, grid, _ in fake_cupy.launches if name == "answer"]
-    assert grids[0] == ((2 * 3,) if multiprocessors == 3 else (2 * 4,))
+    assert grids[0] == ((2 * 2,) if multiprocessors == 3 else (2 * 4,))
 
 
 # ------------------------------------------------------------------------------------------ which way
