@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.contestants import CONTESTANTS, DRY_RUN, KEEPS_KERNELS, STARTS_SLOWLY, on_gpu
+from benchmarks.gpu.contestants import CONTESTANTS, DRY_RUN, KEEPS_KERNELS, STARTS_SLOWLY, compiles, on_gpu
 from benchmarks.gpu.workloads import PARITY, WORKLOADS, get_workload
 from benchmarks.peers import machine, results
 from benchmarks.peers.workloads import RacedWorkload
@@ -102,7 +102,8 @@ class Race:
         with ThreadPoolExecutor(COMPILERS) as compilers:
             for row in self.rows:
                 for name in kept:
-                    compilers.submit(self.compile, name, row)
+                    if compiles(name, get_workload(row).precision):
+                        compilers.submit(self.compile, name, row)
             list(self.pool.map(lambda key: self.prepare(key[0], key[1]), slow))
         wait(self.expected.values(), self.limit(PREPARE_LIMIT))  # nothing is timed beside it
         return self

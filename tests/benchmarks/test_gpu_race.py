@@ -24,6 +24,10 @@ from bpcore.bench.problem import Problem
 from bpcore.bench.process import serve
 from bpcore.bench.witness import losses
 from bpcore.kernels.cuda import build
+from bpcore.training.plans import choose_plan
+from tests.backends.conftest import fake_backend, fake_cupy
+
+__all__ = ["fake_backend", "fake_cupy"]
 
 # by name, because the benchmarks are no part of what is type-checked
 adapters: Any = importlib.import_module("benchmarks.peers.adapters")
@@ -39,9 +43,10 @@ workloads: Any = importlib.import_module("benchmarks.gpu.workloads")
 
 
 def test_the_examples() -> None:
-    found = doctest.testmod(gpu_race)
-    assert found.attempted > 0
-    assert found.failed == 0
+    for module in (gpu_race, contestants):
+        found = doctest.testmod(module)
+        assert found.attempted > 0
+        assert found.failed == 0
 
 
 # ------------------------------------------------------------------------------------------ floors
@@ -252,6 +257,22 @@ def test_who_failed_gets_a_new_process_and_who_did_not_keeps_its_own() -> None:
     assert {name: InThisProcess.started.count(name) for name in ("right", "raises", "jax-scan")} == {
         "right": 1, "raises": 2, "jax-scan": 2,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("precision", workloads.PARITY)
+def test_only_who_can_compute_in_a_precision_compiles(precision: str, fake_backend: Any) -> None:
+    """Whom no process is started for refuses, over the stand-in as on a GPU."""
+    spec = bp.Trainer(
+        bp.MLP([6, 5, 3], backend=fake_backend, dtype="float32"), "cross_entropy", bp.SGD(0.1), batch_size=4,
+        precision=None if precision == "float32" else precision,
+    ).spec(weighted=False, classes=True)  # fmt: skip
+    net = bp.MLP([6, 5, 3], output="softmax", backend=fake_backend, dtype="float32")
+    for name in contestants.KEEPS_KERNELS:
+        if not contestants.compiles(name, precision) and contestants.on_gpu(name):
+            with pytest.raises(bp.errors.ConfigurationError):
+                choose_plan(name.removeprefix("bpcore-"), spec, net, fake_backend, 0)
+    assert contestants.compiles("bpcore-auto", precision)
+    assert contestants.compiles("bpcore-wide", precision)
 
 
 @pytest.mark.usefixtures("in_process")
