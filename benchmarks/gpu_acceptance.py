@@ -14,8 +14,8 @@ a time limit (benchmarks/gpu/schedule.py), what could not be done is said in the
 each part, with what it had found when its time was over. Without a GPU the script refuses to run, except with
 --dry-run, which exercises all that can run, marks its files as such and keeps them out of benchmarks/results/.
 
-Where no command may take nine minutes, or all should be seen with time to spare, two calls do it; what the first has
-compiled is there for the second, in a folder of yours:
+Where nine minutes are too few for all parts, two calls give them more, the most valuable parts first; what the first
+has compiled is there for the second, in a folder of yours:
 
     python benchmarks/gpu_acceptance.py --minutes 6.5 --cache /tmp/gpu-cache --only race,costs,profile
     python benchmarks/gpu_acceptance.py --minutes 5 --cache /tmp/gpu-cache --only tests,sanitizers,crossovers,bench
