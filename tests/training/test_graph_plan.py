@@ -173,6 +173,13 @@ def test_equals_the_reference(cupy_backend: CupyBackend, plan: str, shape: str, 
     compare(Case(cupy_backend, shape, dtype, 9, (plan, "reference")), plan, 9)
 
 
+def test_outputs_of_more_columns_than_a_tile(cupy_backend: CupyBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their loss is not taken together with their product, and a row is that of a warp and not of a block."""
+    shape = [6, 5, 100], ["tanh"], "softmax", "cross_entropy", bp.SGD(0.1), {"weighted": True}
+    monkeypatch.setitem(SHAPES, "many outputs", shape)
+    compare(Case(cupy_backend, "many outputs", "float64", 9, ("graph", "reference")), "graph", 9)
+
+
 def error_of(case: Case, index: Any, expected: Case) -> dict[str, float]:
     """How far the wide plan is from a reference in float64 after a run of steps, by what is compared."""
     case.run("wide", index)
