@@ -15,6 +15,7 @@ import multiprocessing
 import os
 import statistics
 import time
+import unittest.mock
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, wait
 from dataclasses import dataclass, replace
@@ -26,6 +27,7 @@ import bpcore as bp
 from benchmarks.gpu import with_bpcore
 from benchmarks.gpu.race import plan as chunks_of
 from benchmarks.peers.adapters import Skip
+from bpcore.backends.cupy_products import CudaProducts
 from bpcore.bench.networks import custom_network
 from bpcore.bench.problem import Problem
 from bpcore.bench.runner import make_rule
@@ -49,6 +51,8 @@ LEAST_FLOPS, MOST_DISTANCE = 2e6, math.log(30)
 """Small steps are persistent without question; far from where the wide plan is chosen there is none either."""
 
 PLANS = ("persistent", "graph", "wide")
+SWITCHES = {"late": "early", "apart": "clusters"}
+"""A plan ``graph-late`` or ``graph-apart`` does without something of :class:`CudaProducts`: what does it gain?"""
 SIZES_MATTER = ("persistent", "fused")
 """Plans whose kernels are compiled for each network; those of the others are shared by all."""
 EVERY = 6
@@ -98,7 +102,7 @@ def networks(of: Mapping[str, Sequence[int]], **more: Any) -> list[Point]:
 
 
 def grid(properties: Mapping[str, Any] | None = None) -> list[Point]:
-    """Return all points: the three families in turn, of each the most informative ones first.
+    """Return all points: two of the middle, then three families in turn, of each the most informative ones first.
 
     Parameters
     ----------
@@ -114,7 +118,10 @@ def grid(properties: Mapping[str, Any] | None = None) -> list[Point]:
     large.sort(key=lambda point: point.far(plans.WIDE_FLOPS))
     lower = networks(NARROW, precision="bf16", plans=("wide", "fused"))
     lower.sort(key=lambda point: -point.batch)
-    return [point for some in zip_longest(small, large, lower) for point in some if point is not None]
+    families = [point for some in zip_longest(small, large, lower) for point in some if point is not None]
+    switched = ("graph", *(f"graph-{switch}" for switch in SWITCHES))
+    middle = [Point((784, 512, 512, OUTPUTS), batch, plans=switched) for batch in (128, 16)]
+    return [*middle, *families]
 
 
 # ------------------------------------------------------------------------------------------ on a GPU, and to rehearse
@@ -122,7 +129,11 @@ def grid(properties: Mapping[str, Any] | None = None) -> list[Point]:
 
 def on_gpu(work: Workload, problem: Problem, plan: str) -> Any:
     """Return a runner that has taken a step."""
-    return with_bpcore.prepare(work, problem, 1, plan)
+    plan, _, switch = plan.partition("-")
+    if not switch:
+        return with_bpcore.prepare(work, problem, 1, plan)
+    with unittest.mock.patch.object(CudaProducts, SWITCHES[switch], False):
+        return with_bpcore.prepare(work, problem, 1, plan)
 
 
 def chosen_on_gpu(runner: Any) -> str:
@@ -214,7 +225,8 @@ def timed(runner: Any, problem: Problem, chunks: int) -> float:
 
 def conclude(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """From which size on each plan is the fastest in float32, with as few ranges as the times allow."""
-    points = [(float(row["flops"]), row["us"]) for row in rows if row["precision"] == "float32" and row["us"]]
+    times = [(float(row["flops"]), row["us"]) for row in rows if row["precision"] == "float32" and row["us"]]
+    points = [(flops, {name: us for name, us in found.items() if "-" not in name}) for flops, found in times]
     return [vars(part) for part in ranges(points)] if points else []
 
 

@@ -13,10 +13,13 @@ import pytest
 
 import bpcore as bp
 from bpcore.backends.cupy_backend import CupyBackend
+from bpcore.backends.cupy_products import CudaProducts
+from bpcore.bench.problem import Problem
 from bpcore.training import plans
 from bpcore.training.persistent import PersistentPlan
 from bpcore.tuning import step_flops
 from tests.backends.conftest import fake_backend, fake_cupy
+from tests.backends.fake_cupy import FakeCupy
 
 __all__ = ["fake_backend", "fake_cupy"]
 
@@ -29,7 +32,8 @@ Point: Any = crossovers.Point
 def test_the_most_informative_points_come_first() -> None:
     points = crossovers.grid()
     assert len(set(points)) == len(points) > 100
-    small, large, lower = points[0::3][:10], points[1::3][:10], points[2::3][:10]
+    assert {point.plans for point in points[:2]} == {("graph", "graph-late", "graph-apart")}
+    small, large, lower = points[2::3][:10], points[3::3][:10], points[4::3][:10]
     assert {point.plans for point in small} == {("persistent", "graph", "wide")}
     assert {point.plans for point in large} == {("graph", "wide")}
     assert {(point.precision, point.plans) for point in lower} == {("bf16", ("wide", "fused"))}
@@ -64,6 +68,23 @@ def on_the_stand_in(fake_backend: CupyBackend, monkeypatch: pytest.MonkeyPatch) 
 
 def small(work: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda point: replace(work(point), chunk=2, rows=64)
+
+
+@pytest.mark.usefixtures("on_the_stand_in")
+def test_what_parts_of_the_graph_plan_gain(fake_cupy: FakeCupy) -> None:
+    """Each pseudo-plan does without one of them, and is no plan when ranges are concluded."""
+    point = Point((6, 5, 3), 4, plans=("graph", "graph-late", "graph-apart"))
+    counts = []
+    for plan in point.plans:
+        fake_cupy.count.clear()
+        crossovers.on_gpu(point.work, Problem.make(point.work), plan)
+        counts.append(fake_cupy.count["early"] > 0)
+    assert counts == [True, False, True]
+    assert CudaProducts.early
+    assert CudaProducts.clusters
+    found = crossovers.measure(100, lambda result: None, lambda text: None, [point])
+    assert set(found["rows"][0]["us"]) == set(point.plans)
+    assert [part["best"] for part in found["ranges"]] == ["graph"]
 
 
 @pytest.mark.usefixtures("on_the_stand_in")
