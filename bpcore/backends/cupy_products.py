@@ -13,8 +13,7 @@ import numpy as np
 
 from bpcore.backends.contract import Backend
 from bpcore.backends.cupy_cluster import largest_cluster, largest_shared_memory
-from bpcore.backends.cupy_device import THREADS
-from bpcore.kernels.cuda.tiling import SHAPES, Tiling, choose_tiling, shared_bytes
+from bpcore.kernels.cuda.tiling import SHAPES, Tiling, choose_tiling, shared_bytes, threads_of
 from bpcore.typing import Array
 
 __all__ = ["CudaProducts"]
@@ -98,4 +97,4 @@ class CudaProducts:
         """Queue a kernel on the current stream."""
         kernel, shared = self.load(name, tiling)
         launch = self._gpu.launch_early if self._early else self._gpu.launch
-        launch(kernel, ((tiling.blocks,), (THREADS,)), arguments, shared=shared)
+        launch(kernel, ((tiling.blocks,), (threads_of(*tiling.shape),)), arguments, shared=shared)

@@ -1,10 +1,9 @@
 // The factors of a product: where their elements lie, and how a part of one comes on chip.
 //
-// Requires: scalar.cuh, memory.cuh, cluster.cuh.
+// Requires: scalar.cuh, memory.cuh, cluster.cuh, and the constant PRODUCT_THREADS, of a block.
 
 // Elements along k that a stage of the product holds.
 constexpr int DEPTH = 32;
-constexpr int PRODUCT_THREADS = 256;
 
 struct alignas(16) Four {
     T v[4];
@@ -30,8 +29,12 @@ template <bool ALONG_K_, bool ONES_ = false> struct Factor {
 };
 
 // Begin to copy a pack of which only `inside` elements exist; 0 stands for the others, but 1 for the first if `one`.
-// The rare case, so its instructions are kept apart.
-static __device__ __noinline__ void copy_ragged(T* to, const T* from, int inside, bool one) {
+// The case of edges and odd addresses, so its instructions are kept apart.
+static __device__ __noinline__ void copy_at_edge(T* to, const T* from, int inside, bool one, bool packed) {
+    if (packed && (inside >= LANES || (inside <= 0 && !(one && inside == 0)))) {
+        copy_later_if(inside > 0, shared_address(to), from);
+        return;
+    }
 #pragma unroll
     for (int c = 0; c < LANES; ++c) {
         if (c < inside) {
@@ -56,6 +59,7 @@ template <int B, int R, class F> struct Part {
     long long first;  // i
     int size;         // i's from there on, the ones among them; one more than B tells that these are elsewhere
     bool packed;
+    bool whole;             // all elements exist, as long as there are DEPTH more k's
     T* mine;                // where this thread's first pack of the first stage comes
     SharedAddress address;  // the same, computed once
     Packs along;            // those at k = 0, if k runs along the lines
@@ -65,6 +69,7 @@ template <int B, int R, class F> struct Part {
           first(first_),
           size(end - first < B + F::ONES ? static_cast<int>(end - first) : B + F::ONES),
           packed(f.is_packed()),
+          whole(packed && size >= B + F::ONES),
           mine(first_stage + line(0) * ROW + column()),
           address(computed(shared_address(mine))) {
 #pragma unroll
@@ -87,6 +92,13 @@ template <int B, int R, class F> struct Part {
                                                   : nullptr;
         }
     }
+    // The same for the stage after one that was found.
+    DEVICE_MEMBER void find_next(long long k0, int left, Packs& packs) const {
+        if (!ALONG_K && factor.matrix.index != nullptr) return find(k0, left, packs);
+        const long long step = ALONG_K ? DEPTH : DEPTH * factor.matrix.stride;
+#pragma unroll
+        for (int round = 0; round < ROUNDS; ++round) packs[round] += step;
+    }
 
     // Begin to copy them, so many elements behind the first stage; what lies outside the matrix is 0.
     DEVICE_MEMBER void begin(int left, const Packs& packs, int behind) const {
@@ -94,13 +106,12 @@ template <int B, int R, class F> struct Part {
         const int inside = (ALONG_K ? left : size - F::ONES) - column();
 #pragma unroll
         for (int round = 0; round < ROUNDS; ++round) {
-            const bool exists = line(round) < (ALONG_K ? size : left);
-            const bool whole = exists && inside >= LANES, none = !exists || inside + F::ONES <= 0;
             const int to = behind + round * (PRODUCT_THREADS / PACKS) * ROW;
-            if (packed && (whole || none)) {
-                copy_later_if(whole, address + to * static_cast<int>(sizeof(T)), packs[round]);
+            if (whole && left >= DEPTH) {
+                copy_later_if(true, address + to * static_cast<int>(sizeof(T)), packs[round]);
             } else {
-                copy_ragged(mine + to, packs[round], exists ? inside : 0, F::ONES && exists);
+                const bool exists = line(round) < (ALONG_K ? size : left);
+                copy_at_edge(mine + to, packs[round], exists ? inside : -1, F::ONES && exists, packed);
             }
         }
     }

@@ -1,10 +1,10 @@
 // Matrix products of any size, tile by tile, with the work that follows a product done while its tile is on chip.
 //
 // Requires: scalar.cuh, memory.cuh, cluster.cuh, factors.cuh, and the constant TOGETHER. C (M, N) = A (M, K) @ B (K, N).
-// A block of 256 threads computes one tile of C, or a part of its sum over k: tiles of small products are few, so the
-// sum is split among `splits` blocks. If these are a cluster, TOGETHER is their number, and each finishes some rows of
-// the tile, reading what the others have in their shared memory. Else TOGETHER is 1; the parts go through memory, and the
-// last block to arrive finishes the tile. The parts are always added in the same order.
+// A block computes one tile of C, or a part of its sum over k: tiles of small products are few, so the sum is split among
+// `splits` blocks. If these are a cluster, TOGETHER is their number, and each finishes some rows of the tile, reading
+// what the others have in their shared memory. Else TOGETHER is 1; the parts go through memory, and the last block to
+// arrive finishes the tile. The parts are always added in the same order.
 //
 // A product that small is a chain of waits: for the first elements, for one another. So the copies of several stages of
 // DEPTH k's are on their way at once. The threads of a block form groups; each takes some of the k's of a stage, and
@@ -12,10 +12,10 @@
 
 constexpr int RM = 8, RN = 4;
 constexpr int WARP_I = 4, WARP_J = 8;  // how the threads of a warp lie
-// Stages, and how many blocks a multiprocessor should hold: 74 KB of shared memory and 128 registers, if the
-// numbers have four bytes.
+// Stages, and how many blocks a multiprocessor should hold: two of 256 threads have 74 KB of shared memory each, and 128
+// registers a thread, if the numbers have four bytes.
 constexpr int STAGES = sizeof(T) == 4 ? 4 : 2;
-constexpr int BLOCKS_AT_ONCE = sizeof(T) == 4 ? 2 : 1;
+constexpr int BLOCKS_AT_ONCE = (sizeof(T) == 4 ? 512 : 256) / PRODUCT_THREADS;
 
 // What every product is told: its size, and how the sum over k is split.
 struct Product {
@@ -192,8 +192,8 @@ DEVICE bool multiply(T* memory, Product p, const FactorA& A, const FactorB& B, l
         if (left > 0) {
             b_part.begin(left, b_packs, filled);
             a_part.begin(left, a_packs, filled);
-            b_part.find(begin + next + DEPTH, left - DEPTH, b_packs);
-            a_part.find(begin + next + DEPTH, left - DEPTH, a_packs);
+            b_part.find_next(begin + next + DEPTH, left - DEPTH, b_packs);
+            a_part.find_next(begin + next + DEPTH, left - DEPTH, a_packs);
             filled = filled < (STAGES - 1) * Shape::STAGE ? filled + Shape::STAGE : 0;
         }
         commit_copies();

@@ -32,7 +32,7 @@ import numpy as np
 from bpcore.functions.expression import OPERATIONS, Call, Expr, Num, Var
 from bpcore.functions.printing import to_c
 from bpcore.functions.program import Program
-from bpcore.kernels.cuda.tiling import shared_bytes
+from bpcore.kernels.cuda.tiling import shared_bytes, threads_of
 
 __all__ = [
     "KINDS",
@@ -106,7 +106,8 @@ _STEP = ("scalar", "memory", "team", "philox", "rowwise")
 
 def _product(dtype: Any, rows: int, columns: int, together: int) -> tuple[str, ...]:
     """Texts of ``product.cuh`` and what it requires, for tiles of so many rows and columns."""
-    size = f"constexpr int BM = {rows}, BN = {columns}, TOGETHER = {together};"
+    threads = threads_of(rows, columns)
+    size = f"constexpr int BM = {rows}, BN = {columns}, PRODUCT_THREADS = {threads}, TOGETHER = {together};"
     nbytes = shared_bytes(rows, columns, np.dtype(dtype).itemsize)
     check = f'static_assert(Tile<BM, BN>::MEMORY * sizeof(T) == {nbytes}, "as in tiling.py");'
     return _text("cluster"), size, _text("factors"), _text("product"), check

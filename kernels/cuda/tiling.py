@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["SHAPES", "SMALLEST_TILE", "Tiling", "choose_tiling", "shared_bytes"]
+__all__ = ["SHAPES", "SMALLEST_TILE", "Tiling", "choose_tiling", "count_tiles", "shared_bytes", "threads_of"]
 
 SHAPES = ((64, 64), (64, 32), (32, 32))
 """Rows and columns of a tile. Of two that are as good the first is taken: a larger one reads less."""
@@ -38,6 +38,17 @@ class Tiling:
         return self.tiles * self.splits
 
 
+def threads_of(rows: int, columns: int) -> int:
+    """Return the threads of a block: fewer for a smaller tile, so that what each does once weighs less.
+
+    Examples
+    --------
+    >>> threads_of(32, 32), threads_of(64, 64)
+    (128, 256)
+    """
+    return 256 if rows * columns == 64 * 64 else 128
+
+
 def shared_bytes(rows: int, columns: int, itemsize: int) -> int:
     """Return the shared memory that a block needs for a tile, as ``product.cuh`` lays it out.
 
@@ -50,7 +61,7 @@ def shared_bytes(rows: int, columns: int, itemsize: int) -> int:
     def lines(size: int) -> int:
         return max(size * (DEPTH + 4), DEPTH * (size + 4))
 
-    groups = 256 // (rows * columns // 32)
+    groups = threads_of(rows, columns) // (rows * columns // 32)
     stages = STAGES[itemsize] * (lines(rows) + lines(columns))
     return itemsize * max(stages, groups // 2 * rows * (columns + 8))
 

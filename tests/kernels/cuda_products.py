@@ -15,7 +15,7 @@ from bpcore.functions.program import Program
 from bpcore.kernels.cuda.host_runner import HostModule
 from bpcore.kernels.cuda.pieces import Layer, Output, StepPieces, print_pieces
 from bpcore.kernels.cuda.source import tile_unit
-from bpcore.kernels.cuda.tiling import count_tiles, shared_bytes
+from bpcore.kernels.cuda.tiling import count_tiles, shared_bytes, threads_of
 from tests.helpers.compare import assert_close
 
 CASES = (
@@ -81,7 +81,8 @@ class Products:
     def launch(self, name: str, blocks: int, *arguments: Any) -> None:
         values = tuple(np.int64(a) if isinstance(a, int) else a for a in arguments)
         shared = shared_bytes(self.rows, self.columns, self.dtype.itemsize)
-        self.module.launch(name, (blocks,), (256,), values, seed=self.seed, shared=shared)
+        threads = threads_of(self.rows, self.columns)
+        self.module.launch(name, (blocks,), (threads,), values, seed=self.seed, shared=shared)
 
     def tiles(self, m: int, n: int) -> int:
         return count_tiles(m, n, self.rows, self.columns)

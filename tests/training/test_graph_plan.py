@@ -238,7 +238,7 @@ def test_tiles_and_splits(
     if shape == "tiles":
         tiling = choose_tiling([(132, 70), (71, 65), (66, 3)], 128, multiprocessors)
         assert (tiling.shape, tiling.splits) == ((rows, columns), splits)
-        assert ("gradient", (tiling.blocks,), (256,)) in fake_cupy.launches
+        assert ("gradient", (tiling.blocks,), (128,)) in fake_cupy.launches
         assert (2 in fake_cupy.clusters) == (splits == 2 and capability == (9, 0) and clusters)
 
 
