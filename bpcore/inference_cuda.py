@@ -1,41 +1,43 @@
-"""Prediction on an NVIDIA GPU: few samples by a captured graph, many in blocks of rows.
+"""Prediction on an NVIDIA GPU: repeated calls and few samples by a CUDA graph, many in blocks of rows.
 
-Few samples are bound by launches. All layers are one CUDA graph, one kernel a layer. Who asks again with the same
-arrays gets a graph that reads and writes them where they lie. Else the graph has memory of its own, the samples are
-copied in and the outputs copied out; there is one for each power of two of rows, and rows that a call does not fill are
-computed and not looked at. Graphs are captured at first use.
+What a call waits for is the host as much as the device: a kernel takes the host 5 us, and a product by cuBLAS more. So
+who asks again with the same arrays gets a CUDA graph that reads and writes them where they lie, up to one block of
+rows; more take so long that the host is ahead of the device. Few samples in other arrays are copied into a graph's own
+memory, and the outputs out of it; there is one for each power of two of rows, and rows that a call does not fill are
+computed and not looked at. Graphs are captured at first use. Everything else is queued layer by layer.
 
 Many samples are bound by products. A block of rows goes through the layers at once; wide products go to cuBLAS, with
-bias and activation in one pass after them.
+bias and activation in one pass after them. What a call needs besides its arrays is a room of
+:mod:`bpcore.inference_room`.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from bpcore.backends.contract import Backend
-from bpcore.backends.cupy_device import THREADS, power_of_two
+from bpcore.backends.cupy_device import THREADS, CudaDevice, power_of_two
 from bpcore.functions.activations import Activation
 from bpcore.functions.program import Program
-from bpcore.kernels.cuda.pieces import Layer, print_activations
+from bpcore.inference_room import Layer, Place, Replay, Room, enter, leave
+from bpcore.kernels.cuda import pieces
 from bpcore.kernels.cuda.source import inference_unit
 from bpcore.kernels.cuda.tiling import choose_tiling
 from bpcore.layout import ParameterLayout
-from bpcore.typing import Array, NDArray
+from bpcore.typing import Array
 
 __all__ = ["CudaInference"]
 
 GRAPH_BYTES = 2**20
-"""Samples go through a graph if no layer of them is larger. To copy that much takes a microsecond in device memory; to
-launch the kernels one by one takes the host about 5 a layer."""
+"""Samples go through memory of a graph's own if no layer of them is larger. To copy that much takes a microsecond in
+device memory; to launch the kernels one by one takes the host about 5 a layer."""
 MOST_GRAPHS = 16
-"""Graphs that are kept while nobody uses them; the one that was not used for longest goes first."""
+"""Graphs, and numbers of rows with layers made ready, that a place keeps; the one that was not used for longest goes
+first."""
 BLOCK_BYTES = 2**24
 """Bytes of the two matrices H that a block of many samples is in: with the weights they stay in a second-level cache of
 40 MB and more ..."""
@@ -52,25 +54,6 @@ with a row-wise activation."""
 MOST_COLUMNS = 64
 
 
-@dataclass
-class _Memory:
-    """What a call needs besides its arguments; no two calls have the same at a time.
-
-    ``key`` is the number of rows, and for a graph the addresses of what is not its own: theta, perhaps X and out.
-    ``odd`` is 1 if the first product was not finite; it is in the memory of the host, at ``odd_at``.
-    """
-
-    key: tuple[int, ...]
-    hidden: list[Array]
-    parts: Array
-    arrived: Array
-    odd: NDArray[np.uint32]
-    odd_at: np.uint64
-    X: Array = None
-    out: Array = None
-    graph: Any = None
-
-
 class CudaInference:
     """The forward pass by kernels of its own; parameters as for :func:`bpcore.inference.make_inference`."""
 
@@ -85,92 +68,138 @@ class CudaInference:
         dtype: np.dtype[Any],
     ) -> None:
         self.be, self.layout, self.sizes, self.activations, self.dtype = be, layout, sizes, activations, dtype
-        self._gpu: Any = be.gpu  # type: ignore[attr-defined]
-        layers = [Layer(None if f.rowwise else Program({"h": f.value_formula}), None, f.rowwise) for f in activations]
-        self._printed = print_activations(layers)
+        self._gpu: CudaDevice = be.gpu  # type: ignore[attr-defined]
+        layers = [pieces.Layer(None if f.rowwise else Program({"h": f.value_formula}), None, f.rowwise) for f in activations]
+        self._printed = pieces.print_activations(layers)
         self.block = max(LEAST_ROWS, BLOCK_BYTES // (2 * max(sizes[1:]) * dtype.itemsize))
         self._kernels: dict[tuple[str, int, int], Any] = {}
-        self._idle: list[_Memory] = []
-        self._last: tuple[int, ...] = ()
-        self._lock = threading.Lock()
 
     def __call__(self, theta: Array, X: Array, out: Array) -> bool:
         """See :class:`bpcore.inference.Inference`; waits for the device."""
-        m = X.shape[0]
-        if self._suits_a_graph(power_of_two(m)):
-            memory = self._by_a_graph(theta, X, out)
-        else:
-            memory = self._borrow((self.block,)) or self._allocate((self.block,))
-            for start in range(0, m, self.block):
-                self._queue_block(theta, X[start : start + self.block], out[start : start + self.block], memory)
-        self._gpu.wait()
-        finite = not memory.odd[0]
-        if not finite:  # neither the word nor rows that the next call does not fill may tell of this one
-            memory.odd[0] = 0
-            if memory.X is not None:
-                self.be.fill(memory.X, 0)
-                self._gpu.wait()  # the next call may be on another stream
-        self._give_back(memory)
+        room, place = enter(self.be, self)
+        finite = self._gpu.here(lambda: self._answer(room, place, theta, X, out))
+        leave(self.be, room)
         return finite
 
-    def _by_a_graph(self, theta: Array, X: Array, out: Array) -> _Memory:
-        """Queue a graph; return what it uses."""
-        be, m = self.be, X.shape[0]
-        key: tuple[int, ...] = (m, theta.data.ptr, X.data.ptr, out.data.ptr)
-        memory, again = self._borrow(key), key == self._last
-        self._last = key
-        # a layer may not read what it has written
-        if memory is None and again and (len(self.sizes) > 2 or key[2] != key[3]):
-            memory = self._allocate(key)
-            memory.graph = self._captured(theta, X, out, memory)
-        if memory is not None:
-            self._gpu.here(memory.graph.launch)
-            return memory
-        key = power_of_two(m), theta.data.ptr
-        memory = self._borrow(key) or self._capture(theta, key)
-        be.copy(X, out=memory.X[:m])
-        self._gpu.here(memory.graph.launch)
-        be.copy(memory.out[:m], out=out)
-        return memory
+    def _answer(self, room: Room, place: Place, theta: Array, X: Array, out: Array) -> bool:
+        key = X.shape[0], theta.data.ptr, X.data.ptr, out.data.ptr
+        replay = place.replays.get(key)
+        if replay is None and key == place.last and self._may_read_in_place(key):
+            replay = self._record(room, place, key, X, out)
+        place.last = key
+        if replay is not None:
+            _keep(place.replays, key, replay)
+            replay.launch()
+        elif self._suits_a_graph(power_of_two(key[0])):
+            replay = self._by_copies(room, place, key, X, out)
+        else:
+            self._by_blocks(room, place, key, X, out)
+        self._gpu.wait()
+        if not room.odd[0]:
+            return True
+        # neither the word nor rows that the next call does not fill may tell of this one
+        room.odd[0] = 0
+        if replay is not None and replay.X is not None:
+            self.be.fill(replay.X, 0)
+            self._gpu.wait()  # the next call may be on another stream
+        return False
 
-    # ---------------------------------------------------------------- memory
+    # ---------------------------------------------------------------- three ways
 
-    def _borrow(self, key: tuple[int, ...]) -> _Memory | None:
-        with self._lock:
-            for k in reversed(range(len(self._idle))):
-                if self._idle[k].key == key:
-                    return self._idle.pop(k)
-        return None
+    def _may_read_in_place(self, key: tuple[int, ...]) -> bool:
+        """Whether a graph can do with the arrays of a call: one block, and no layer reads what it has written."""
+        return key[0] <= self.block and (len(self.sizes) > 2 or key[2] != key[3])
 
-    def _give_back(self, memory: _Memory) -> None:
-        with self._lock:
-            self._idle.append(memory)
-            del self._idle[:-MOST_GRAPHS]
+    def _by_copies(self, room: Room, place: Place, key: tuple[int, ...], X: Array, out: Array) -> Replay:
+        """Queue a graph over memory of its own, which holds rows to spare."""
+        m, theta = key[:2]
+        rows = power_of_two(m)
+        replay = place.replays.get((rows, theta))
+        if replay is None:
+            own = self.be.zeros((rows, self.sizes[0]), self.dtype), self.be.empty((rows, self.sizes[-1]), self.dtype)
+            replay = self._record(room, place, (rows, theta), *own)
+            replay.X, replay.out = own
+        _keep(place.replays, (rows, theta), replay)
+        self.be.copy(X, out=replay.X[:m])
+        replay.launch()
+        self.be.copy(replay.out[:m], out=out)
+        return replay
 
-    def _allocate(self, key: tuple[int, ...]) -> _Memory:
-        be, rows = self.be, key[0]
-        processors = self._gpu.multiprocessors
-        # where a sum is split there are at most two blocks to a multiprocessor, and a graph knows how many
-        parts = 2 * processors * MOST_COLUMNS**2
-        if len(key) > 1:
-            parts = max(self._parts(rows, n_in, n) for n_in, n in pairwise(self.sizes))
-        hidden = [be.empty(rows * max(self.sizes[1:]), self.dtype) for _ in range(2)]
-        arrived = be.zeros(2 * processors, np.uint32)
-        return _Memory(key, hidden, be.empty(parts, self.dtype), arrived, *self._gpu.host_word())
+    def _by_blocks(self, room: Room, place: Place, key: tuple[int, ...], X: Array, out: Array) -> None:
+        """Queue one block of rows after the other."""
+        m, theta = key[:2]
+        apart = len(self.sizes) == 2 and key[2] == key[3]  # the only layer would read what it has written
+        for start in range(0, m, self.block):
+            rows = min(self.block, m - start)
+            H, answer = (X, out) if rows == m else (X[start : start + rows], out[start : start + rows])
+            layers = self._layers(room, place, rows, theta)
+            if apart:
+                self._grow(place, rows)
+                elsewhere = place.hidden[0][: answer.size].reshape(answer.shape)
+                self._queue(room, layers, H, elsewhere)
+                self.be.copy(elsewhere, out=answer)
+            else:
+                self._queue(room, layers, H, answer)
 
-    def _capture(self, theta: Array, key: tuple[int, ...]) -> _Memory:
-        """Capture the graph of so many rows over memory of its own."""
-        memory = self._allocate(key)
-        memory.X = self.be.zeros((key[0], self.sizes[0]), self.dtype)
-        memory.out = self.be.empty((key[0], self.sizes[-1]), self.dtype)
-        memory.graph = self._captured(theta, memory.X, memory.out, memory)
-        return memory
-
-    def _captured(self, theta: Array, X: Array, out: Array, memory: _Memory) -> Any:
+    def _record(self, room: Room, place: Place, key: tuple[int, ...], X: Array, out: Array) -> Replay:
         """Capture all layers. A graph reads the parameters where they lie, whatever they are then."""
-        return self._gpu.capture(lambda: self._queue(theta, X, out, memory), lambda: None)
+        layers = self._layers(room, place, *key[:2])
+        graph = self._gpu.capture(lambda: self._queue(room, layers, X, out), lambda: None)
+        return Replay(graph.launch, layers)
 
-    # ---------------------------------------------------------------- kernels
+    @staticmethod
+    def _queue(room: Room, layers: list[Layer], X: Array, out: Array) -> None:
+        """Queue all layers: ``H[1] = X``, ``H[l+1] = act(H[l] @ W[l] + b[l])``, ``out = H[L]``."""
+        if any(layer.multiply for layer in layers):
+            room.use_current_stream()
+        H = X
+        for layer in layers:
+            after = out if layer.H is None else layer.H
+            layer.queue(H, after)
+            H = after
+
+    # ---------------------------------------------------------------- layers made ready
+
+    def _layers(self, room: Room, place: Place, rows: int, theta: int) -> list[Layer]:
+        """Return the layers for so many rows, with parameters at an address."""
+        layers = place.layers.get((rows, theta))
+        if layers is None:
+            if len(self.sizes) > 2:
+                self._grow(place, rows)
+            layers = [self._layer(room, place, rows, theta, l) for l in range(1, len(self.sizes))]
+            _keep(place.layers, (rows, theta), layers)
+        return layers
+
+    def _grow(self, place: Place, rows: int) -> None:
+        """Have H of so many rows; what was made ready for less keeps what it has."""
+        if place.rows < rows:
+            place.rows = min(power_of_two(rows), self.block)
+            place.hidden = [self.be.empty(place.rows * max(self.sizes[1:]), self.dtype) for _ in range(2)]
+            place.layers.clear()
+
+    def _layer(self, room: Room, place: Place, m: int, theta: int, l: int) -> Layer:
+        n_in, n, code = self.sizes[l - 1], self.sizes[l], self._printed.codes[l - 1]
+        W, b = (np.uint64(theta + block.offset * self.dtype.itemsize) for block in self.layout.blocks[2 * l - 2 : 2 * l])
+        H = None if l == len(self.sizes) - 1 else place.hidden[l % 2][: m * n].reshape(m, n)
+        how = np.int32(code), np.int32(l == 1), room.odd_at
+        rows, columns, tiles, splits = self._tiles(m, n_in, n)
+        multiply = rowwise = None
+        shape: tuple[tuple[int, ...], tuple[int, ...]]
+        others: tuple[Any, ...]
+        if self._is_wide(m, n_in, n):
+            multiply = room.cublas.prepare(m, n_in, n, str(self.dtype))
+            kernel = self._kernel("finish_answer", rows, columns)
+            shape = self._gpu.plane(m, -(-n * self.dtype.itemsize // 16))
+            others = *how, np.int64(m), np.int64(n)
+            columns = 0  # rows are not finished
+        else:
+            kernel = self._kernel("answer", rows, columns)
+            shape = (tiles * splits,), (THREADS,)
+            parts, arrived = room.sums(self.dtype, tiles * splits * rows * columns if splits > 1 else 1, tiles)
+            others = *how, np.int64(m), np.int64(n_in), np.int64(n), np.int32(splits), parts, arrived
+        if code < 0 and n > columns:
+            rowwise = self.be.softmax if self.activations[l - 1].rowwise == "softmax" else self.be.log_softmax
+        return Layer(W, b, H, multiply, kernel, shape, others, rowwise)
 
     def _suits_a_graph(self, rows: int) -> bool:
         small = rows * max(self.sizes) * self.dtype.itemsize <= GRAPH_BYTES
@@ -185,51 +214,16 @@ class CudaInference:
         tiling = choose_tiling(m, n, n_in, self._gpu.multiprocessors)
         return tiling.size, min(tiling.size, MOST_COLUMNS if n > NARROW else NARROW), tiling.tiles, tiling.splits
 
-    def _parts(self, m: int, n_in: int, n: int) -> int:
-        """Elements of the parts of sums."""
-        rows, columns, tiles, splits = self._tiles(m, n_in, n)
-        return tiles * splits * rows * columns if splits > 1 else 1
-
-    def _queue_block(self, theta: Array, X: Array, out: Array, memory: _Memory) -> None:
-        if len(self.sizes) > 2 or out.data.ptr != X.data.ptr:
-            self._queue(theta, X, out, memory)
-            return
-        # the only layer would read what it has written
-        apart = memory.hidden[0][: out.size].reshape(out.shape)
-        self._queue(theta, X, apart, memory)
-        self.be.copy(apart, out=out)
-
-    def _queue(self, theta: Array, X: Array, out: Array, memory: _Memory) -> None:
-        """Queue all layers: ``H[1] = X``, ``H[l+1] = act(H[l] @ W[l] + b[l])``, ``out = H[L]``."""
-        m, L = X.shape[0], len(self.sizes)
-        W, b = self.layout.views(theta, "W"), self.layout.views(theta, "b")
-        H = X
-        for l in range(1, L):
-            n = self.sizes[l]
-            after = out if l == L - 1 else memory.hidden[l % 2][: m * n].reshape(m, n)
-            self._queue_layer(l, H, W[l], b[l], after, memory)
-            H = after
-
-    def _queue_layer(self, l: int, A: Array, W: Array, b: Array, H: Array, memory: _Memory) -> None:
-        (m, n_in), n, code = A.shape, W.shape[1], self._printed.codes[l - 1]
-        how = np.int32(code), np.int32(l == 1), memory.odd_at
-        rows, columns, tiles, splits = self._tiles(m, n_in, n)
-        if self._is_wide(m, n_in, n):
-            self.be.matmul(A, W, out=H)
-            finish = self._kernel("finish_answer", rows, columns)
-            runs = -(-n * self.dtype.itemsize // 16)
-            self._gpu.launch(finish, self._gpu.plane(m, runs), (H, b, *how, np.int64(m), np.int64(n)))
-            columns = 0  # rows are not finished
-        else:
-            sizes = np.int64(m), np.int64(n_in), np.int64(n)
-            arguments = A, W, b, H, *how, *sizes, np.int32(splits), memory.parts, memory.arrived
-            self._gpu.launch(self._kernel("answer", rows, columns), ((tiles * splits,), (THREADS,)), arguments)
-        if code < 0 and n > columns:
-            rowwise = self.be.softmax if self.activations[l - 1].rowwise == "softmax" else self.be.log_softmax
-            rowwise(H, out=H)
-
     def _kernel(self, name: str, rows: int, columns: int) -> Any:
         key = name, rows, columns
         if key not in self._kernels:
             self._kernels[key] = self._gpu.load(inference_unit(self._printed.text, self.dtype, rows, columns), name)
         return self._kernels[key]
+
+
+def _keep(kept: dict[Any, Any], key: Any, value: Any) -> None:
+    """Put a value last, and let the first go where there are too many."""
+    kept.pop(key, None)
+    kept[key] = value
+    while len(kept) > MOST_GRAPHS:
+        del kept[next(iter(kept))]

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["SEEDS", "HostModule", "HostRunError", "unavailable"]
+__all__ = ["SCALARS", "SEEDS", "HostModule", "HostRunError", "unavailable"]
 
 SEEDS = (0, 1, 2, 3)
 """Schedules worth trying: threads in order, in reverse order, at random, and warp by warp at random."""
@@ -43,7 +43,7 @@ _FLAGS = (
     "-w",
 )
 _ITEM = re.compile(r"typedef (\w+) T;")
-_SCALARS = {
+SCALARS = {
     "int": np.int32,
     "long long": np.int64,
     "unsigned int": np.uint32,
@@ -51,6 +51,7 @@ _SCALARS = {
     "float": np.float32,
     "double": np.float64,
 }
+"""Types of C that kernels take."""
 _SANITIZE = ("-fsanitize=address", "-fno-omit-frame-pointer")
 
 
@@ -160,7 +161,7 @@ class HostModule:
             raise HostRunError(f"{name} takes {len(parameters)} arguments, got {len(arguments)}")
         for number, (argument, parameter) in enumerate(zip(arguments, parameters, strict=True)):
             is_array = isinstance(argument, np.ndarray)
-            expected = _SCALARS.get(parameter.rstrip("*"))
+            expected = SCALARS.get(parameter.rstrip("*"))
             if is_array != parameter.endswith("*") or (
                 expected and argument.dtype.itemsize != np.dtype(expected).itemsize
             ):

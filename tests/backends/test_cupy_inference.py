@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import bpcore as bp
-from bpcore import inference_cuda, network
+from bpcore import inference_cuda, inference_room, network
 from bpcore.backends.cupy_backend import CupyBackend
 from bpcore.errors import DataError
 from bpcore.functions.activations import ACTIVATIONS
@@ -49,6 +49,12 @@ def judge(net: bp.MLP, X: Any, found: Any) -> None:
     else:  # sums of as many terms as the layers have; a log-softmax subtracts numbers of the size of its input
         scale = np.maximum(np.abs(expected), 1.0)
         assert_close(found, expected, dtype=net.dtype, length=2 * sum(net.sizes), scale=scale)
+
+
+def place_of(net: bp.MLP) -> inference_room.Place:
+    """Return what a network keeps in the room that was left last."""
+    (infer,) = net._inferences.values()
+    return net.backend.gpu.rooms[-1].places[infer]  # type: ignore[attr-defined]
 
 
 @pytest.fixture
@@ -186,9 +192,8 @@ def test_memory_is_bounded(fake_backend: CupyBackend, monkeypatch: pytest.Monkey
     net = make(fake_backend, "narrow")
     for m in (1, 2, 4, 8, 4):
         net.predict(samples(net, m))
-    (infer,) = net._inferences.values()
-    assert isinstance(infer, inference_cuda.CudaInference)
-    assert [memory.key[0] for memory in infer._idle] == [8, 4]
+    assert [key[0] for key in place_of(net).replays] == [8, 4]
+    assert [key[0] for key in place_of(net).layers] == [8]
 
 
 # ------------------------------------------------------------------------------------------ out
@@ -312,9 +317,8 @@ def test_a_call_within_a_call(
     net.predict(X, out=out)
     judge(net, inner, found[0])
     judge(net, outer, fake_backend.to_numpy(out))
-    (infer,) = net._inferences.values()
-    assert isinstance(infer, inference_cuda.CudaInference)
-    assert len({id(memory.odd) for memory in infer._idle}) == 2
+    first, second = fake_backend.gpu.rooms
+    assert first.odd_at != second.odd_at
 
 
 @pytest.mark.gpu
