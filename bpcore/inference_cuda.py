@@ -25,7 +25,7 @@ from bpcore.functions.activations import Activation
 from bpcore.functions.program import Program
 from bpcore.inference_room import Layer, Place, Replay, Room, enter, leave
 from bpcore.kernels.cuda import pieces
-from bpcore.kernels.cuda.source import inference_unit
+from bpcore.kernels.cuda.source import few_unit, inference_unit
 from bpcore.kernels.cuda.tiling import choose_tiling
 from bpcore.layout import ParameterLayout
 from bpcore.typing import Array
@@ -52,6 +52,14 @@ NARROW = 32
 """Outputs up to which a product is ours whatever its size: cuBLAS fills no larger tile with them either, and ours go on
 with a row-wise activation."""
 MOST_COLUMNS = 64
+FEW = 4
+"""Samples up to which a layer is a kernel that reads W once and shares nothing, 2 to 2.5 us by reckoning. Tiles, whose
+sums are split among blocks, took 5 to 6 ..."""
+FEW_COLUMNS = 8
+"""... with so many columns of W to a block, a sector of memory in float32, or :data:`NARROW` for whole rows ..."""
+FEW_PACKS = 32
+"""... as long as a thread has no more packs of 16 bytes to read, one after the other, or all multiprocessors have a
+block."""
 
 
 class CudaInference:
@@ -69,10 +77,12 @@ class CudaInference:
     ) -> None:
         self.be, self.layout, self.sizes, self.activations, self.dtype = be, layout, sizes, activations, dtype
         self._gpu: CudaDevice = be.gpu  # type: ignore[attr-defined]
-        layers = [pieces.Layer(None if f.rowwise else Program({"h": f.value_formula}), None, f.rowwise) for f in activations]
+        layers = [
+            pieces.Layer(None if f.rowwise else Program({"h": f.value_formula}), None, f.rowwise) for f in activations
+        ]
         self._printed = pieces.print_activations(layers)
         self.block = max(LEAST_ROWS, BLOCK_BYTES // (2 * max(sizes[1:]) * dtype.itemsize))
-        self._kernels: dict[tuple[str, int, int], Any] = {}
+        self._kernels: dict[tuple[Any, ...], Any] = {}
 
     def __call__(self, theta: Array, X: Array, out: Array) -> bool:
         """See :class:`bpcore.inference.Inference`; waits for the device."""
@@ -179,14 +189,21 @@ class CudaInference:
 
     def _layer(self, room: Room, place: Place, m: int, theta: int, l: int) -> Layer:
         n_in, n, code = self.sizes[l - 1], self.sizes[l], self._printed.codes[l - 1]
-        W, b = (np.uint64(theta + block.offset * self.dtype.itemsize) for block in self.layout.blocks[2 * l - 2 : 2 * l])
+        W, b = (
+            np.uint64(theta + block.offset * self.dtype.itemsize) for block in self.layout.blocks[2 * l - 2 : 2 * l]
+        )
         H = None if l == len(self.sizes) - 1 else place.hidden[l % 2][: m * n].reshape(m, n)
         how = np.int32(code), np.int32(l == 1), room.odd_at
         rows, columns, tiles, splits = self._tiles(m, n_in, n)
         multiply = rowwise = None
         shape: tuple[tuple[int, ...], tuple[int, ...]]
         others: tuple[Any, ...]
-        if self._is_wide(m, n_in, n):
+        few = self._columns_of_few(m, n_in, n, code)
+        if few:
+            kernel = self._kernel("answer_few", power_of_two(m))
+            shape, columns = ((-(-n // few),), (THREADS,)), few
+            others = *how, np.int64(m), np.int64(n_in), np.int64(n), np.int32(few * self.dtype.itemsize // 16)
+        elif self._is_wide(m, n_in, n):
             multiply = room.cublas.prepare(m, n_in, n, str(self.dtype))
             kernel = self._kernel("finish_answer", rows, columns)
             shape = self._gpu.plane(m, -(-n * self.dtype.itemsize // 16))
@@ -209,15 +226,23 @@ class CudaInference:
     def _is_wide(m: int, n_in: int, n: int) -> bool:
         return n > NARROW and m * n_in * n >= LEAST_WIDE
 
+    def _columns_of_few(self, m: int, n_in: int, n: int, code: int) -> int:
+        """Columns of a block of the kernel for few samples, 0 where it is not for this layer."""
+        columns = NARROW if code < 0 and FEW_COLUMNS < n <= NARROW else FEW_COLUMNS
+        packs = n_in * columns * self.dtype.itemsize // 16
+        short = packs <= FEW_PACKS * THREADS or n >= columns * self._gpu.multiprocessors
+        return columns if m <= FEW and short else 0
+
     def _tiles(self, m: int, n_in: int, n: int) -> tuple[int, int, int, int]:
         """Rows and columns of a tile, the number of tiles, and among how many blocks the sum of each is split."""
         tiling = choose_tiling(m, n, n_in, self._gpu.multiprocessors)
         return tiling.size, min(tiling.size, MOST_COLUMNS if n > NARROW else NARROW), tiling.tiles, tiling.splits
 
-    def _kernel(self, name: str, rows: int, columns: int) -> Any:
-        key = name, rows, columns
+    def _kernel(self, name: str, *size: int) -> Any:
+        key = name, *size
         if key not in self._kernels:
-            self._kernels[key] = self._gpu.load(inference_unit(self._printed.text, self.dtype, rows, columns), name)
+            unit = few_unit if name == "answer_few" else inference_unit
+            self._kernels[key] = self._gpu.load(unit(self._printed.text, self.dtype, *size), name)
         return self._kernels[key]
 
 

@@ -45,7 +45,7 @@ class Room:
 
     def __init__(self, be: Backend) -> None:
         gpu: CudaDevice = be.gpu  # type: ignore[attr-defined]
-        self._empty, self._zeros, self._cupy = be.empty, be.zeros, be.xp  # type: ignore[attr-defined]
+        self._empty, self._zeros, self._cupy = be.empty, be.zeros, be.xp
         self._stream = gpu.current_stream
         self.odd, self.odd_at = gpu.host_word()
         self.places: WeakKeyDictionary[Any, Place] = WeakKeyDictionary()
@@ -65,7 +65,7 @@ class Room:
         self.cublas.use_stream(self._stream())
 
     def sums(self, dtype: np.dtype[Any], elements: int, tiles: int) -> tuple[Array, Array]:
-        """Return memory for so many elements of parts, and a zero for each tile. Who has it keeps it: it may be replaced."""
+        """Return memory for so many elements of parts, and a zero for each tile; longer ones may replace it later."""
         parts = self._parts.get(dtype)
         if parts is None or parts.size < elements:
             parts = self._parts[dtype] = self._empty(elements, dtype)

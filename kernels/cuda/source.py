@@ -40,6 +40,7 @@ __all__ = [
     "ElementwiseKernel",
     "Point",
     "around_unit",
+    "few_unit",
     "fused_source",
     "inference_unit",
     "print_elementwise",
@@ -140,6 +141,20 @@ def inference_unit(activations: str, dtype: Any, rows: int, columns: int) -> str
     size = f"constexpr int BM = {rows}, BN = {columns};"
     names = ("scalar", "memory", "team", "rowwise", "product")
     return translation_unit(dtype, names, activations, size, _text("inference"))
+
+
+def few_unit(activations: str, dtype: Any, rows: int) -> str:
+    """Text of the layers of a prediction of at most so many samples (``few.cuh``), up to 8.
+
+    Parameters
+    ----------
+    activations, dtype
+        As for :func:`inference_unit`.
+    rows : int
+        1 to 8.
+    """
+    names = ("scalar", "memory", "team", "rowwise")
+    return translation_unit(dtype, names, activations, f"constexpr int ROWS = {rows};", _text("few"))
 
 
 OPERANDS = {"": "T", "bf16": "Bfloat16", "fp16": "Float16"}

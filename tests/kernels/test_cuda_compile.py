@@ -53,6 +53,14 @@ def test_predictions_compile(compiler: Compiler, rows: int, columns: int, arch: 
     assert b"finish_answer" in code
 
 
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
+@pytest.mark.parametrize("rows", [1, 4])
+def test_predictions_of_few_samples_compile(compiler: Compiler, rows: int, arch: str, dtype: Any) -> None:
+    layers = [Layer(Program("h = tanh(z)"), None), Layer(None, None, "log_softmax")]
+    code = compiler(source.few_unit(print_activations(layers).text, dtype, rows), arch)
+    assert b"answer_few" in code
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
 def test_every_declared_formula_compiles(compiler: Compiler, arch: str, dtype: Any) -> None:
