@@ -82,7 +82,7 @@ class CudaInference:
         ]
         self._printed = pieces.print_activations(layers)
         self.block = max(LEAST_ROWS, BLOCK_BYTES // (2 * max(sizes[1:]) * dtype.itemsize))
-        self._kernels: dict[tuple[Any, ...], Any] = {}
+        self._kernels: dict[tuple[str, int, int], Any] = {}
 
     def __call__(self, theta: Array, X: Array, out: Array) -> bool:
         """See :class:`bpcore.inference.Inference`; waits for the device."""
@@ -177,7 +177,7 @@ class CudaInference:
             if len(self.sizes) > 2:
                 self._grow(place, rows)
             layers = [self._layer(room, place, rows, theta, l) for l in range(1, len(self.sizes))]
-            _keep(place.layers, (rows, theta), layers)
+        _keep(place.layers, (rows, theta), layers)
         return layers
 
     def _grow(self, place: Place, rows: int) -> None:
@@ -200,9 +200,9 @@ class CudaInference:
         others: tuple[Any, ...]
         few = self._columns_of_few(m, n_in, n, code)
         if few:
-            kernel = self._kernel("answer_few", power_of_two(m))
+            kernel = self._kernel("answer_few", power_of_two(m), few)
             shape, columns = ((-(-n // few),), (THREADS,)), few
-            others = *how, np.int64(m), np.int64(n_in), np.int64(n), np.int32(few * self.dtype.itemsize // 16)
+            others = *how, np.int64(m), np.int64(n_in), np.int64(n)
         elif self._is_wide(m, n_in, n):
             multiply = room.cublas.prepare(m, n_in, n, str(self.dtype))
             kernel = self._kernel("finish_answer", rows, columns)
@@ -238,11 +238,11 @@ class CudaInference:
         tiling = choose_tiling(m, n, n_in, self._gpu.multiprocessors)
         return tiling.size, min(tiling.size, MOST_COLUMNS if n > NARROW else NARROW), tiling.tiles, tiling.splits
 
-    def _kernel(self, name: str, *size: int) -> Any:
-        key = name, *size
+    def _kernel(self, name: str, rows: int, columns: int) -> Any:
+        key = name, rows, columns
         if key not in self._kernels:
             unit = few_unit if name == "answer_few" else inference_unit
-            self._kernels[key] = self._gpu.load(unit(self._printed.text, self.dtype, *size), name)
+            self._kernels[key] = self._gpu.load(unit(self._printed.text, self.dtype, rows, columns), name)
         return self._kernels[key]
 
 

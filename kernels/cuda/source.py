@@ -143,18 +143,20 @@ def inference_unit(activations: str, dtype: Any, rows: int, columns: int) -> str
     return translation_unit(dtype, names, activations, size, _text("inference"))
 
 
-def few_unit(activations: str, dtype: Any, rows: int) -> str:
-    """Text of the layers of a prediction of at most so many samples (``few.cuh``), up to 8.
+def few_unit(activations: str, dtype: Any, rows: int, columns: int) -> str:
+    """Text of the layers of a prediction of few samples (``few.cuh``).
 
     Parameters
     ----------
     activations, dtype
         As for :func:`inference_unit`.
     rows : int
-        1 to 8.
+        Samples, at most; 1 to 8.
+    columns : int
+        Outputs of a block, 8 or 32.
     """
-    names = ("scalar", "memory", "team", "rowwise")
-    return translation_unit(dtype, names, activations, f"constexpr int ROWS = {rows};", _text("few"))
+    size = f"constexpr int ROWS = {rows}, COLUMNS = {columns};"
+    return translation_unit(dtype, ("scalar", "memory", "team", "rowwise"), activations, size, _text("few"))
 
 
 OPERANDS = {"": "T", "bf16": "Bfloat16", "fp16": "Float16"}

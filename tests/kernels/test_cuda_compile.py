@@ -54,10 +54,10 @@ def test_predictions_compile(compiler: Compiler, rows: int, columns: int, arch: 
 
 
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
-@pytest.mark.parametrize("rows", [1, 4])
-def test_predictions_of_few_samples_compile(compiler: Compiler, rows: int, arch: str, dtype: Any) -> None:
+@pytest.mark.parametrize(("rows", "columns"), [(1, 8), (4, 32)])
+def test_predictions_of_few_samples_compile(compiler: Compiler, rows: int, columns: int, arch: str, dtype: Any) -> None:
     layers = [Layer(Program("h = tanh(z)"), None), Layer(None, None, "log_softmax")]
-    code = compiler(source.few_unit(print_activations(layers).text, dtype, rows), arch)
+    code = compiler(source.few_unit(print_activations(layers).text, dtype, rows, columns), arch)
     assert b"answer_few" in code
 
 
