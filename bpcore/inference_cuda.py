@@ -94,9 +94,8 @@ class CudaInference:
     def _answer(self, room: Room, place: Place, theta: Array, X: Array, out: Array) -> bool:
         key = X.shape[0], theta.data.ptr, X.data.ptr, out.data.ptr
         replay = place.replays.get(key)
-        if replay is None and key == place.last and self._may_read_in_place(key):
+        if replay is None and self._is_repeated(place, key):
             replay = self._record(room, place, key, X, out)
-        place.last = key
         if replay is not None:
             _keep(place.replays, key, replay)
             replay.launch()
@@ -116,9 +115,18 @@ class CudaInference:
 
     # ---------------------------------------------------------------- three ways
 
-    def _may_read_in_place(self, key: tuple[int, ...]) -> bool:
-        """Whether a graph can do with the arrays of a call: one block, and no layer reads what it has written."""
-        return key[0] <= self.block and (len(self.sizes) > 2 or key[2] != key[3])
+    def _is_repeated(self, place: Place, key: tuple[int, ...]) -> bool:
+        """Whether a call should have a graph of its own.
+
+        It is not the first of its kind, has one block of rows, and no layer reads what it has written. Once there are
+        many graphs, one gives way only to a call that comes twice in a row.
+        """
+        if key[0] > self.block or (len(self.sizes) == 2 and key[2] == key[3]):
+            return False
+        again = key == place.last or (key in place.seen and len(place.replays) < MOST_GRAPHS)
+        place.last = key
+        _keep(place.seen, key, None)
+        return again
 
     def _by_copies(self, room: Room, place: Place, key: tuple[int, ...], X: Array, out: Array) -> Replay:
         """Queue a graph over memory of its own, which holds rows to spare."""

@@ -118,13 +118,14 @@ class Place:
 
     Two vectors ``hidden`` hold H of ``rows`` rows of the widest layer. Layers and replays go by numbers of rows and
     addresses: ``layers`` by (rows, theta), ``replays`` by that or by (rows, theta, X, out), the one that was used last
-    at the end. ``last`` is of the call before.
+    at the end. ``seen`` are calls of late that had no graph, and ``last`` is the last of them.
     """
 
     rows: int = 0
     hidden: list[Array] = field(default_factory=list)
     layers: dict[tuple[int, ...], list[Layer]] = field(default_factory=dict)
     replays: dict[tuple[int, ...], Replay] = field(default_factory=dict)
+    seen: dict[tuple[int, ...], None] = field(default_factory=dict)
     last: tuple[int, ...] = ()
 
 

@@ -147,9 +147,11 @@ def test_sums_that_blocks_share(fake_cupy: FakeCupy, multiprocessors: int) -> No
 def test_ways(fake_backend: CupyBackend, fake_cupy: FakeCupy) -> None:
     net = bp.MLP([16, 64, 10], "relu", "softmax", seed=1, backend=fake_backend)
     few, tiles = ["answer_few"] * 2, ["answer"] * 2
+    arrays = []
     for m, kernels in ((1, few), (4, few), (3, []), (5, tiles), (8, []), (1, [])):
         del fake_cupy.launches[:]
-        net.predict(samples(net, m))
+        arrays.append(fake_backend.asarray(samples(net, m)))  # none has the address of another
+        arrays.append(net.predict(arrays[-1]))
         assert [name for name, _, _ in fake_cupy.launches] == kernels, m
 
 
@@ -166,15 +168,41 @@ def test_second_calls_allocate_nothing_and_launch_the_graph_alone(
     be = fake_backend
     net = make(be, "narrow", "float32")
     given = [(be.asarray(samples(net, 1, seed)), be.empty((1, 3), np.float32)) for seed in range(2)]
-    for _ in range(2):  # the second time in a row the arrays get a graph of their own
-        net.predict(given[0][0], out=given[0][1])
-    net.predict(given[1][0], out=given[1][1])
+    for _ in range(2):  # the second time the arrays get a graph of their own
+        for X, out in given:
+            net.predict(X, out=out)
     for X, out in given:
         before = fake_cupy.count.copy()
         del fake_cupy.launches[:]
         assert net.predict(X, out=out) is out
         assert fake_cupy.count - before == {"graph": 1, "launch": 2}
         assert fake_cupy.launches == [], "the kernels are those of the graph"
+
+
+def test_graphs_that_are_used_stay(
+    fake_backend: CupyBackend, fake_cupy: FakeCupy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inference_cuda, "MOST_GRAPHS", 3)
+    be, net = fake_backend, make(fake_backend, "narrow")
+    given = [(be.asarray(samples(net, 3, seed)), be.empty((3, 3), net.dtype)) for seed in range(6)]
+
+    def captured(*which: int) -> list[int]:
+        """Ask for these in turn; return those that were captured."""
+        found = []
+        for k in which:
+            del fake_cupy.launches[:]
+            net.predict(given[k][0], out=given[k][1])
+            judge(net, samples(net, 3, k), be.to_numpy(given[k][1]))
+            found += [k] * bool(fake_cupy.launches)
+        return found
+
+    net.predict(given[5][0], out=given[5][1])  # the graph with memory of its own
+    assert captured(0, 1, 0, 1, 0, 1) == [0, 1]
+    # there is no room for a third, whoever comes again
+    assert captured(*[0, 1, 2, 3, 4] * 4) == []
+    # but for one that comes twice in a row; 0 was not used for longest
+    assert captured(2, 2, 2, 1, 1) == [2]
+    assert captured(0, 0) == [0]
 
 
 def test_the_graph_of_arrays_reads_what_is_in_them(cupy_backend: CupyBackend) -> None:

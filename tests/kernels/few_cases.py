@@ -1,6 +1,6 @@
 """What the kernel for predictions of few samples must compute (few.cuh), on arrays of exactly its sizes.
 
-``python -m tests.kernels.few_cases FOLDER [OLD NEW]`` runs all cases with AddressSanitizer, the source changed.
+``python -m tests.kernels.few_cases FOLDER [OLD NEW]`` runs three cases with AddressSanitizer, the source changed.
 """
 
 from __future__ import annotations
@@ -62,12 +62,12 @@ def check(
             assert_close(H[:good], expected[:good], dtype=np.dtype(dtype), length=n_in + n, scale=scale)
 
 
-def run_all(folder: Path, **how: Any) -> None:
-    for number, case in enumerate(CASES):
+def run_all(folder: Path, cases: Any = CASES, **how: Any) -> None:
+    for number, case in enumerate(cases):
         check(folder, ("float32", "float64")[number % 2], *case, (8, 32, 32)[number % 3], number % 4, **how)
 
 
 if __name__ == "__main__":
     where, *changed = sys.argv[1:]
-    run_all(Path(where), sanitize=True, change=tuple(changed))
-    print("all cases ran")
+    run_all(Path(where), CASES[3:6], sanitize=True, change=tuple(changed))
+    print("they ran")

@@ -49,7 +49,7 @@ def test_a_mutated_kernel_is_caught(kernel_folder: Path, name: str) -> None:
 def test_it_does_not_leave_its_arrays(kernel_folder: Path) -> None:
     done = run_sanitized("tests.kernels.few_cases", kernel_folder)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "all cases ran" in done.stdout
+    assert "they ran" in done.stdout
 
 
 @pytest.mark.slow
