@@ -4,29 +4,25 @@ What a call waits for is the host as much as the device: a kernel takes the host
 who asks again with the same arrays gets a CUDA graph that reads and writes them where they lie, up to one block of
 rows; more take so long that the host is ahead of the device. Few samples in other arrays are copied into a graph's own
 memory, and the outputs out of it; there is one for each power of two of rows, and rows that a call does not fill are
-computed and not looked at. Graphs are captured at first use. Everything else is queued layer by layer.
+computed and not looked at. Graphs are captured when they are needed. Everything else is queued layer by layer, a block
+of rows after the other.
 
-Many samples are bound by products. A block of rows goes through the layers at once; wide products go to cuBLAS, with
-bias and activation in one pass after them. What a call needs besides its arrays is a room of
-:mod:`bpcore.inference_room`.
+Which kernels a layer consists of is decided in :mod:`bpcore.inference_layers`; what a call needs besides its arrays is
+a room of :mod:`bpcore.inference_room`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from bpcore.backends.contract import Backend
-from bpcore.backends.cupy_device import THREADS, CudaDevice, power_of_two
+from bpcore.backends.cupy_device import CudaDevice, power_of_two
 from bpcore.functions.activations import Activation
-from bpcore.functions.program import Program
+from bpcore.inference_layers import LayerMaker
 from bpcore.inference_room import Layer, Place, Replay, Room, enter, leave
-from bpcore.kernels.cuda import pieces
-from bpcore.kernels.cuda.source import few_unit, inference_unit
-from bpcore.kernels.cuda.tiling import choose_tiling
 from bpcore.layout import ParameterLayout
 from bpcore.typing import Array
 
@@ -44,22 +40,6 @@ BLOCK_BYTES = 2**24
 LEAST_ROWS = 512
 """... and how many rows a block has at least. A product with W (k, n) does rows / 2 operations for each byte of W that
 it reads; from about 16 on (51 TFLOP/s, 3.3 TB/s) the operations take longer than the bytes."""
-LEAST_WIDE = 2**25
-"""Multiplications m * k * n from which a product goes to cuBLAS. Our own do 16 of them for 8 numbers from shared
-memory, which bounds them by half of the peak; reckoned with a third of cuBLAS's 51 TFLOP/s, 2**25 take 3.9 us against
-1.3. The difference pays for one more kernel, 2.6 us, which reads and writes (m, n) once more."""
-NARROW = 32
-"""Outputs up to which a product is ours whatever its size: cuBLAS fills no larger tile with them either, and ours go on
-with a row-wise activation."""
-MOST_COLUMNS = 64
-FEW = 4
-"""Samples up to which a layer is a kernel that reads W once and shares nothing, 2 to 2.5 us by reckoning. Tiles, whose
-sums are split among blocks, took 5 to 6 ..."""
-FEW_COLUMNS = 8
-"""... with so many columns of W to a block, a sector of memory in float32, or :data:`NARROW` for whole rows ..."""
-FEW_PACKS = 32
-"""... as long as a thread has no more packs of 16 bytes to read, one after the other, or all multiprocessors have a
-block."""
 
 
 class CudaInference:
@@ -75,14 +55,10 @@ class CudaInference:
         activations: Sequence[Activation],
         dtype: np.dtype[Any],
     ) -> None:
-        self.be, self.layout, self.sizes, self.activations, self.dtype = be, layout, sizes, activations, dtype
+        self.be, self.sizes, self.dtype = be, sizes, dtype
         self._gpu: CudaDevice = be.gpu  # type: ignore[attr-defined]
-        layers = [
-            pieces.Layer(None if f.rowwise else Program({"h": f.value_formula}), None, f.rowwise) for f in activations
-        ]
-        self._printed = pieces.print_activations(layers)
+        self._maker = LayerMaker(be, layout, sizes, activations, dtype)
         self.block = max(LEAST_ROWS, BLOCK_BYTES // (2 * max(sizes[1:]) * dtype.itemsize))
-        self._kernels: dict[tuple[str, int, int], Any] = {}
 
     def __call__(self, theta: Array, X: Array, out: Array) -> bool:
         """See :class:`bpcore.inference.Inference`; waits for the device."""
@@ -176,7 +152,7 @@ class CudaInference:
             layer.queue(H, after)
             H = after
 
-    # ---------------------------------------------------------------- layers made ready
+    # ---------------------------------------------------------------- memory
 
     def _layers(self, room: Room, place: Place, rows: int, theta: int) -> list[Layer]:
         """Return the layers for so many rows, with parameters at an address."""
@@ -184,7 +160,7 @@ class CudaInference:
         if layers is None:
             if len(self.sizes) > 2:
                 self._grow(place, rows)
-            layers = [self._layer(room, place, rows, theta, l) for l in range(1, len(self.sizes))]
+            layers = self._maker.make(room, place.hidden, rows, theta)
         _keep(place.layers, (rows, theta), layers)
         return layers
 
@@ -195,63 +171,8 @@ class CudaInference:
             place.hidden = [self.be.empty(place.rows * max(self.sizes[1:]), self.dtype) for _ in range(2)]
             place.layers.clear()
 
-    def _layer(self, room: Room, place: Place, m: int, theta: int, l: int) -> Layer:
-        n_in, n, code = self.sizes[l - 1], self.sizes[l], self._printed.codes[l - 1]
-        W, b = (
-            np.uint64(theta + block.offset * self.dtype.itemsize) for block in self.layout.blocks[2 * l - 2 : 2 * l]
-        )
-        H = None if l == len(self.sizes) - 1 else place.hidden[l % 2][: m * n].reshape(m, n)
-        how = np.int32(code), np.int32(l == 1), room.odd_at
-        rows, columns, tiles, splits = self._tiles(m, n_in, n)
-        multiply = rowwise = None
-        shape: tuple[tuple[int, ...], tuple[int, ...]]
-        others: tuple[Any, ...]
-        few = self._columns_of_few(m, n_in, n, code)
-        if few:
-            kernel = self._kernel("answer_few", power_of_two(m), few)
-            shape, columns = ((-(-n // few),), (THREADS,)), few
-            others = *how, np.int64(m), np.int64(n_in), np.int64(n)
-        elif self._is_wide(m, n_in, n):
-            multiply = room.cublas.prepare(m, n_in, n, str(self.dtype))
-            kernel = self._kernel("finish_answer", rows, columns)
-            shape = self._gpu.plane(m, -(-n * self.dtype.itemsize // 16))
-            others = *how, np.int64(m), np.int64(n)
-            columns = 0  # rows are not finished
-        else:
-            kernel = self._kernel("answer", rows, columns)
-            shape = (tiles * splits,), (THREADS,)
-            parts, arrived = room.sums(self.dtype, tiles * splits * rows * columns if splits > 1 else 1, tiles)
-            others = *how, np.int64(m), np.int64(n_in), np.int64(n), np.int32(splits), parts, arrived
-        if code < 0 and n > columns:
-            rowwise = self.be.softmax if self.activations[l - 1].rowwise == "softmax" else self.be.log_softmax
-        return Layer(W, b, H, multiply, kernel, shape, others, rowwise)
-
     def _suits_a_graph(self, rows: int) -> bool:
-        small = rows * max(self.sizes) * self.dtype.itemsize <= GRAPH_BYTES
-        return small and not any(self._is_wide(rows, n_in, n) for n_in, n in pairwise(self.sizes))
-
-    @staticmethod
-    def _is_wide(m: int, n_in: int, n: int) -> bool:
-        return n > NARROW and m * n_in * n >= LEAST_WIDE
-
-    def _columns_of_few(self, m: int, n_in: int, n: int, code: int) -> int:
-        """Columns of a block of the kernel for few samples, 0 where it is not for this layer."""
-        columns = NARROW if code < 0 and FEW_COLUMNS < n <= NARROW else FEW_COLUMNS
-        packs = n_in * columns * self.dtype.itemsize // 16
-        short = packs <= FEW_PACKS * THREADS or n >= columns * self._gpu.multiprocessors
-        return columns if m <= FEW and short else 0
-
-    def _tiles(self, m: int, n_in: int, n: int) -> tuple[int, int, int, int]:
-        """Rows and columns of a tile, the number of tiles, and among how many blocks the sum of each is split."""
-        tiling = choose_tiling(m, n, n_in, self._gpu.multiprocessors)
-        return tiling.size, min(tiling.size, MOST_COLUMNS if n > NARROW else NARROW), tiling.tiles, tiling.splits
-
-    def _kernel(self, name: str, rows: int, columns: int) -> Any:
-        key = name, rows, columns
-        if key not in self._kernels:
-            unit = few_unit if name == "answer_few" else inference_unit
-            self._kernels[key] = self._gpu.load(unit(self._printed.text, self.dtype, rows, columns), name)
-        return self._kernels[key]
+        return rows * max(self.sizes) * self.dtype.itemsize <= GRAPH_BYTES and not self._maker.has_wide(rows)
 
 
 def _keep(kept: dict[Any, Any], key: Any, value: Any) -> None:

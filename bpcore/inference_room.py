@@ -97,6 +97,8 @@ class Layer:
             self.kernel(*self.shape, (A, self.W, self.b, H, *self.others))
         else:
             self.multiply(A.data.ptr, int(self.W), H.data.ptr)
+            if self.kernel is None:  # the next one goes on
+                return
             self.kernel(*self.shape, (H, self.b, *self.others))
         if self.rowwise is not None:
             self.rowwise(H, out=H)

@@ -43,6 +43,7 @@ __all__ = [
     "few_unit",
     "fused_source",
     "inference_unit",
+    "narrow_unit",
     "print_elementwise",
     "print_point",
     "tile_unit",
@@ -157,6 +158,22 @@ def few_unit(activations: str, dtype: Any, rows: int, columns: int) -> str:
     """
     size = f"constexpr int ROWS = {rows}, COLUMNS = {columns};"
     return translation_unit(dtype, ("scalar", "memory", "team", "rowwise"), activations, size, _text("few"))
+
+
+def narrow_unit(activations: str, dtype: Any, below: int, outputs: int) -> str:
+    """Text of the end of a network behind a product by cuBLAS (``narrow.cuh``).
+
+    Parameters
+    ----------
+    activations, dtype
+        As for :func:`inference_unit`.
+    below : int
+        Width of the layer whose product it is.
+    outputs : int
+        Width of the last layer, 32 or less.
+    """
+    size = f"constexpr int BELOW = {below}, OUTPUTS = {outputs};"
+    return translation_unit(dtype, ("scalar", "memory", "team", "rowwise"), activations, size, _text("narrow"))
 
 
 OPERANDS = {"": "T", "bf16": "Bfloat16", "fp16": "Float16"}

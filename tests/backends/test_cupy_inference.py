@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import bpcore as bp
-from bpcore import inference_cuda, inference_room, network
+from bpcore import inference_cuda, inference_layers, inference_room, network
 from bpcore.backends.cupy_backend import CupyBackend
 from bpcore.errors import DataError
 from bpcore.functions.activations import ACTIVATIONS
@@ -61,16 +61,16 @@ def place_of(net: bp.MLP) -> inference_room.Place:
 def wide(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small blocks of rows, and products by cuBLAS already where layers are small."""
     monkeypatch.setattr(inference_cuda, "GRAPH_BYTES", 0)
-    monkeypatch.setattr(inference_cuda, "LEAST_WIDE", 1)
+    monkeypatch.setattr(inference_layers, "LEAST_WIDE", 1)
     monkeypatch.setattr(inference_cuda, "BLOCK_BYTES", 0)
     monkeypatch.setattr(inference_cuda, "LEAST_ROWS", 20)
-    monkeypatch.setattr(inference_cuda, "FEW", 0)
+    monkeypatch.setattr(inference_layers, "FEW", 0)
 
 
 @pytest.fixture
 def blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small blocks of rows, with products of our own."""
-    monkeypatch.setattr(inference_cuda, "FEW", 0)
+    monkeypatch.setattr(inference_layers, "FEW", 0)
     monkeypatch.setattr(inference_cuda, "GRAPH_BYTES", 0)
     monkeypatch.setattr(inference_cuda, "BLOCK_BYTES", 0)
     monkeypatch.setattr(inference_cuda, "LEAST_ROWS", 20)
@@ -156,10 +156,21 @@ def test_ways(fake_backend: CupyBackend, fake_cupy: FakeCupy) -> None:
 
 
 def test_wide_products_go_to_cublas(fake_backend: CupyBackend, fake_cupy: FakeCupy, wide: None) -> None:
-    net = bp.MLP([16, 64, 10], "relu", "softmax", seed=1, backend=fake_backend)
-    net.predict(samples(net, 9))
-    assert fake_cupy.count["gemm"] == 1, "the narrow output is a product of our own"
-    assert [name for name, _, _ in fake_cupy.launches] == ["finish_answer", "answer"]
+    kernels = {
+        (16, 64, 10): ["answer_narrow"],
+        (16, 64, 40, 10): ["finish_answer", "answer_narrow"],
+        (16, 64, 40): ["finish_answer", "finish_answer", "softmax_narrow"],
+        (16, 2000, 10): ["finish_answer", "answer"],  # its W does not fit beside the sums
+        (16, 9, 10): ["answer", "answer"],
+    }
+    for sizes, names in kernels.items():
+        fake_cupy.count.clear()
+        del fake_cupy.launches[:]
+        net = begin(fake_backend, list(sizes), "relu", "softmax")
+        X = samples(net, 9)
+        judge(net, X, net.predict(X))
+        assert [name for name, _, _ in fake_cupy.launches] == names, sizes
+        assert fake_cupy.count["gemm"] == sum(n > 32 for n in sizes[1:]), "a narrow output is a product of our own"
 
 
 def test_second_calls_allocate_nothing_and_launch_the_graph_alone(
@@ -267,7 +278,7 @@ def test_arrays_and_parameters_that_were_given_back(
     for seed in range(4):
         good = samples(net, 19, seed)
         X = be.asarray(good)
-        out = None
+        out: Any = None
         for _ in range(3):
             out = net.predict(X, out=out)  # the arrays of the calls before go while this one goes on
         judge(net, good, be.to_numpy(out))

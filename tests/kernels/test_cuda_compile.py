@@ -61,6 +61,14 @@ def test_predictions_of_few_samples_compile(compiler: Compiler, rows: int, colum
     assert b"answer_few" in code
 
 
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
+@pytest.mark.parametrize(("below", "outputs"), [(128, 10), (63, 32)])
+def test_narrow_ends_compile(compiler: Compiler, below: int, outputs: int, arch: str, dtype: Any) -> None:
+    layers = [Layer(Program("h = max(z, 0)"), None), Layer(None, None, "softmax")]
+    code = compiler(source.narrow_unit(print_activations(layers).text, dtype, below, outputs), arch)
+    assert b"answer_narrow" in code
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
 def test_every_declared_formula_compiles(compiler: Compiler, arch: str, dtype: Any) -> None:

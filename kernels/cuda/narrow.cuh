@@ -1,0 +1,80 @@
+// Prediction: the end of a network behind a product by cuBLAS. What follows that product, bias and activation, is done
+// where the last layer reads it, so that its H is never written; the last layer is narrow, and finishes its rows.
+//
+// Requires: scalar.cuh, memory.cuh, team.cuh, rowwise.cuh, the printed activations (pieces.py), and the constants BELOW, the
+// width of the layer below, and OUTPUTS, that of the last layer, 32 or less. A warp has ROWS samples at a time. Its
+// lanes share the sums over k, a pack each; W lies in shared memory, turned, so that a lane reads packs along k.
+
+constexpr int NARROW_THREADS = 256;
+constexpr int WARPS = NARROW_THREADS / 32;
+constexpr int SUM_WORDS = OUTPUTS * static_cast<int>(sizeof(T) / 4);  // registers for the sums of a sample
+constexpr int ROWS = SUM_WORDS <= 16 ? 4 : SUM_WORDS <= 32 ? 2 : 1;
+constexpr int PACKED = (BELOW + LANES - 1) / LANES * LANES;
+constexpr int LINE = PACKED + LANES;  // what a warp writes at once meets different banks
+
+// Z (m, BELOW) = H @ W by cuBLAS, before (BELOW,), W (BELOW, OUTPUTS), b (OUTPUTS,), odd (1,);
+// H (m, OUTPUTS) = act(act_before(Z + before) @ W + b). `watch` is about Z, as in inference.cuh.
+extern "C" __global__ void __launch_bounds__(NARROW_THREADS) answer_narrow(
+    const T* Z, const T* W, const T* b, T* H, const T* before, int code_before, int watch, unsigned int* odd, int code,
+    long long m) {
+    SHARED_ARRAY(T, weights, (OUTPUTS * LINE));
+    SHARED_ARRAY(T, answers, (WARPS * ROWS * OUTPUTS));
+    for (int e = threadIdx.x; e < PACKED * OUTPUTS; e += NARROW_THREADS) {
+        const int k = e / OUTPUTS;
+        weights[e % OUTPUTS * LINE + k] = k < BELOW ? W[e] : T(0);
+    }
+    __syncthreads();
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    constexpr int WIDTH = 32 / ROWS;  // lanes that finish a sample
+    const LaneTeam team = {lane % WIDTH, WIDTH};
+    T* const answer = answers + (warp * ROWS + lane / WIDTH) * OUTPUTS;
+    const long long step = static_cast<long long>(gridDim.x) * WARPS * ROWS;
+    for (long long first = (static_cast<long long>(blockIdx.x) * WARPS + warp) * ROWS; first < m; first += step) {
+        T sums[ROWS][OUTPUTS] = {};
+        for (int k = lane * LANES; k < BELOW; k += 32 * LANES) {
+            const int count = BELOW - k < LANES ? BELOW - k : LANES;
+            const Pack bias = load_pack(before + k, count);
+            Pack h[ROWS];
+#pragma unroll
+            for (int r = 0; r < ROWS; ++r) {
+                h[r] = Pack{};
+                if (first + r < m) h[r] = load_pack(Z + (first + r) * BELOW + k, count);
+            }
+#pragma unroll
+            for (int r = 0; r < ROWS; ++r) {
+#pragma unroll
+                for (int c = 0; c < LANES; ++c) {
+                    if (watch && !finite_(h[r].v[c])) *odd = 1;
+                    h[r].v[c] = c < count ? activate(code_before, h[r].v[c] + bias.v[c]) : T(0);
+                }
+            }
+#pragma unroll
+            for (int j = 0; j < OUTPUTS; ++j) {
+                const Pack w = *reinterpret_cast<const Pack*>(weights + j * LINE + k);
+#pragma unroll
+                for (int r = 0; r < ROWS; ++r) {
+#pragma unroll
+                    for (int c = 0; c < LANES; ++c) sums[r][j] += h[r].v[c] * w.v[c];
+                }
+            }
+        }
+#pragma unroll
+        for (int r = 0; r < ROWS; ++r) {
+#pragma unroll
+            for (int j = 0; j < OUTPUTS; ++j) {
+                const T sum = reduce_lanes(sums[r][j], 32, Sum());
+                if (lane / WIDTH == r && j % WIDTH == team.rank) {  // each lane finishes the columns that are its own
+                    answer[j] = code >= 0 ? activate(code, sum + b[j]) : sum + b[j];
+                }
+            }
+        }
+        if (code == -1) {
+            softmax_row(team, answer, answer, OUTPUTS);
+        } else if (code < 0) {
+            log_softmax_row(team, answer, answer, OUTPUTS);
+        }
+        if (first + lane / WIDTH < m) {
+            for (int j = team.rank; j < OUTPUTS; j += WIDTH) H[(first + lane / WIDTH) * OUTPUTS + j] = answer[j];
+        }
+    }
+}
