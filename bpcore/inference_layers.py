@@ -9,8 +9,8 @@ cuBLAS             wide products; ``finish_answer`` follows, one pass of bias an
 ``answer_narrow``  a narrow last layer behind cuBLAS: it takes over what would follow that product
 =================  ================================================================================================
 
-The kernels are in ``few.cuh``, ``inference.cuh`` and ``narrow.cuh``. The choices are reckoned from times of an H200; the
-kernels for few samples and narrow ends are not measured yet.
+The kernels are in ``few.cuh``, ``inference.cuh`` and ``narrow.cuh``. The choices are reckoned from times of an H200;
+the kernels for few samples and narrow ends are not measured yet.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 // Prediction: the end of a network behind a product by cuBLAS. What follows that product, bias and activation, is done
 // where the last layer reads it, so that its H is never written; the last layer is narrow, and finishes its rows.
 //
-// Requires: scalar.cuh, memory.cuh, team.cuh, rowwise.cuh, the printed activations (pieces.py), and the constants BELOW, the
-// width of the layer below, and OUTPUTS, that of the last layer, 32 or less. A warp has ROWS samples at a time. Its
+// Requires: scalar.cuh, memory.cuh, team.cuh, rowwise.cuh, the printed activations (pieces.py), and the constants BELOW,
+// the width of the layer below, and OUTPUTS, that of the last layer, 32 or less. A warp has ROWS samples at a time. Its
 // lanes share the sums over k, a pack each; W lies in shared memory, turned, so that a lane reads packs along k.
 
 constexpr int NARROW_THREADS = 256;
@@ -11,6 +11,23 @@ constexpr int SUM_WORDS = OUTPUTS * static_cast<int>(sizeof(T) / 4);  // registe
 constexpr int ROWS = SUM_WORDS <= 16 ? 4 : SUM_WORDS <= 32 ? 2 : 1;
 constexpr int PACKED = (BELOW + LANES - 1) / LANES * LANES;
 constexpr int LINE = PACKED + LANES;  // what a warp writes at once meets different banks
+
+// `count` elements of a row below; rows begin at multiples of 16 bytes if they are whole packs.
+DEVICE Pack load_below(const T* p, int count) {
+    return BELOW % LANES == 0 ? *reinterpret_cast<const Pack*>(p) : load_pack(p, count);
+}
+
+// Add up v (COUNT,) over the lanes of a warp. Lane i is left with the sums of v[i], v[i + 32], ... in v[0], v[1], ...:
+// at each step it hands every second value to its partner, so that there are half as many to add at the next.
+template <int COUNT, int MASK, int SIZE> DEVICE void add_lanes(T (&v)[SIZE], int lane) {
+    const bool upper = lane & MASK;
+#pragma unroll
+    for (int i = 0; i < (COUNT + 1) / 2; ++i) {
+        const T low = v[2 * i], high = 2 * i + 1 < COUNT ? v[2 * i + 1] : T(0);
+        v[i] = (upper ? high : low) + shuffle_xor(upper ? low : high, MASK);
+    }
+    if constexpr (MASK < 16) add_lanes<(COUNT + 1) / 2, 2 * MASK>(v, lane);
+}
 
 // Z (m, BELOW) = H @ W by cuBLAS, before (BELOW,), W (BELOW, OUTPUTS), b (OUTPUTS,), odd (1,);
 // H (m, OUTPUTS) = act(act_before(Z + before) @ W + b). `watch` is about Z, as in inference.cuh.
@@ -27,18 +44,19 @@ extern "C" __global__ void __launch_bounds__(NARROW_THREADS) answer_narrow(
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     constexpr int WIDTH = 32 / ROWS;  // lanes that finish a sample
     const LaneTeam team = {lane % WIDTH, WIDTH};
-    T* const answer = answers + (warp * ROWS + lane / WIDTH) * OUTPUTS;
+    T* const of_warp = answers + warp * ROWS * OUTPUTS;
+    T* const answer = of_warp + lane / WIDTH * OUTPUTS;
     const long long step = static_cast<long long>(gridDim.x) * WARPS * ROWS;
     for (long long first = (static_cast<long long>(blockIdx.x) * WARPS + warp) * ROWS; first < m; first += step) {
-        T sums[ROWS][OUTPUTS] = {};
+        T sums[ROWS * OUTPUTS] = {};
         for (int k = lane * LANES; k < BELOW; k += 32 * LANES) {
             const int count = BELOW - k < LANES ? BELOW - k : LANES;
-            const Pack bias = load_pack(before + k, count);
+            const Pack bias = load_below(before + k, count);
             Pack h[ROWS];
 #pragma unroll
             for (int r = 0; r < ROWS; ++r) {
                 h[r] = Pack{};
-                if (first + r < m) h[r] = load_pack(Z + (first + r) * BELOW + k, count);
+                if (first + r < m) h[r] = load_below(Z + (first + r) * BELOW + k, count);
             }
 #pragma unroll
             for (int r = 0; r < ROWS; ++r) {
@@ -54,20 +72,20 @@ extern "C" __global__ void __launch_bounds__(NARROW_THREADS) answer_narrow(
 #pragma unroll
                 for (int r = 0; r < ROWS; ++r) {
 #pragma unroll
-                    for (int c = 0; c < LANES; ++c) sums[r][j] += h[r].v[c] * w.v[c];
+                    for (int c = 0; c < LANES; ++c) sums[r * OUTPUTS + j] += h[r].v[c] * w.v[c];
                 }
             }
         }
+        add_lanes<ROWS * OUTPUTS, 1>(sums, lane);
 #pragma unroll
-        for (int r = 0; r < ROWS; ++r) {
-#pragma unroll
-            for (int j = 0; j < OUTPUTS; ++j) {
-                const T sum = reduce_lanes(sums[r][j], 32, Sum());
-                if (lane / WIDTH == r && j % WIDTH == team.rank) {  // each lane finishes the columns that are its own
-                    answer[j] = code >= 0 ? activate(code, sum + b[j]) : sum + b[j];
-                }
+        for (int q = 0; q < (ROWS * OUTPUTS + 31) / 32; ++q) {
+            const int e = lane + 32 * q;
+            if (e < ROWS * OUTPUTS) {
+                const T z = sums[q] + b[e % OUTPUTS];
+                of_warp[e] = code >= 0 ? activate(code, z) : z;
             }
         }
+        __syncwarp();
         if (code == -1) {
             softmax_row(team, answer, answer, OUTPUTS);
         } else if (code < 0) {
@@ -76,5 +94,6 @@ extern "C" __global__ void __launch_bounds__(NARROW_THREADS) answer_narrow(
         if (first + lane / WIDTH < m) {
             for (int j = team.rank; j < OUTPUTS; j += WIDTH) H[(first + lane / WIDTH) * OUTPUTS + j] = answer[j];
         }
+        __syncwarp();  // the next sums are written where these were read
     }
 }

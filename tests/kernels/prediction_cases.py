@@ -1,4 +1,4 @@
-"""What the kernels for few samples (few.cuh) and narrow ends (narrow.cuh) must compute, on arrays of exactly their sizes.
+"""What the kernels for few samples (few.cuh) and narrow ends (narrow.cuh) must compute, on arrays of their sizes.
 
 ``python -m tests.kernels.prediction_cases FOLDER [OLD NEW]`` runs some cases with AddressSanitizer, one source changed.
 """
@@ -29,7 +29,7 @@ FEW = (
 )
 """Samples, width below, width, columns of a block: ragged packs and whole ones, more rows of W than are asked for at
 once."""
-NARROW = ((1, 1, 1, 1), (9, 130, 10, 1), (70, 128, 10, 1), (33, 300, 17, 2), (37, 67, 32, 3))
+NARROW = ((1, 1, 1, 1), (9, 130, 10, 1), (70, 128, 10, 1), (33, 300, 17, 2), (37, 67, 32, 3), (11, 40, 9, 1))
 """Samples, width below, outputs, blocks: samples that a block meets at once and not, one pack of a lane and more."""
 ACTIVATIONS = print_activations(
     [Layer(Program("h = tanh(z)"), None), Layer(None, None, "softmax"), Layer(None, None, "log_softmax")]
