@@ -266,7 +266,7 @@ class MLP:
         do the rows of a :class:`numpy.memmap` that has to be converted.
 
         Several threads may call it at the same time. With ``out``, and an X that needs no conversion (C-contiguous,
-        of the network's dtype), nothing is allocated after the first call.
+        of the network's dtype), nothing is allocated after the first calls.
 
         Parameters
         ----------

@@ -158,6 +158,7 @@ def test_ways(fake_backend: CupyBackend, fake_cupy: FakeCupy) -> None:
 def test_wide_products_go_to_cublas(fake_backend: CupyBackend, fake_cupy: FakeCupy, wide: None) -> None:
     kernels = {
         (16, 64, 10): ["answer_narrow"],
+        (16, 65, 10): ["finish_answer", "softmax_narrow", "answer"],  # with rows below that are finished apart
         (16, 64, 40, 10): ["finish_answer", "answer_narrow"],
         (16, 64, 40): ["finish_answer", "finish_answer", "softmax_narrow"],
         (16, 2000, 10): ["finish_answer", "answer"],  # its W does not fit beside the sums
@@ -166,7 +167,7 @@ def test_wide_products_go_to_cublas(fake_backend: CupyBackend, fake_cupy: FakeCu
     for sizes, names in kernels.items():
         fake_cupy.count.clear()
         del fake_cupy.launches[:]
-        net = begin(fake_backend, list(sizes), "relu", "softmax")
+        net = begin(fake_backend, list(sizes), "softmax" if sizes[1] == 65 else "relu", "softmax")
         X = samples(net, 9)
         judge(net, X, net.predict(X))
         assert [name for name, _, _ in fake_cupy.launches] == names, sizes
@@ -440,12 +441,13 @@ def test_bad_samples_are_refused(
 
 
 @pytest.mark.parametrize(("how", "m"), [(None, 3), (None, 6), ("wide", 20), ("blocks", 20)])
+@pytest.mark.parametrize("sizes", [[131, 67, 40, 1], [131, 67, 1]], ids=str)
 def test_bad_samples_in_the_same_arrays(
-    cupy_backend: CupyBackend, request: pytest.FixtureRequest, how: Any, m: int
+    cupy_backend: CupyBackend, request: pytest.FixtureRequest, how: Any, m: int, sizes: list[int]
 ) -> None:
     if how:
         request.getfixturevalue(how)
-    be, net = cupy_backend, begin(cupy_backend, [131, 67, 40, 1], "sigmoid", "identity")
+    be, net = cupy_backend, begin(cupy_backend, sizes, "sigmoid", "identity")
     good = samples(net, m)
     bad = good.copy()
     bad[-1, 130] = np.inf
