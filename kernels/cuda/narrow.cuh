@@ -12,11 +12,6 @@ constexpr int ROWS = SUM_WORDS <= 16 ? 4 : SUM_WORDS <= 32 ? 2 : 1;
 constexpr int PACKED = (BELOW + LANES - 1) / LANES * LANES;
 constexpr int LINE = PACKED + LANES;  // what a warp writes at once meets different banks
 
-// `count` elements of a row below; rows begin at multiples of 16 bytes if they are whole packs.
-DEVICE Pack load_below(const T* p, int count) {
-    return BELOW % LANES == 0 ? *reinterpret_cast<const Pack*>(p) : load_pack(p, count);
-}
-
 // Add up v (COUNT,) over the lanes of a warp. Lane i is left with the sums of v[i], v[i + 32], ... in v[0], v[1], ...:
 // at each step it hands every second value to its partner, so that there are half as many to add at the next.
 template <int COUNT, int MASK, int SIZE> DEVICE void add_lanes(T (&v)[SIZE], int lane) {
@@ -30,12 +25,14 @@ template <int COUNT, int MASK, int SIZE> DEVICE void add_lanes(T (&v)[SIZE], int
 }
 
 // Z (m, BELOW) = H @ W by cuBLAS, before (BELOW,), W (BELOW, OUTPUTS), b (OUTPUTS,), odd (1,);
-// H (m, OUTPUTS) = act(act_before(Z + before) @ W + b). `watch` is about Z, as in inference.cuh.
+// H (m, OUTPUTS) = act(act_before(Z + before) @ W + b). Z begins at a multiple of 16 bytes. `watch` is about Z, as in
+// inference.cuh.
 extern "C" __global__ void __launch_bounds__(NARROW_THREADS) answer_narrow(
     const T* Z, const T* W, const T* b, T* H, const T* before, int code_before, int watch, unsigned int* odd, int code,
     long long m) {
-    SHARED_ARRAY(T, weights, (OUTPUTS * LINE));
+    SHARED_ARRAY(Pack, packs_of_weights, (OUTPUTS * LINE / LANES));
     SHARED_ARRAY(T, answers, (WARPS * ROWS * OUTPUTS));
+    T* const weights = reinterpret_cast<T*>(packs_of_weights);
     for (int e = threadIdx.x; e < PACKED * OUTPUTS; e += NARROW_THREADS) {
         const int k = e / OUTPUTS;
         weights[e % OUTPUTS * LINE + k] = k < BELOW ? W[e] : T(0);
@@ -51,12 +48,13 @@ extern "C" __global__ void __launch_bounds__(NARROW_THREADS) answer_narrow(
         T sums[ROWS * OUTPUTS] = {};
         for (int k = lane * LANES; k < BELOW; k += 32 * LANES) {
             const int count = BELOW - k < LANES ? BELOW - k : LANES;
-            const Pack bias = load_below(before + k, count);
+            const Pack bias = load_pack(before + k, count);
             Pack h[ROWS];
 #pragma unroll
             for (int r = 0; r < ROWS; ++r) {
                 h[r] = Pack{};
-                if (first + r < m) h[r] = load_below(Z + (first + r) * BELOW + k, count);
+                const T* z = Z + (first + r) * BELOW + k;
+                if (first + r < m) h[r] = BELOW % LANES == 0 ? *reinterpret_cast<const Pack*>(z) : load_pack(z, count);
             }
 #pragma unroll
             for (int r = 0; r < ROWS; ++r) {
@@ -68,7 +66,7 @@ extern "C" __global__ void __launch_bounds__(NARROW_THREADS) answer_narrow(
             }
 #pragma unroll
             for (int j = 0; j < OUTPUTS; ++j) {
-                const Pack w = *reinterpret_cast<const Pack*>(weights + j * LINE + k);
+                const Pack w = packs_of_weights[(j * LINE + k) / LANES];
 #pragma unroll
                 for (int r = 0; r < ROWS; ++r) {
 #pragma unroll
