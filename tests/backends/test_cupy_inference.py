@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 import threading
+import types
 from typing import Any
 
 import numpy as np
@@ -347,6 +350,60 @@ def test_memory_is_bounded(fake_backend: CupyBackend, monkeypatch: pytest.Monkey
         net.predict(samples(net, m))
     assert [key[0] for key in place_of(net).replays] == [8, 4]
     assert [key[0] for key in place_of(net).layers] == [8]
+
+
+class Samples:
+    """What the benchmark asks of a tensor in device memory."""
+
+    def __init__(self, array: Any) -> None:
+        self.array = array
+        self.__cuda_array_interface__ = {"owner": array}
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def clone(self) -> Samples:
+        be = CupyBackend()
+        return Samples(be.copy(self.array, out=be.empty(self.array.shape, self.array.dtype)))
+
+    def numel(self) -> int:
+        return int(self.array.size)
+
+    def element_size(self) -> int:
+        return int(self.array.itemsize)
+
+
+@pytest.mark.parametrize(("m", "graphs"), [(20, True), (21, False)])
+def test_the_benchmark_asks_as_it_says(
+    fake_backend: CupyBackend, fake_cupy: FakeCupy, monkeypatch: pytest.MonkeyPatch, wide: None, m: int, graphs: bool
+) -> None:
+    benchmark: Any = importlib.import_module("benchmarks.gpu.inference")
+    torch = types.SimpleNamespace(cuda=types.SimpleNamespace(synchronize=lambda: None))
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    net, asked = make(fake_backend, "tiles"), []
+
+    def us(call: Any, wait: Any, *, queued: bool = False) -> float:
+        for _ in range(60):
+            before = fake_cupy.count.copy()
+            call()
+            wait()
+        asked.append(fake_cupy.count - before)
+        return 1.0
+
+    monkeypatch.setattr(benchmark, "us", us)
+    facts, out = benchmark.ours(net, Samples(fake_backend.asarray(samples(net, m))))
+    judge(net, samples(net, m), fake_backend.to_numpy(out))
+    found = {name: (done["graph"], done["allocation"]) for name, done in zip(facts, asked, strict=True)}
+    expected = {
+        "bpcore_us": (int(graphs), 0),
+        "bpcore_graph_queued_us": (1, 0),
+        "bpcore_alternating_us": (int(graphs), 0),
+        "bpcore_other_arrays_us": (0, 0),
+        "bpcore_new_outputs_us": (found["bpcore_new_outputs_us"][0], 1),
+    }
+    if not graphs:
+        del expected["bpcore_graph_queued_us"]
+    assert found == expected
 
 
 # ------------------------------------------------------------------------------------------ out
