@@ -313,12 +313,14 @@ def test_pytorch_takes_the_same_steps(monkeypatch: pytest.MonkeyPatch, name: str
 # ------------------------------------------------------------------------------------------ predictions
 
 
-@pytest.mark.parametrize(("takes_us", "expected"), [(100, 200), (1000, 30), (50_000, 3)])
+@pytest.mark.parametrize(("takes_us", "expected"), [(100, 200), (900, 33), (50_000, 3)])
 def test_a_prediction_is_timed_as_often_as_it_is_short(
     monkeypatch: pytest.MonkeyPatch, takes_us: int, expected: int
 ) -> None:
     inference: Any = importlib.import_module("benchmarks.gpu.inference")
-    now, calls, waits = [0], [], []
+    now = [0]
+    calls: list[int] = []
+    waits: list[int] = []
     monkeypatch.setattr(inference.time, "perf_counter", lambda: 1e-6 * now[0])
 
     def call() -> None:
