@@ -15,7 +15,8 @@ the kernels for few samples and narrow ends are not measured yet.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -23,12 +24,13 @@ import numpy as np
 
 from bpcore.backends.contract import Backend
 from bpcore.backends.cupy_device import THREADS, CudaDevice, power_of_two
+from bpcore.backends.cupy_products import CudaProducts
 from bpcore.functions.activations import Activation
 from bpcore.functions.program import Program
 from bpcore.inference_room import Layer, Room
 from bpcore.kernels.cuda import pieces
 from bpcore.kernels.cuda.source import few_unit, inference_unit, narrow_unit
-from bpcore.kernels.cuda.tiling import choose_tiling
+from bpcore.kernels.cuda.tiling import Tiling
 from bpcore.layout import ParameterLayout
 from bpcore.typing import Array
 
@@ -44,7 +46,6 @@ with a row-wise activation."""
 NARROW_BYTES = 40 * 2**10
 """Bytes of the last W up to which it is joined to a product by cuBLAS: it lies in shared memory, of which a block has
 48 KiB without asking. A pass over (m, n) and a launch less, 4 us and more of 4096 samples by reckoning."""
-MOST_COLUMNS = 64
 FEW = 4
 """Samples up to which a layer is a kernel that reads W once and shares nothing, 2 to 2.5 us by reckoning. Tiles, whose
 sums are split among blocks, took 5 to 6 ..."""
@@ -54,10 +55,8 @@ FEW_PACKS = 32
 """... as long as a thread has no more packs of 16 bytes to read, one after the other, or all multiprocessors have a
 block."""
 
-Launch = tuple[tuple[int, ...], tuple[int, ...]]
-_UNITS = {
-    "answer_few": few_unit, "answer": inference_unit, "finish_answer": inference_unit, "answer_narrow": narrow_unit,
-}  # fmt: skip
+_UNITS = {"answer_few": few_unit, "answer_narrow": narrow_unit}
+Shape = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 class LayerMaker:
@@ -75,6 +74,8 @@ class LayerMaker:
         self._gpu: CudaDevice = be.gpu  # type: ignore[attr-defined]
         kinds = [(None if f.rowwise else Program({"h": f.value_formula}), f.rowwise) for f in activations]
         self._printed = pieces.print_activations([pieces.Layer(value, None, rowwise) for value, rowwise in kinds])
+        text = self._printed.text
+        self._products = CudaProducts(be, dtype, lambda *shape: inference_unit(text, dtype, *shape))
         self._kernels: dict[tuple[Any, ...], Any] = {}
 
     def make(self, room: Room, hidden: Sequence[Array], m: int, theta: int) -> list[Layer]:
@@ -116,27 +117,27 @@ class LayerMaker:
         n_in, n = self._sizes[l - 1 : l + 1]
         columns = self._columns_of_few(m, l)
         kernel = self._kernel("answer_few", power_of_two(m), columns)
+        launch = _launched(kernel, ((-(-n // columns),), (THREADS,)))
         others = *self._how(room, l), np.int64(m), np.int64(n_in), np.int64(n)
-        launch = (-(-n // columns),), (THREADS,)
-        return Layer(*self._addresses(theta, l), H, None, kernel, launch, others, self._rowwise(l, columns))
+        return Layer(*self._addresses(theta, l), H, None, launch, others, self._rowwise(l, columns))
 
     def _tiled(self, room: Room, theta: int, m: int, l: int, H: Array) -> Layer:
         n_in, n = self._sizes[l - 1 : l + 1]
-        rows, columns, tiles, splits = self._tiles(m, l)
-        kernel = self._kernel("answer", rows, columns)
-        parts, arrived = room.sums(self._dtype, tiles * splits * rows * columns if splits > 1 else 1, tiles)
+        tiling = self._cut(m, l)
+        self._products.load("answer", tiling)  # a graph may be captured next
+        launch = partial(self._products.launch, "answer", tiling)
         sizes = np.int64(m), np.int64(n_in), np.int64(n)
-        others = *self._how(room, l), *sizes, np.int32(splits), parts, arrived
-        launch = (tiles * splits,), (THREADS,)
-        return Layer(*self._addresses(theta, l), H, None, kernel, launch, others, self._rowwise(l, columns))
+        others = *self._how(room, l), *sizes, np.int32(tiling.splits), *room.sums(self._products, tiling)
+        return Layer(*self._addresses(theta, l), H, None, launch, others, self._rowwise(l, tiling.columns))
 
     def _wide(self, room: Room, theta: int, m: int, l: int, H: Array, *, finished: bool) -> Layer:
         n_in, n = self._sizes[l - 1 : l + 1]
-        multiply = room.cublas.prepare(m, n_in, n, str(self._dtype))
-        kernel = self._kernel("finish_answer", *self._tiles(m, l)[:2]) if finished else None
+        multiply, launch = room.cublas.prepare(m, n_in, n, str(self._dtype)), None
+        if finished:
+            kernel, _ = self._products.load("finish_answer", self._cut(m, l))
+            launch = _launched(kernel, self._gpu.plane(m, -(-n * self._dtype.itemsize // 16)))
         others = *self._how(room, l), np.int64(m), np.int64(n)
-        launch = self._gpu.plane(m, -(-n * self._dtype.itemsize // 16))
-        return Layer(*self._addresses(theta, l), H, multiply, kernel, launch, others, self._rowwise(l, 0))
+        return Layer(*self._addresses(theta, l), H, multiply, launch, others, self._rowwise(l, 0))
 
     def _end(self, room: Room, theta: int, m: int, l: int) -> Layer:
         n_in, n = self._sizes[l - 1 : l + 1]
@@ -144,11 +145,10 @@ class LayerMaker:
         _, bias_before = self._addresses(theta, l - 1)
         words = n * self._dtype.itemsize // 4
         at_once = 4 if words <= 16 else 2 if words <= 32 else 1  # samples of a warp, as in narrow.cuh
-        launch = (min(-(-m * 32 // (at_once * THREADS)), self._gpu.max_blocks),), (THREADS,)
+        blocks = min(-(-m * 32 // (at_once * THREADS)), self._gpu.max_blocks)
+        launch = _launched(self._kernel("answer_narrow", n_in, n), ((blocks,), (THREADS,)))
         others = bias_before, before, np.int32(l == 2), room.odd_at, code, np.int64(m)
-        return Layer(
-            *self._addresses(theta, l), None, None, self._kernel("answer_narrow", n_in, n), launch, others, None
-        )
+        return Layer(*self._addresses(theta, l), None, None, launch, others, None)
 
     # ---------------------------------------------------------------- choices
 
@@ -172,11 +172,9 @@ class LayerMaker:
         short = packs <= FEW_PACKS * THREADS or n >= columns * self._gpu.multiprocessors
         return columns if m <= FEW and short else 0
 
-    def _tiles(self, m: int, l: int) -> tuple[int, int, int, int]:
-        """Rows and columns of a tile, the number of tiles, and among how many blocks the sum of each is split."""
-        n_in, n = self._sizes[l - 1 : l + 1]
-        tiling = choose_tiling(m, n, n_in, self._gpu.multiprocessors)
-        return tiling.size, min(tiling.size, MOST_COLUMNS if n > NARROW else NARROW), tiling.tiles, tiling.splits
+    def _cut(self, m: int, l: int) -> Tiling:
+        """How the product of m samples with W[l] is cut; a row-wise activation wants whole rows."""
+        return self._products.cut([(m, self._sizes[l])], self._sizes[l - 1], whole_rows=self._printed.codes[l - 1] < 0)
 
     # ---------------------------------------------------------------- arguments
 
@@ -201,3 +199,8 @@ class LayerMaker:
         if key not in self._kernels:
             self._kernels[key] = self._gpu.load(_UNITS[name](self._printed.text, self._dtype, *size), name)
         return self._kernels[key]
+
+
+def _launched(kernel: Any, shape: Shape) -> Callable[[tuple[Any, ...]], None]:
+    """Return what queues a kernel with the arguments that it is given."""
+    return partial(kernel, *shape)

@@ -22,6 +22,8 @@ import numpy as np
 from bpcore.backends.contract import Backend
 from bpcore.backends.cublas import WORKSPACE, Cublas, load_cublas
 from bpcore.backends.cupy_device import CudaDevice
+from bpcore.backends.cupy_products import CudaProducts
+from bpcore.kernels.cuda.tiling import Tiling
 from bpcore.typing import Array
 
 __all__ = ["Layer", "Place", "Replay", "Room", "enter", "leave"]
@@ -45,13 +47,12 @@ class Room:
 
     def __init__(self, be: Backend) -> None:
         gpu: CudaDevice = be.gpu  # type: ignore[attr-defined]
-        self._empty, self._zeros, self._cupy = be.empty, be.zeros, be.xp
+        self._empty, self._cupy = be.empty, be.xp
         self._stream = gpu.current_stream
         self.odd, self.odd_at = gpu.host_word()
         self.places: WeakKeyDictionary[Any, Place] = WeakKeyDictionary()
         self._cublas: Cublas | None = None
-        self._parts: dict[np.dtype[Any], Array] = {}
-        self._arrived: Array = None
+        self._sums: dict[np.dtype[Any], tuple[Array, Array]] = {}
 
     @property
     def cublas(self) -> Cublas:
@@ -64,42 +65,41 @@ class Room:
         """Let cuBLAS queue what follows where kernels are queued."""
         self.cublas.use_stream(self._stream())
 
-    def sums(self, dtype: np.dtype[Any], elements: int, tiles: int) -> tuple[Array, Array]:
-        """Return memory for so many elements of parts, and a zero for each tile; longer ones may replace it later."""
-        parts = self._parts.get(dtype)
-        if parts is None or parts.size < elements:
-            parts = self._parts[dtype] = self._empty(elements, dtype)
-        if self._arrived is None or self._arrived.size < tiles:
-            self._arrived = self._zeros(tiles, np.uint32)
-        return parts, self._arrived
+    def sums(self, products: CudaProducts, tiling: Tiling) -> tuple[Array, Array]:
+        """Return memory for the parts of sums that are cut so, and counters; longer ones may replace it later."""
+        size = products.scratch_size([tiling])
+        found = self._sums.get(products.dtype)
+        if found is None or found[0].size < size:
+            found = self._sums[products.dtype] = products.scratch(size)
+        return found
 
 
 @dataclass
 class Layer:
     """One layer, made ready for a number of rows: ``H = act(A @ W + b)``.
 
-    ``multiply(A, W, H)`` is the product by cuBLAS, of addresses; without it the kernel multiplies. ``H`` is None where
-    the output of the network is written. ``rowwise`` follows where the kernel does not finish rows.
+    ``multiply(A, W, H)`` is the product by cuBLAS, of addresses; without it the kernel multiplies. ``launch`` takes all
+    arguments of the kernel and is None where the next layer does what follows a product. ``H`` is None where the output
+    of the network is written. ``rowwise`` follows where the kernel does not finish rows.
     """
 
     W: np.uint64
     b: np.uint64
     H: Array
     multiply: Callable[[int, int, int], None] | None
-    kernel: Any
-    shape: tuple[tuple[int, ...], tuple[int, ...]]
+    launch: Callable[[tuple[Any, ...]], None] | None
     others: tuple[Any, ...]
     rowwise: Callable[..., Any] | None
 
     def queue(self, A: Array, H: Array) -> None:
         """Queue it on the current stream."""
+        arguments = (H, self.b, *self.others)
         if self.multiply is None:
-            self.kernel(*self.shape, (A, self.W, self.b, H, *self.others))
+            arguments = (A, self.W, self.b, H, *self.others)
         else:
             self.multiply(A.data.ptr, int(self.W), H.data.ptr)
-            if self.kernel is None:  # the next one goes on
-                return
-            self.kernel(*self.shape, (H, self.b, *self.others))
+        if self.launch is not None:
+            self.launch(arguments)
         if self.rowwise is not None:
             self.rowwise(H, out=H)
 

@@ -10,7 +10,8 @@ worker     a process that holds one contestant
 race       interleaved rounds over the workers: ``python -m benchmarks.gpu.race --help``
 costs      launches, barriers, copies, products: ``python -m benchmarks.gpu.costs --help``
 costs.cu   its kernels
-inference  prediction beside PyTorch, one of its measurements and a command of its own
+digits     how far products are from float64, one of its measurements
+inference  prediction beside PyTorch, another one and a command of its own
 parts      runs a command under a time limit, and ends what it started
 report     the tables
 ========== ============================================================================================

@@ -16,8 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.gpu.digits import digits
 from benchmarks.gpu.inference import inference
-from benchmarks.gpu.workloads import WORKLOADS
+from benchmarks.gpu.workloads import PRODUCTS, WORKLOADS
 from benchmarks.peers.workloads import products as products_of
 
 REPEATS = 7
@@ -182,7 +183,7 @@ def torch_for(precision: str) -> Any:
     """PyTorch, set to this precision of its float32 products."""
     import torch
 
-    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    torch.set_float32_matmul_precision("high" if precision.startswith("tf32") else "highest")
     return torch
 
 
@@ -226,9 +227,13 @@ def steps(bench: Bench) -> dict[str, Any]:
             for sizes in (product.sizes for product in products_of(work))
         ]
 
-        def run(operands: Any = operands, torch: Any = torch) -> None:
+        more = PRODUCTS.get(work.precision, 1) - 1
+
+        def run(operands: Any = operands, torch: Any = torch, more: int = more) -> None:
             for A, B, C in operands:
                 torch.mm(A, B, out=C)
+                for _ in range(more):
+                    torch.addmm(C, A, B, out=C)
 
         side = torch.cuda.Stream()
         with torch.cuda.stream(side):
@@ -246,7 +251,7 @@ def steps(bench: Bench) -> dict[str, Any]:
 
 MEASUREMENTS = {
     "launches": launches, "graphs": graphs, "barriers": barriers, "copies": copies, "products": products,
-    "steps": steps, "inference": inference,
+    "digits": digits, "steps": steps, "inference": inference,
 }  # fmt: skip
 
 

@@ -44,6 +44,8 @@ def prepare(work: Workload, problem: Problem, threads: int) -> Runner:
         jax.devices(wanted)
     except RuntimeError as error:
         raise Skip(f"JAX finds no {wanted}: {str(error).splitlines()[0]}") from None
+    if work.precision not in PRODUCTS:
+        raise Skip(f"products in {work.precision} were not tried in JAX")
     jax.config.update("jax_default_matmul_precision", PRODUCTS[work.precision])
     unroll = UNROLLED if work.flops() < LARGE else 1
     runner = DeviceJaxRunner(work, problem, scan=True, unroll=unroll)

@@ -25,6 +25,8 @@ WARM_UP = 3
 
 def device(work: Workload) -> str:
     """Return the device, set to the precision of a workload."""
+    if work.precision not in PRODUCTS:
+        raise Skip(f"PyTorch has no products in {work.precision}")
     torch.set_float32_matmul_precision(PRODUCTS[work.precision])
     if torch.cuda.is_available():
         return "cuda"

@@ -9,9 +9,9 @@ from benchmarks.peers import workloads as cpu
 from benchmarks.peers.workloads import RacedWorkload
 from bpcore.bench.workload import STATE_VECTORS, Workload
 
-__all__ = ["PARITY", "WORKLOADS", "floor", "get_workload", "least_bytes"]
+__all__ = ["PARITY", "PRODUCTS", "WORKLOADS", "floor", "get_workload", "least_bytes"]
 
-PARITY = {"float32": 1e-4, "tf32": 5e-4, "bf16": 2e-3}
+PARITY = {"float32": 1e-4, "tf32x3": 1e-4, "tf32": 5e-4, "bf16": 2e-3}
 """Largest distance of the losses of the first chunk from float64, as a share of the largest of them.
 
 One operand of bf16 is off by up to 4e-3 and one of tf32 by 5e-4, but the mean over a mini-batch by far less: PyTorch's
@@ -19,8 +19,11 @@ bf16 is 1e-5 to 2e-4 away after the chunks below. Rates of learning are such tha
 than the tolerance; a test holds the workloads to that.
 """
 
-PEAK_OF = {"float32": "float32", "tf32": "tf32", "bf16": "bfloat16"}
+PEAK_OF = {"float32": "float32", "tf32x3": "tf32", "tf32": "tf32", "bf16": "bfloat16"}
 """Which of the measured rates of products is the ceiling of a precision."""
+
+PRODUCTS = {"tf32x3": 3}
+"""How many products at this rate one product takes, where it is not one."""
 
 _wide = RacedWorkload(
     "train", (1024, 4096, 4096, 1000), "relu", "softmax", "cross_entropy", "adam", 1024, 8192, 8, 3e-4, share=2.0
@@ -35,9 +38,12 @@ WORKLOADS = {
     "tabular": cpu.WORKLOADS["tabular"],
     "regression-tiny": cpu.WORKLOADS["regression-tiny"],
     "wide-float32": replace(_wide, at_most_us=2800.0),
+    # no more than the products were estimated to take
+    "wide-tf32x3": replace(_wide, precision="tf32x3", at_most_us=2000.0),
     "wide-tf32": replace(_wide, precision="tf32", at_most_us=650.0),
     "wide-bf16": replace(_wide, precision="bf16", at_most_us=450.0),
     "deep-narrow-float32": replace(_narrow, at_most_us=220.0),
+    "deep-narrow-tf32x3": replace(_narrow, precision="tf32x3"),
     "deep-narrow-bf16": replace(_narrow, precision="bf16", at_most_us=60.0),
 }
 
@@ -88,6 +94,6 @@ def floor(work: Workload, costs: dict[str, Any]) -> dict[str, float] | None:
     bandwidth = parts.get("copies", {}).get("device_gb_per_s")
     if not rate or not bandwidth:
         return None
-    flop_us = work.flops() / rate * 1e-6
+    flop_us = PRODUCTS.get(work.precision, 1) * work.flops() / rate * 1e-6
     byte_us = least_bytes(work, int(costs.get("second_level_cache", 0))) / bandwidth * 1e-3
     return {"flop_us": flop_us, "byte_us": byte_us, "us": max(flop_us, byte_us)}

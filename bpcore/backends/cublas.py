@@ -35,7 +35,7 @@ PRECISIONS = {
     "float64": (_R_64F, _R_64F, _COMPUTE_64F),
 }
 """How products are computed: type of the operands, type of what is added up, and what cuBLAS may do inside. ``tf32``
-reads float32 operands with ten bits of their fraction."""
+reads float32 operands with ten bits of their fraction; ``tf32x3`` is three such products."""
 
 
 class Cublas:
@@ -93,23 +93,49 @@ class Cublas:
 
         Parameters
         ----------
-        A, B : Array
-            Matrices of the type of the operands; numbers of 16 bits are kept in uint16.
+        A, B : Array, or pair of Array
+            Matrices of the type of the operands; numbers of 16 bits are kept in uint16. For ``tf32x3`` pairs of
+            matrices: the numbers rounded to ten bits of their fraction, and the rest of them.
         out : Array
             A matrix of the type of the operands, or of what is added up.
         precision : str
-            One of :data:`PRECISIONS`.
+            One of :data:`PRECISIONS`, or ``tf32x3``.
         transpose_a, transpose_b : bool
             Whether the transpose of A or B is meant.
         factors : Array, shape (2,), optional
-            By what the product is multiplied, and a zero: read by the device when it computes the product.
+            By what the product is multiplied, and a zero: read by the device when it computes the product. Not for
+            ``tf32x3``.
         """
+        transposed = {"transpose_a": transpose_a, "transpose_b": transpose_b}
+        if precision != "tf32x3":
+            self._multiply(A, B, out, precision, **transposed, factors=factors)
+            return
+        (A_high, A_low), (B_high, B_low) = A, B
+        # the smallest first; the product of the rests is left out, at most 2**-22 of |A| @ |B|
+        self._multiply(A_low, B_high, out, "tf32", **transposed)
+        self._multiply(A_high, B_low, out, "tf32", **transposed, adds=True)
+        self._multiply(A_high, B_high, out, "tf32", **transposed, adds=True)
+
+    def _multiply(
+        self,
+        A: Array,
+        B: Array,
+        out: Array,
+        precision: str,
+        *,
+        transpose_a: bool,
+        transpose_b: bool,
+        factors: Array | None = None,
+        adds: bool = False,
+    ) -> None:
+        """Queue one product; with ``adds`` to what is in ``out`` already."""
         kind, sums, compute = PRECISIONS[precision]
         m, n = out.shape
         k = A.shape[0] if transpose_a else A.shape[1]
-        one, zero = self._one[sums].ctypes.data, self._zero[sums].ctypes.data
+        one = self._one[sums].ctypes.data
+        before = one if adds else self._zero[sums].ctypes.data
         if factors is not None:
-            one, zero = factors.data.ptr, factors.data.ptr + factors.itemsize
+            one, before = factors.data.ptr, factors.data.ptr + factors.itemsize
             self._call("cublasSetPointerMode_v2", self._handle, _POINTERS_OF_DEVICE)
         # to cuBLAS, row-major matrices are their transposes: out.T = B.T @ A.T
         self._call(
@@ -127,7 +153,7 @@ class Cublas:
             ctypes.c_void_p(A.data.ptr),
             kind,
             A.shape[1],
-            ctypes.c_void_p(zero),
+            ctypes.c_void_p(before),
             ctypes.c_void_p(out.data.ptr),
             kind if out.dtype == A.dtype else sums,
             n,

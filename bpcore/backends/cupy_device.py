@@ -9,15 +9,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
 
+from bpcore.backends.cupy_cluster import prepare_cluster
+from bpcore.backends.cupy_early import EarlyLaunch, load_driver
 from bpcore.functions.expression import evaluate
 from bpcore.functions.program import Program
 from bpcore.functions.scalars import evaluate_scalars
 from bpcore.kernels.cuda.build import KernelLoader
-from bpcore.kernels.cuda.source import ElementwiseKernel, print_elementwise, unit_source
+from bpcore.kernels.cuda.source import ElementwiseKernel, early_source, print_elementwise, unit_source
 from bpcore.typing import Array, NDArray
 
 __all__ = ["THREADS", "CudaDevice", "Formula", "power_of_two"]
@@ -29,6 +32,9 @@ THREADS = 256
 BLOCKS_PER_MULTIPROCESSOR = 8
 GRID_Y_LIMIT = 65535
 LEAST_PARTIALS = 4096
+EARLY_CAPABILITY = 90
+EARLY_TRIES = 3
+"""Kernels of the graph that shows whether launches may begin early."""
 WIDEST_FOR_LANES = 512
 """Widest row that a warp works on; wider ones get a block. A choice by reasoning (16 columns a lane), not measured."""
 
@@ -122,10 +128,39 @@ class CudaDevice:
         with self._cupy.cuda.Device(self.number):
             return call()
 
-    def launch(self, function: Any, shape: tuple[Sizes, Sizes], arguments: tuple[Any, ...]) -> None:
-        """Queue a kernel on the current stream; `shape` is the grid and the block."""
+    def launch(self, function: Any, shape: tuple[Sizes, Sizes], arguments: tuple[Any, ...], *, shared: int = 0) -> None:
+        """Queue a kernel on the current stream; `shape` is the grid and the block, `shared` what it has of memory."""
         grid, block = shape
-        self.here(lambda: function(grid, block, arguments))
+        self.here(lambda: function(grid, block, arguments, shared_mem=shared))
+
+    def launch_early(
+        self, function: Any, shape: tuple[Sizes, Sizes], arguments: tuple[Any, ...], *, shared: int = 0
+    ) -> None:
+        """As :meth:`launch`, for a kernel that waits itself for those before it, and where :attr:`early` is there."""
+        early: Any = self.early
+        (grid, block), stream = shape, self.current_stream()
+        self.here(lambda: early(function, grid, block, arguments, shared=shared, stream=stream))
+
+    @cached_property
+    def early(self) -> EarlyLaunch | None:
+        """Launches that begin early, if a graph of some works here; first asked for while nothing is captured."""
+        driver = load_driver() if self.loader.capability >= EARLY_CAPABILITY else None
+        return None if driver is None else self.here(lambda: self._try(EarlyLaunch(driver)))
+
+    def _try(self, early: EarlyLaunch) -> EarlyLaunch | None:
+        kernel = self.load(early_source(), "count_launches")
+        out = self._cupy.empty(1, np.uint32)
+        out.fill(0)
+
+        def record() -> None:
+            for _ in range(EARLY_TRIES):
+                early(kernel, (1,), (1,), (out,), shared=0, stream=self.current_stream())
+
+        try:
+            self._capture(record, lambda: None).launch()
+            return early if int(self._cupy.asnumpy(out)[0]) == 2**EARLY_TRIES - 1 else None
+        except Exception:  # whatever CuPy makes of an older driver's answer
+            return None
 
     def kernel(self, unit: str, dtype: Any, name: str) -> Any:
         """Return a kernel of one of the fixed units, built at first use."""
@@ -148,9 +183,26 @@ class CudaDevice:
             formula = self._formulas[key] = Formula(printed, function, dtype, scalars)
         return formula
 
-    def load(self, source: str, name: str) -> Any:
-        """Return a kernel of a translation unit, compiled at first use."""
-        return self.here(lambda: self.loader.function(source, name))
+    def load(self, source: str, name: str, *, shared: int = 0, cluster: int = 1) -> Any:
+        """Return a kernel of a translation unit, compiled at first use.
+
+        Parameters
+        ----------
+        source, name : str
+            Text of the unit, and which of its kernels.
+        shared : int, default 0
+            Bytes of dynamic shared memory that a block will have.
+        cluster : int, default 1
+            Blocks of its clusters.
+        """
+
+        def load() -> Any:
+            function = self.loader.function(source, name)
+            if shared:
+                prepare_cluster(function, shared, cluster)
+            return function
+
+        return self.here(load)
 
     def host_word(self) -> tuple[NDArray[np.uint32], np.uint64]:
         """A zero in the memory of the host that kernels can write too, and its address; read it after waiting."""

@@ -25,7 +25,7 @@ class Contender:
     backend : str
         Its name.
     precision : str
-        ``"float32"``, ``"float64"``, or on CuPy ``"tf32"``, ``"bf16"`` or ``"fp16"``.
+        ``"float32"``, ``"float64"``, or on CuPy ``"tf32x3"``, ``"tf32"``, ``"bf16"`` or ``"fp16"``.
     plan : str
         ``"auto"``, or a plan by its name.
 

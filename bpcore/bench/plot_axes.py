@@ -19,6 +19,7 @@ LOOKS = {
     "numba": ("#1a8fe0", "s"),
     "cupy": ("#d1480c", "^"),
     "cupy:tf32": ("#8f45d6", "D"),
+    "cupy:tf32x3": ("#2f8f4e", "X"),
     "cupy:bf16": ("#c48a00", "v"),
     "cupy:fp16": ("#e0499f", "P"),
 }

@@ -113,7 +113,9 @@ class Holder:
         be, precision = self.be, self.contender.precision
         cublas = Cublas(load_cublas(be.xp), be.empty(WORKSPACE, np.uint8))
         cublas.use_stream(be.gpu.current_stream())
-        if precision != "tf32":  # operands of 16 bits; which numbers they hold does not matter here
+        if precision == "tf32x3":  # in two planes; which numbers they hold does not matter here
+            A, B = (A, B), (B, A)
+        elif precision != "tf32":  # operands of 16 bits
             A, B = (be.zeros(A.shape, np.uint16) for _ in range(2))
         return lambda: cublas.multiply(A, B, C, precision)
 

@@ -78,8 +78,8 @@ class Workload:
     eta : float
         Learning rate.
     precision : str
-        ``"float32"``, ``"float64"``, or on a GPU ``"tf32"`` or ``"bf16"``: of the products. With the latter two weights
-        and state are float32.
+        ``"float32"``, ``"float64"``, or on a GPU a lower one such as ``"tf32"`` or ``"bf16"``: of the products. Weights
+        and state are float32 then.
     """
 
     kind: str

@@ -65,7 +65,7 @@ def train(
     dtype: Annotated[str | None, typer.Option(help="float32 or float64.")] = None,
     backend: Annotated[str | None, typer.Option(help="numpy, numba, cupy or auto.")] = None,
     precision: Annotated[
-        str | None, typer.Option(help="Of the products, on a GPU: tf32, bf16 or fp16; by default the dtype.")
+        str | None, typer.Option(help="Of the products, on a GPU: tf32x3, tf32, bf16 or fp16; by default the dtype.")
     ] = None,
     dropout: Annotated[float, typer.Option(help="Rate of dropout on the hidden layers.")] = 0.0,
     l2: Annotated[float, typer.Option(help="Weight of the L2 penalty.")] = 0.0,

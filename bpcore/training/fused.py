@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from bpcore.backends.contract import Backend
-from bpcore.backends.cupy_cluster import largest_shared_memory, prepare_cluster
+from bpcore.backends.cupy_cluster import largest_shared_memory
 from bpcore.backends.cupy_device import THREADS
 from bpcore.errors import ConfigurationError
 from bpcore.kernels.cuda.fused import MOST_COLUMNS, ROWS, FusedShape, fused_unit
@@ -134,9 +134,7 @@ class FusedPlan(WidePlan):
 
     @cached_property
     def _step(self) -> Any:
-        function = self._gpu.load(self._source, "fused_step")
-        self._gpu.here(lambda: prepare_cluster(function, self.shape.nbytes, 1))
-        return function
+        return self._gpu.load(self._source, "fused_step", shared=self.shape.nbytes)
 
     def _nodes(self) -> int:
         return 6
@@ -153,8 +151,7 @@ class FusedPlan(WidePlan):
             *(self._batch, step, self._copy, self.net.theta, self._scales, self._T(self._s / m)),
             *(self._layers, self._slices, self._of_block, size, np.int64(m)),
         )
-        function, shared = self._step, self.shape.nbytes
-        self._gpu.here(lambda: function((blocks,), (THREADS,), arguments, shared_mem=shared))
+        self._gpu.launch(self._step, ((blocks,), (THREADS,)), arguments, shared=self.shape.nbytes)
         self._launch(
             self._around("add_slices"), -(-int(size) // SLICE_RUN), THREADS, self._slices, self._gradient, blocks, size
         )

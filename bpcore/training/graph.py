@@ -11,6 +11,7 @@ or long. For wide layers, where the products take nearly all of the time, there 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -18,9 +19,10 @@ import numpy as np
 
 from bpcore.backends.contract import Backend
 from bpcore.backends.cupy_device import THREADS, WIDEST_FOR_LANES, power_of_two
+from bpcore.backends.cupy_products import CudaProducts
 from bpcore.backprop import sample_scale
 from bpcore.kernels.cuda.source import around_unit, tile_unit, unit_source
-from bpcore.kernels.cuda.tiling import DEPTH, LARGEST_TILE, SMALLEST_TILE, choose_tiling
+from bpcore.kernels.cuda.tiling import SMALLEST_TILE, Tiling, count_tiles
 from bpcore.network import MLP
 from bpcore.problem import Problem
 from bpcore.training.device_steps import device_pieces, penalty_prices, step_numbers
@@ -84,8 +86,10 @@ class GraphPlan(FastPlan):
         per_sample = spec.dropout is not None and spec.dropout.per == "sample"
         dropped = sum(sizes[l - 1] for l in spec.rates)
         numbers = m * (3 * sum(sizes[1:]) + dropped + 1) + dropped * (m if per_sample else 1)
-        sums = 16 * max(gpu.max_blocks, -(-m // SMALLEST_TILE)) + 2 * gpu.multiprocessors * LARGEST_TILE**2 * item
-        sums += 8 * sum(-(-(n_in + 1) // SMALLEST_TILE) * -(-n // SMALLEST_TILE) for n_in, n in pairwise(sizes))
+        tilings = cls._tilings(spec, products := CudaProducts(be, spec.dtype, lambda *_: ""))
+        gradient = tilings["gradient", 1]
+        sums = 16 * max(gpu.max_blocks, -(-m // SMALLEST_TILE)) + products.scratch_size([*tilings.values()]) * item
+        sums += 8 * gradient.tiles * products.together(gradient)
         return {"activations and Deltas": numbers * item, "gradient": size * item, "partial sums": sums}
 
     def _allocate_layers(self) -> None:
@@ -102,27 +106,36 @@ class GraphPlan(FastPlan):
         self._masks = {l: be.zeros(rows * sizes[l - 1], dtype) for l in spec.rates}
         self._passed = {l: self._H[l] for l in range(2, len(sizes))} | arrays(spec.rates)
 
+    @staticmethod
+    def _tilings(spec: StepSpec, products: CudaProducts) -> dict[tuple[str, int], Tiling]:
+        """How the products are cut, by kernel and layer; the gradient of all layers is one launch."""
+        m, sizes, L = spec.batch_size, spec.sizes, len(spec.sizes)
+        tilings = {
+            ("forward", l): products.cut([(m, sizes[l])], sizes[l - 1], whole_rows=l == L - 1) for l in range(1, L)
+        }
+        tilings |= {("backward", l): products.cut([(m, sizes[l - 1])], sizes[l]) for l in range(2, L)}
+        tilings["gradient", 1] = products.cut([(n_in + 1, n) for n_in, n in pairwise(sizes)], m)
+        return tilings
+
     def _prepare_products(self) -> None:
         """Choose tiles, and make what all products share."""
-        spec, be = self.spec, self.be
-        m, sizes = spec.batch_size, spec.sizes
-        processors = self._gpu.multiprocessors
-        pairs = list(pairwise(sizes))
-        tilings = [choose_tiling(n_in + 1, n, m, processors) for n_in, n in pairs]
-        self._gradient_size = size = max(tiling.size for tiling in tilings)
-        tiles = [choose_tiling(n_in + 1, n, m, processors, size).tiles for n_in, n in pairs]
+        spec, be, text = self.spec, self.be, self._pieces.text
+        self._products = CudaProducts(be, spec.dtype, lambda *shape: tile_unit(text, spec.dtype, *shape))
+        self._cut = self._tilings(spec, self._products)
+        gradient = self._cut["gradient", 1]
+        tiles = [count_tiles(n_in + 1, n, *gradient.shape) for n_in, n in pairwise(spec.sizes)]
         self._first_tile = np.concatenate([[0], np.cumsum(tiles)])
-        self._squares = be.zeros(sum(tiles), np.float64)
-        # where a sum is split, there are at most two blocks to a multiprocessor
-        self._parts = be.empty(2 * processors * LARGEST_TILE**2, spec.dtype)
-        self._arrived = be.zeros(2 * processors, np.uint32)
+        ends = self._first_tile[1:] * self._products.together(gradient)
+        self._squares = be.zeros(int(ends[-1]), np.float64)
+        self._ends = be.asarray(np.ascontiguousarray(ends, np.int64))
+        self._parts, self._arrived = self._products.scratch(self._products.scratch_size([*self._cut.values()]))
         self._layers = be.asarray(self._layer_table())
-        self._ends = be.asarray(np.ascontiguousarray(self._first_tile[1:], np.int64))
 
-    def _gradient_splits(self, m: int) -> int:
-        """Among how many blocks the sum over the samples is split."""
-        processors, tiles = int(self._gpu.multiprocessors), int(self._first_tile[-1])
-        return max(1, min(2 * processors // tiles, m // (2 * DEPTH)))
+    def _tiling(self, kernel: str, l: int, m: int) -> Tiling:
+        """How a product with m rows is cut, as with those of a whole batch."""
+        n = self.spec.sizes[l if kernel == "forward" else l - 1]
+        tiling = self._cut[kernel, l]
+        return replace(tiling, tiles=count_tiles(m, n, *tiling.shape))
 
     def _layer_table(self) -> Any:
         """Rows of the table that the kernels of the parameters read (``G_...`` in step.cuh)."""
@@ -150,9 +163,6 @@ class GraphPlan(FastPlan):
 
     def _around(self, name: str) -> Any:
         return self._gpu.load(around_unit(self._pieces.text, self.spec.dtype), name)
-
-    def _tiles(self, size: int, name: str) -> Any:
-        return self._gpu.load(tile_unit(self._pieces.text, self.spec.dtype, size, size), name)
 
     # ---------------------------------------------------------------- running
 
@@ -208,7 +218,11 @@ class GraphPlan(FastPlan):
         return self._graphs[m, steps]
 
     def _warm_up(self, m: int) -> None:
-        """Do once what allocates when it is done for the first time."""
+        """Do once what allocates when it is done for the first time: load the kernels."""
+        for (kernel, _), tiling in self._cut.items():
+            self._products.load(kernel, tiling)
+        if self._ends_in_a_tile:
+            self._products.load("forward_output", self._cut["forward", len(self.spec.sizes) - 1])
 
     # ---------------------------------------------------------------- one step
 
@@ -235,19 +249,18 @@ class GraphPlan(FastPlan):
         """Do the last layer, the loss and BP1 in one kernel, if its rows are no longer than a tile."""
         sizes, net, l = self.spec.sizes, self.net, len(self.spec.sizes) - 1
         n_in, n, up = sizes[-2], sizes[-1], len(self.spec.sizes)
-        tiling = choose_tiling(m, n, n_in, self._gpu.multiprocessors)
-        if n > tiling.size:
+        if not self._ends_in_a_tile:
             return False
+        tiling = self._tiling("forward", l, m)
         A = self._inputs(l) if l > 1 else self._Z[up]
-        self._launch(
-            self._tiles(tiling.size, "forward_output"),
-            tiling.tiles * tiling.splits,
-            THREADS,
+        self._launch_product(
+            "forward_output",
+            tiling,
             *(self._batch, step, np.int32(l == 1), A, net.W[l], net.b[l], self._Z[up], self._H[up], self._Delta[up]),
             *(np.int32(self._pieces.codes[-1]), self._scales, self._T(self._s / m), m, n_in, n),
             *(np.int32(tiling.splits), self._parts, self._arrived, self._of_block),
         )
-        self._recorded = tiling.tiles
+        self._recorded = tiling.tiles * self._products.together(tiling)
         return True
 
     def _forward(self, l: int, m: int, step: Any) -> None:
@@ -255,13 +268,12 @@ class GraphPlan(FastPlan):
         sizes, net, up = self.spec.sizes, self.net, l + 1
         n_in, n, code = sizes[l - 1], sizes[l], self._pieces.codes[l - 1]
         drop = self._drop(up)
-        tiling = choose_tiling(m, n, n_in, self._gpu.multiprocessors)
+        tiling = self._tiling("forward", l, m)
         A = self._inputs(l) if l > 1 else self._Z[up]  # the first layer reads rows of X
         passed = self._passed.get(up, self._H[up])
-        self._launch(
-            self._tiles(tiling.size, "forward"),
-            tiling.tiles * tiling.splits,
-            THREADS,
+        self._launch_product(
+            "forward",
+            tiling,
             self._batch,
             step,
             np.int32(l == 1),
@@ -280,6 +292,11 @@ class GraphPlan(FastPlan):
         if l in self.spec.rates:
             arguments = self._batch, step, self._H[l], self._passed[l], *drop, m, n
             self._launch(self._around("drop_rows"), *self._flat(m * n), *arguments)
+
+    @property
+    def _ends_in_a_tile(self) -> bool:
+        """Whether rows of the output are no longer than a tile."""
+        return self.spec.sizes[-1] <= self._cut["forward", len(self.spec.sizes) - 1].columns
 
     def _output(self, m: int, step: Any) -> None:
         """Loss, hits and BP1."""
@@ -301,11 +318,10 @@ class GraphPlan(FastPlan):
         """BP2: ``Delta[l] = (Delta[l+1] @ W[l].T) * act'(Z[l])``."""
         sizes = self.spec.sizes
         n, n_next, code = sizes[l - 1], sizes[l], self._pieces.codes[l - 2]
-        tiling = choose_tiling(m, n, n_next, self._gpu.multiprocessors)
-        self._launch(
-            self._tiles(tiling.size, "backward"),
-            tiling.tiles * tiling.splits,
-            THREADS,
+        tiling = self._tiling("backward", l, m)
+        self._launch_product(
+            "backward",
+            tiling,
             *(self._Delta[l + 1], self.net.W[l], self._Z[l], self._H[l], self._Delta[l], np.int32(code)),
             *self._mask(l),
             *(m, n_next, n, np.int32(tiling.splits), self._parts, self._arrived),
@@ -319,13 +335,12 @@ class GraphPlan(FastPlan):
 
     def _parameters(self, m: int, step: Any) -> None:
         """BP3 and BP4 of all layers, and the update with them unless a norm must be known first."""
-        splits = self._gradient_splits(m)
-        self._launch(
-            self._tiles(self._gradient_size, "gradient"),
-            int(self._first_tile[-1]) * splits,
-            THREADS,
+        tiling = self._cut["gradient", 1]
+        self._launch_product(
+            "gradient",
+            tiling,
             *(self._batch, step, self._layers, np.int32(len(self._first_tile) - 1), self.net.theta, self._gradient),
-            *(self._states, self._prices, self._T(self._limit), np.int32(self._clip), m, np.int32(splits)),
+            *(self._states, self._prices, self._T(self._limit), np.int32(self._clip), m, np.int32(tiling.splits)),
             *(self._parts, self._arrived, self._squares, self._of_block, self._recorded),
         )
         if self._clip >= _SCOPES["all"]:
@@ -370,5 +385,12 @@ class GraphPlan(FastPlan):
         return max(1, min(-(-size // THREADS), self._gpu.max_blocks)), THREADS
 
     def _launch(self, function: Any, blocks: int, threads: int, *arguments: Any) -> None:
-        values = tuple([np.int64(value) if isinstance(value, int) else value for value in arguments])
-        self._gpu.launch(function, ((blocks,), (threads,)), values)
+        self._gpu.launch(function, ((blocks,), (threads,)), _values(arguments))
+
+    def _launch_product(self, name: str, tiling: Tiling, *arguments: Any) -> None:
+        self._products.launch(name, tiling, _values(arguments))
+
+
+def _values(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Arguments of a kernel: sizes are 64 bits there."""
+    return tuple([np.int64(value) if isinstance(value, int) else value for value in arguments])

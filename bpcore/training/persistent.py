@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from bpcore.backends.contract import Backend
-from bpcore.backends.cupy_cluster import PORTABLE_BLOCKS, largest_cluster, largest_shared_memory, prepare_cluster
+from bpcore.backends.cupy_cluster import PORTABLE_BLOCKS, largest_cluster, largest_shared_memory
 from bpcore.backprop import sample_scale
 from bpcore.errors import ConfigurationError
 from bpcore.kernels.cuda.resident import ResidentShape, resident_unit
@@ -151,15 +151,12 @@ class PersistentPlan(FastPlan):
             offsets = {(block.name, block.layer): block.offset for block in self.net.layout.blocks}
             shape = replace(self.shape, wide_inputs=wide)
             source = resident_unit(shape, self._pieces, offsets, self.spec.dtype)
-            function = self._gpu.load(source, "resident")
-            self._gpu.here(lambda: prepare_cluster(function, shape.nbytes, shape.blocks))
-            self._kernels[wide] = function
+            self._kernels[wide] = self._gpu.load(source, "resident", shared=shape.nbytes, cluster=shape.blocks)
         return self._kernels[wide]
 
     def _launch(self, function: Any, arguments: tuple[Any, ...]) -> None:
         shape = self.shape
-        grid, block = (shape.blocks,), (shape.threads,)
-        self._gpu.here(lambda: function(grid, block, arguments, shared_mem=shape.nbytes))
+        self._gpu.launch(function, ((shape.blocks,), (shape.threads,)), arguments, shared=shape.nbytes)
 
     def _starts(self) -> bool:
         """Whether the device can start such a cluster: try one that does nothing."""

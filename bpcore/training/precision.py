@@ -1,7 +1,7 @@
 """In which precision the products of a training step are computed: names, and who can do what.
 
 ``None`` is the dtype of the network. The lower precisions keep parameters, gradients and the state of the optimiser in
-float32 and add up in float32; only what the products read is rounded.
+float32 and add up in float32; only what the products read is rounded, or in ``tf32x3`` taken apart.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from bpcore.errors import ConfigurationError, unknown
 
 __all__ = ["LOWER", "check_precision", "refuse_precision"]
 
-LOWER = ("tf32", "bf16", "fp16")
+LOWER = ("tf32x3", "tf32", "bf16", "fp16")
 """Precisions that are no dtype of a network: tensor cores of a GPU read them."""
 
 PRECISIONS = ("float32", *LOWER, "float64")
-_LEAST_CAPABILITY = {"tf32": 80, "bf16": 80, "fp16": 70}
-_PLANS = {"tf32": ("wide",), "bf16": ("wide", "fused"), "fp16": ("wide",)}
+_LEAST_CAPABILITY = {"tf32x3": 80, "tf32": 80, "bf16": 80, "fp16": 70}
+_PLANS = {"tf32x3": ("wide",), "tf32": ("wide",), "bf16": ("wide", "fused"), "fp16": ("wide",)}
 
 
 def check_precision(precision: str | None, dtype: Any) -> str | None:

@@ -105,7 +105,7 @@ class StepSpec:
     classes : bool
         Whether hits are counted.
     precision : str or None
-        In which the products are computed, ``"tf32"``, ``"bf16"`` or ``"fp16"``; None for the dtype.
+        In which the products are computed, ``"tf32x3"``, ``"tf32"``, ``"bf16"`` or ``"fp16"``; None for the dtype.
     """
 
     sizes: tuple[int, ...]

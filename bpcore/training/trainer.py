@@ -82,8 +82,9 @@ class Trainer:
     plan : str
         ``"auto"`` or the name of a plan.
     precision : str, optional
-        In which the products are computed, on a GPU: ``"tf32"``, ``"bf16"`` or ``"fp16"``. By default, and with
-        ``"float32"`` or ``"float64"``, in the dtype of the network. See *Choose a precision* in the documentation.
+        In which the products are computed, on a GPU: ``"tf32x3"``, ``"tf32"``, ``"bf16"`` or ``"fp16"``. By default,
+        and with ``"float32"`` or ``"float64"``, in the dtype of the network. See *Choose a precision* in the
+        documentation.
     data : ``"auto"``, ``"resident"`` or ``"stream"``
         Whether the data lies where the network computes, or stays on the host and goes there a few steps at a time.
         ``"auto"`` streams what does not fit on the device, and what a :class:`numpy.memmap` holds in a form that has to

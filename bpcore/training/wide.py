@@ -2,6 +2,10 @@
 
 Kernels around the products do the rest, each in one pass over its arrays (``kernels/cuda/wide.cuh``). For the backward
 pass a layer keeps one array: what it handed on, where the derivative can be had from that, else its product.
+
+In ``tf32x3`` whatever a product reads is in two planes: numbers rounded to what tensor cores read, and the rest of
+them. For a batch of m samples they are the first m rows of an array and the next m. A product is written where the
+first plane will be; who reads numbers adds the planes up.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ from bpcore.backends.cublas import WORKSPACE, Cublas, load_cublas
 from bpcore.backends.cublas_lt import CublasLt, ReluProduct
 from bpcore.backends.cupy_device import THREADS, power_of_two
 from bpcore.kernels.cuda.source import OPERANDS, wide_unit
+from bpcore.layout import ByLayer
 from bpcore.network import MLP
 from bpcore.problem import Problem
 from bpcore.training.device_steps import derivative_of_output, is_relu
@@ -52,7 +57,7 @@ class WidePlan(GraphPlan):
         self._load_libraries(be)
         self._precision = spec.precision or str(spec.dtype)
         self._operands = self._precision if self._precision in OPERANDS else ""
-        self._storage = np.dtype(np.uint16 if self._operands else spec.dtype)
+        self._storage, self._planes = _operand(spec)
         super().__init__(spec, net, be, seed)
 
     def _load_libraries(self, be: Backend) -> None:
@@ -67,9 +72,10 @@ class WidePlan(GraphPlan):
     def device_bytes(cls, spec: StepSpec, be: Backend, size: int) -> dict[str, int]:
         """Bytes that the plan allocates, by what they are for; see :meth:`ReferencePlan.device_bytes`."""
         m, sizes, item, gpu = spec.batch_size, spec.sizes, spec.dtype.itemsize, be.gpu  # type: ignore[attr-defined]
-        operands = (spec.precision or str(spec.dtype)) in OPERANDS
-        stored = 2 if operands else item
-        numbers, kept = sizes[-1] + 1, sum(sizes[:-1]) + sum(sizes[1:])  # Z[L] and scales; inputs and Deltas
+        storage, planes = _operand(spec)
+        stored, copied = storage.itemsize, spec.precision in OPERANDS
+        # Z[L] and scales; inputs and Deltas
+        numbers, kept = sizes[-1] + 1, planes * (sum(sizes[:-1]) + sum(sizes[1:]))
         for l, activation in enumerate(spec.activations[:-1], start=2):
             if activation.rowwise:
                 numbers += 3 * sizes[l - 1]
@@ -79,7 +85,7 @@ class WidePlan(GraphPlan):
         splits = max(1, min(BLOCKS * gpu.multiprocessors, m // ROWS, 65535))
         output = gpu.max_blocks if sizes[-1] <= NARROW_OUTPUT else splits
         sums = 8 * (splits * sum(sizes[1:-1]) + max(output, splits) * sizes[-1] + (len(sizes) + 1) * gpu.max_blocks)
-        gradient = size * (item + stored * int(operands))
+        gradient = size * (item + planes * stored * copied)
         return {
             "activations and Deltas": layers,
             "gradient": gradient,
@@ -99,16 +105,16 @@ class WidePlan(GraphPlan):
             if l not in rowwise
         }
 
-        def arrays(layers: Sequence[int], dtype: Any) -> dict[int, Array]:
-            return {l: be.empty((m, sizes[l - 1]), dtype) for l in layers}
+        def arrays(layers: Sequence[int], dtype: Any, planes: int = 1) -> dict[int, Array]:
+            return {l: be.empty((planes * m, sizes[l - 1]), dtype) for l in layers}
 
-        self._inputs_of = arrays(range(1, L), self._storage)  # by layer: what its product reads
+        self._inputs_of = arrays(range(1, L), self._storage, self._planes)  # by layer: what its product reads
         own = arrays([l for l, handed_on in self._handed_on.items() if not handed_on], self._storage)
         self._product = {l: own[l] if l in own else self._inputs_of[l] for l in self._handed_on}
         # row-wise layers, and the output, compute in the type of the parameters
         self._Z, self._H = arrays([*rowwise, L], T), arrays(rowwise, T)
         self._errors = arrays(rowwise, T)
-        self._Delta = arrays(range(2, L + 1), self._storage)
+        self._Delta = arrays(range(2, L + 1), self._storage, self._planes)
         # what all samples lose is told to the update; what one sample loses is drawn again where it is needed
         self._masks = {l: be.zeros(sizes[l - 1], T) for l in spec.rates}
         # by layer and batch: products that cuBLASLt takes as far as H
@@ -121,9 +127,13 @@ class WidePlan(GraphPlan):
         self._loss_scale = be.asarray(np.array([FIRST_SCALE, 1 / FIRST_SCALE, 0, 1, 0, 0], T))
         self._factors = self._loss_scale[1:3] if self._scaled else None
         # what the products read of theta
-        self._copy = be.zeros(self.net.layout.size, self._storage) if self._operands else self.net.theta
-        self._W = self.net.layout.views(self._copy, "W")
-        self._b = self.net.layout.views(self._copy, "b")
+        layout = self.net.layout
+        self._copy = be.zeros(self._planes * layout.size, self._storage) if self._operands else self.net.theta
+        self._W = layout.views(self._copy[: layout.size], "W")
+        self._b = layout.views(self._copy[: layout.size], "b")
+        if self._planes == 2:
+            rests = layout.views(self._copy[layout.size :], "W")
+            self._W = ByLayer(list(zip(self._W, rests, strict=True)), self._W.first)
         self._dW = self.net.layout.views(self._gradient, "W")
         self._partial = {l: be.empty((self._splits(l), sizes[l - 1]), np.float64) for l in range(2, L + 1)}
         self._layers = be.asarray(self._layer_table())
@@ -205,18 +215,22 @@ class WidePlan(GraphPlan):
         groups = sum(-(-n // BIASES) for n in sizes[1:])
         return max(1, min(int(self._gpu.max_blocks), max(runs, groups)))
 
-    def _multiply(self, A: Array, B: Array, out: Array, **others: Any) -> None:
+    def _read(self, array: Array, m: int) -> Any:
+        """What a product reads of m samples: some rows, or the two planes of them."""
+        return array[:m] if self._planes == 1 else (array[:m], array[m : 2 * m])
+
+    def _multiply(self, A: Any, B: Any, out: Array, **others: Any) -> None:
         self._cublas.use_stream(self._gpu.current_stream())
         self._cublas.multiply(A, B, out, self._precision, **others)
 
     def _nodes(self) -> int:
-        return 5 * len(self.spec.sizes)
+        return (5 if self._planes == 1 else 11) * len(self.spec.sizes)
 
     def _ends_in_relu(self, l: int) -> bool:
         """Whether layer l hands on ``max(z, 0)`` and nothing else, in rows of 16 bits that cuBLASLt can read."""
         spec = self.spec
         aligned = all(n * self._storage.itemsize % 16 == 0 for n in spec.sizes[l - 2 : l])
-        may = self.epilogues and bool(self._operands) and aligned
+        may = self.epilogues and self._storage.itemsize == 2 and aligned
         return may and is_relu(spec.activations[l - 2]) and l not in spec.rates
 
     def _ask(self, m: int) -> None:
@@ -261,14 +275,14 @@ class WidePlan(GraphPlan):
             self._relu_products[l + 1, m].queue(self._gpu.current_stream())
             return
         out = self._product[l + 1] if l + 1 in self._product else self._Z[l + 1]
-        self._multiply(self._inputs_of[l][:m], self._W[l], out[:m])
+        self._multiply(self._read(self._inputs_of[l], m), self._W[l], out[:m])
 
     def _backward_product(self, l: int, m: int) -> None:
         out = self._errors[l] if l in self._errors else self._Delta[l]
-        self._multiply(self._Delta[l + 1][:m], self._W[l], out[:m], transpose_b=True)
+        self._multiply(self._read(self._Delta[l + 1], m), self._W[l], out[:m], transpose_b=True)
 
     def _gradient_product(self, l: int, m: int) -> None:
-        A, Delta = self._inputs_of[l][:m], self._Delta[l + 1][:m]
+        A, Delta = self._read(self._inputs_of[l], m), self._read(self._Delta[l + 1], m)
         self._multiply(A, Delta, self._dW[l], transpose_a=True, factors=self._factors)
 
     def _finish_forward(self, l: int, m: int, step: Any) -> None:
@@ -332,8 +346,15 @@ class WidePlan(GraphPlan):
             self._launch(kernel, blocks, THREADS, *table, *limits, self._loss_scale, self._squares)
         self._launch(
             *(self._around("move_parameters"), blocks, THREADS, self._batch, step, *table, self._states, self._copy),
-            *(*limits, np.float64(self._limit), self._squares, blocks * prepared, self._loss_scale),
+            *(net.layout.size, *limits, np.float64(self._limit), self._squares, blocks * prepared, self._loss_scale),
             *(self._of_block, self._output_blocks(m), m),
         )
         if self._scaled:
             self._launch(self._around("adjust_scale"), 1, 1, self._loss_scale, GOOD_STEPS)
+
+
+def _operand(spec: StepSpec) -> tuple[np.dtype[Any], int]:
+    """Type of the numbers that products read, and in how many planes they lie."""
+    if spec.precision in ("bf16", "fp16"):
+        return np.dtype(np.uint16), 1
+    return spec.dtype, 2 if spec.precision == "tf32x3" else 1

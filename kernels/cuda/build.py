@@ -195,7 +195,7 @@ class KernelLoader:
 
     def __init__(self, cupy: Any, capability: int) -> None:
         self._cupy = cupy
-        self._capability = capability
+        self.capability = capability
         self._modules: dict[str, Any] = {}
         self._lock = threading.Lock()
         self.compiled = 0
@@ -214,7 +214,7 @@ class KernelLoader:
     def _code(self, source: str) -> bytes:
         from cupy_backends.cuda.libs import nvrtc
 
-        target = nvrtc_target(self._capability, tuple(nvrtc.getSupportedArchs()))
+        target = nvrtc_target(self.capability, tuple(nvrtc.getSupportedArchs()))
         parts = (source, target, *_NVRTC_OPTIONS, str(nvrtc.getVersion()))
         key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
         path = cache_folder() / f"{key}.{'cubin' if target.startswith('sm_') else 'ptx'}"

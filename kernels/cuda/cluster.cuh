@@ -1,7 +1,7 @@
-// A cluster of thread blocks: its barrier, each other's shared memory, and copies that do not wait.
+// Blocks and what they wait for: the kernels before, each other in a cluster, and copies that go on meanwhile.
 //
-// Requires: scalar.cuh. Clusters and copies through a gate need compute capability 9.0; the other copies need 8.0. The
-// header that runs these sources on a CPU has functions of the same names.
+// Requires: scalar.cuh. Clusters and copies through a gate need compute capability 9.0; the other copies wait before
+// 8.0. The header that runs these sources on a CPU has functions of the same names.
 
 #ifndef DYNAMIC_SHARED
 #define DYNAMIC_SHARED(name) extern __shared__ __align__(16) unsigned char name[]
@@ -10,6 +10,19 @@
 typedef unsigned SharedAddress;
 DEVICE SharedAddress shared_address(const void* place) {
     return static_cast<unsigned>(__cvta_generic_to_shared(place));
+}
+// The same address, computed here and not again where it is used.
+DEVICE SharedAddress computed(SharedAddress address) {
+    asm volatile("" : "+r"(address));
+    return address;
+}
+
+// Of a kernel that was launched to begin early (cupy_early.py): wait until the kernels before it have ended, then let the
+// next one begin. Nothing that another kernel writes may be read before. Elsewhere there is nothing to wait for.
+DEVICE void follow() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;\ngriddepcontrol.launch_dependents;" ::: "memory");
+#endif
 }
 
 DEVICE int cluster_rank() {
@@ -29,13 +42,38 @@ template <class V> DEVICE V* in_block(V* place, int rank) {
     return reinterpret_cast<V*>(there);
 }
 
-// Begin to copy 4, 8 or 16 bytes from global to shared memory, both aligned to their size.
+// Begin to copy 4, 8 or 16 bytes from global to shared memory, both aligned to their size, or 16 bytes of zeros if
+// there are none. The copies that a thread
+// began since it last called commit_copies are a group; it can wait for all of its groups but the last LATER, or for all
+// copies. For those of other threads a barrier must follow.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+template <int BYTES> struct alignas(BYTES) Bytes {
+    unsigned char v[BYTES];
+};
+template <int BYTES> DEVICE void copy_later(void* to, const void* from) {
+    *static_cast<Bytes<BYTES>*>(to) = *static_cast<const Bytes<BYTES>*>(from);
+}
+DEVICE void copy_later_if(bool exists, SharedAddress to, const void* from) {
+    Bytes<16>& place = *static_cast<Bytes<16>*>(__cvta_shared_to_generic(to));
+    place = exists ? *static_cast<const Bytes<16>*>(from) : Bytes<16>{};
+}
+DEVICE void finish_copies() {}
+DEVICE void commit_copies() {}
+template <int LATER> DEVICE void wait_for_copies() {}
+#else
 template <int BYTES> DEVICE void copy_later(void* to, const void* from) {
     asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(shared_address(to)), "l"(from), "n"(BYTES)
                  : "memory");
 }
-// Wait for the copies that this thread began; for those of others a barrier must follow.
+DEVICE void copy_later_if(bool exists, SharedAddress to, const void* from) {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(exists ? 16 : 0) : "memory");
+}
 DEVICE void finish_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+DEVICE void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int LATER> DEVICE void wait_for_copies() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(LATER) : "memory");
+}
+#endif
 
 // A gate is 8 bytes of shared memory. One thread announces how many bytes will come through it, any thread begins to
 // copy them, a run of bytes at a time, and threads wait at the gate until all are there; then it is closed again. What

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <ucontext.h>
 
+#include <deque>
 #include <map>
 #include <stdexcept>
 #include <string>
@@ -54,7 +55,7 @@ struct Fiber {
     Index3 index, block;
     State state;
     unsigned arrivals;         // at the barrier of the cluster
-    std::vector<Copy> copies;  // that it has begun
+    std::deque<std::vector<Copy>> copies;  // that it has begun, by groups, the last of which is open
     int line;                  // of the barrier at which it waits
     unsigned mask;             // of the shuffle at which it waits
     unsigned generation;       // number of shuffles done
@@ -82,8 +83,10 @@ int current = -1;
 static int favoured = 0;                      // the block whose threads run
 static std::vector<std::vector<int>> ready;   // fibers of each block
 static std::vector<unsigned char*> dynamics;  // dynamic shared memory of each block
+static size_t dynamic_size;
+static std::vector<int> alive;                // threads of each block that have not returned
 static std::map<const void*, Gate> gates;
-static bool early;  // whether copies through a gate happen as soon as they may, else as late as they may
+static bool early;  // whether copies happen as soon as they may, else as late as they may
 static std::vector<Shared> arrays;
 static Place scheduler;
 static std::string failure;
@@ -182,11 +185,32 @@ void* shared(const void* site, size_t size) {
 unsigned char* dynamic(int fiber) { return dynamics[fiber < 0 ? 0 : fiber / threads]; }
 unsigned char* dynamic_of_block(int block) { return dynamics[block]; }
 
-// Copies happen as late as they may.
-void copy_later(void* to, const void* from, size_t size) { fibers[current].copies.push_back({to, from, size}); }
+static void carry_out(const Copy& copy) {
+    copy.from ? memcpy(copy.to, copy.from, copy.size) : memset(copy.to, 0, copy.size);
+}
+
+// Copies happen as late as they may, or, with an odd seed, at once. From nowhere come zeros.
+void copy_later(void* to, const void* from, size_t size) {
+    const size_t both = reinterpret_cast<size_t>(to) | reinterpret_cast<size_t>(from);
+    if (both % size) fail("a copy is not aligned to its size");
+    if (early) {
+        carry_out({to, from, size});
+    } else {
+        fibers[current].copies.back().push_back({to, from, size});
+    }
+}
+void commit_copies() { fibers[current].copies.emplace_back(); }
+static void finish_first_copies() {
+    std::deque<std::vector<Copy>>& groups = fibers[current].copies;
+    for (const Copy& copy : groups.front()) carry_out(copy);
+    groups.pop_front();
+}
+void wait_for_copies(size_t later) {
+    while (fibers[current].copies.size() - 1 > later) finish_first_copies();
+}
 void finish_copies() {
-    for (const Copy& copy : fibers[current].copies) memcpy(copy.to, copy.from, copy.size);
-    fibers[current].copies.clear();
+    commit_copies();
+    wait_for_copies(0);
 }
 
 void cluster_arrive() { ++fibers[current].arrivals; }
@@ -371,6 +395,7 @@ static int pick(unsigned long long seed) {
 // Run the blocks of a cluster, from the one with number `first` on.
 static void run_blocks(unsigned long long seed, unsigned first) {
     ready.assign(fibers.size() / threads, {});
+    alive.assign(fibers.size() / threads, threads);
     favoured = 0;
     for (size_t i = 0; i < fibers.size(); ++i) {
         Fiber& fiber = fibers[i];
@@ -378,7 +403,7 @@ static void run_blocks(unsigned long long seed, unsigned first) {
         fiber.block = {b % gridDim.x, b / gridDim.x % gridDim.y, b / gridDim.x / gridDim.y};
         fiber.index = {n % blockDim.x, n / blockDim.x % blockDim.y, n / blockDim.x / blockDim.y};
         fiber.generation = fiber.arrivals = 0;
-        fiber.copies.clear();
+        fiber.copies.assign(1, {});
         if (!fiber.stack) fiber.stack = static_cast<char*>(malloc(HOST_STACK));
         wake(static_cast<int>(i));
     }
@@ -392,7 +417,11 @@ static void run_blocks(unsigned long long seed, unsigned first) {
         threadIdx = fibers[current].index;
         blockIdx = fibers[current].block;
         to_fiber(fibers[current]);
-        if (fibers[current].state == DONE) ++done;
+        if (fibers[current].state == DONE) {
+            ++done;
+            const int block = current / threads;  // what a block has on chip is gone when its last thread is
+            if (--alive[block] == 0) memset(dynamics[block], 0xff, dynamic_size);
+        }
         if (fibers[current].state == AT_SHUFFLE && failure.empty()) complete_shuffle(current);
     }
     if (!failure.empty()) {
@@ -417,6 +446,7 @@ const char* run(const Launch& launch, void (*kernel)(const void*), const void* a
     random_state = launch.seed * 0x9E3779B97F4A7C15ull | 1;
     failure.clear();
     early = launch.seed % 2;
+    dynamic_size = launch.shared;
     const unsigned together = launch.cluster;
     threads = static_cast<int>(blockDim.x * blockDim.y * blockDim.z);
     const size_t wanted = size_t(threads) * together;

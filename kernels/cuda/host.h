@@ -12,7 +12,8 @@
 #define __device__
 #define __global__
 #define __forceinline__ inline
-#define __launch_bounds__(threads)
+#define __noinline__
+#define __launch_bounds__(...)
 #define __cluster_dims__(x, y, z)
 #define DYNAMIC_SHARED(name) unsigned char* const name = host::dynamic(host::current)
 #define SHARED_ARRAY(type, name, count) \
@@ -36,6 +37,12 @@ inline float __int_as_float(int bits) {
     memcpy(&x, &bits, sizeof x);
     return x;
 }
+inline int __float_as_int(float x) {
+    int bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+inline float __fsub_rn(float a, float b) { return a - b; }
 inline double __longlong_as_double(long long bits) {
     double x;
     memcpy(&x, &bits, sizeof x);
@@ -107,6 +114,8 @@ unsigned char* dynamic(int fiber);
 unsigned char* dynamic_of_block(int block);
 void copy_later(void* to, const void* from, size_t size);
 void finish_copies();
+void commit_copies();
+void wait_for_copies(size_t later);
 void make_gate(const void* gate);
 void announce(const void* gate, int bytes);
 void copy_through(const void* gate, void* to, const void* from, int bytes);
@@ -148,6 +157,7 @@ template <class V> V __shfl_xor_sync(unsigned mask, V value, int lane_mask) {
 #define __syncwarp() host::as_warp([](host::Lane*) {})
 typedef const unsigned char* SharedAddress;
 inline SharedAddress shared_address(const void* place) { return static_cast<SharedAddress>(place); }
+inline SharedAddress computed(SharedAddress address) { return address; }
 inline void prefetch_line(const void*) {}
 inline int afresh(int x) { return x; }
 inline unsigned pair_of_bfloat16(float low, float high) {
@@ -202,6 +212,7 @@ inline void multiply_fragments(float (&c)[4], const unsigned (&a)[4], unsigned b
 }
 
 // What cluster.cuh has for a GPU.
+inline void follow() {}
 inline int cluster_rank() { return host::current / host::threads; }
 inline void cluster_arrive() { host::cluster_arrive(); }
 inline void cluster_wait() { host::cluster_wait(); }
@@ -210,7 +221,12 @@ template <class V> V* in_block(V* place, int rank) {
     return reinterpret_cast<V*>(host::dynamic_of_block(rank) + at);
 }
 template <int BYTES> void copy_later(void* to, const void* from) { host::copy_later(to, from, BYTES); }
+inline void copy_later_if(bool exists, SharedAddress to, const void* from) {
+    host::copy_later(const_cast<unsigned char*>(to), exists ? from : nullptr, 16);
+}
 inline void finish_copies() { host::finish_copies(); }
+inline void commit_copies() { host::commit_copies(); }
+template <int LATER> void wait_for_copies() { host::wait_for_copies(LATER); }
 constexpr bool GATES_EXIST = true;
 inline void make_gate(unsigned long long* gate) { host::make_gate(gate); }
 inline void yield_to_copies() {}

@@ -27,23 +27,26 @@ struct Answer {
     }
 };
 
-// A (m, n_in), W (n_in, n), b (n,), H (m, n), odd (1,). A row-wise activation is computed too if rows are no longer than
-// a tile: then the block that finishes a tile has whole rows.
-extern "C" __global__ void __launch_bounds__(PRODUCT_THREADS) answer(
+// A (m, n_in), W (n_in, n), b (n,), H (m, n), odd (1,); Tile<BM, BN>::MEMORY numbers of dynamic shared memory. A row-wise
+// activation is computed too if rows are no longer than a tile: then a block that finishes rows has whole ones.
+extern "C" __global__ void __launch_bounds__(PRODUCT_THREADS, BLOCKS_AT_ONCE) answer(
     const T* A, const T* W, const T* b, T* H, int code, int watch, unsigned int* odd, long long m, long long n_in,
     long long n, int splits, T* parts, unsigned int* arrived) {
-    SHARED_ARRAY(T, memory, (Tile<BM, BN>::MEMORY));
+    typedef Tile<BM, BN> Shape;
+    DYNAMIC_SHARED(memory);
     const Product p = {m, n, n_in, splits, parts, arrived};
-    const Factor<Rows, true> left = {{A, n_in}};
-    const Factor<Rows, false> right = {{W, n}};
+    const Factor<true> left = {{A, n_in, nullptr}};
+    const Factor<false> right = {{W, n, nullptr}};
     const long long tile = blockIdx.x / splits;
+    const int split = blockIdx.x % splits;
     const Answer finish = {b, H, n, code, watch, odd};
-    if (!multiply<BM, BN>(memory, p, left, right, tile, blockIdx.x % splits, finish)) return;
+    if (!multiply<BM, BN>(reinterpret_cast<T*>(memory), p, left, right, tile, split, finish)) return;
     if (code >= 0 || n > BN) return;
     __syncthreads();
-    constexpr int WIDTH = PRODUCT_THREADS / BM;  // threads a row
-    const LaneTeam team = {static_cast<int>(threadIdx.x) % WIDTH, WIDTH};
-    const long long row = tile * BM + threadIdx.x / WIDTH, columns = row < m ? n : 0;
+    const LaneTeam team = {static_cast<int>(threadIdx.x) % Shape::TEAM, Shape::TEAM};
+    const int own = threadIdx.x / Shape::TEAM;
+    const long long row = tile * BM + Shape::first_row(split) + own;
+    const long long columns = own < Shape::ROWS && row < m ? n : 0;
     T* const h = H + row * n;
     if (code == -1) {
         softmax_row(team, h, h, columns);

@@ -1,143 +1,52 @@
 // Matrix products of any size, tile by tile, with the work that follows a product done while its tile is on chip.
 //
-// Requires: scalar.cuh, memory.cuh. C (M, N) = A (M, K) @ B (K, N). A block of 256 threads computes one tile of C, or a
-// part of its sum over k: tiles of small products are few, so the sum is split among `splits` blocks, and the last of
-// them to arrive adds the parts, always in the same order. Inside a block the threads form groups; each group takes
-// some of the k's that are on chip, each of its threads 4 x 4 elements of the tile.
+// Requires: scalar.cuh, memory.cuh, cluster.cuh, factors.cuh, and the constant TOGETHER. C (M, N) = A (M, K) @ B (K, N).
+// A block of 256 threads computes one tile of C, or a part of its sum over k: tiles of small products are few, so the
+// sum is split among `splits` blocks. If these are a cluster, TOGETHER is their number, and each finishes some rows of
+// the tile, reading what the others have in their shared memory. Else TOGETHER is 1; the parts go through memory, and the
+// last block to arrive finishes the tile. The parts are always added in the same order.
+//
+// A product that small is a chain of waits: for the first elements, for one another. So the copies of several stages of
+// DEPTH k's are on their way at once. The threads of a block form groups; each takes some of the k's of a stage, and
+// each of its threads RM x RN elements of the tile, for which it reads RM + RN numbers a k.
 
-// Elements along k that are on chip at once.
-constexpr int DEPTH = 32;
-constexpr int PRODUCT_THREADS = 256;
+constexpr int RM = 8, RN = 4;
+constexpr int WARP_I = 4, WARP_J = 8;  // how the threads of a warp lie
+// Stages, and how many blocks a multiprocessor should hold: 74 KB of shared memory and 128 registers, if the
+// numbers have four bytes.
+constexpr int STAGES = sizeof(T) == 4 ? 4 : 2;
+constexpr int BLOCKS_AT_ONCE = sizeof(T) == 4 ? 2 : 1;
 
 // What every product is told: its size, and how the sum over k is split.
 struct Product {
     long long M, N, K;
     int splits;
-    T* parts;           // (tiles, splits, BM * BN), if splits > 1
+    T* parts;           // (tiles, splits, BM * BN), if they go through memory
     unsigned* arrived;  // (tiles,) zeros, and zeros again afterwards
 };
 
-struct alignas(16) Four {
-    T v[4];
-};
-
-// ---------------------------------------------------------------------------------------------- where factors lie
-
-// A matrix with contiguous rows.
-struct Rows {
-    const T* at;
-    long long stride;
-    DEVICE_MEMBER const T* line(long long row) const { return at + row * stride; }
-};
-
-// Rows of a matrix by number.
-struct Gathered {
-    const T* at;
-    long long stride;
-    const long long* index;
-    DEVICE_MEMBER const T* line(long long row) const { return at + index[row] * stride; }
-};
-
-// A factor as the product sees it: element (i, k). Either its lines are those of i, and k runs along them, or its lines
-// are those of k, and i runs along them. With ONES there is one i more behind the line's end, all of whose elements
-// are 1.
-template <class Matrix, bool ALONG_K_, bool ONES_ = false> struct Factor {
-    static constexpr bool ALONG_K = ALONG_K_;
-    static constexpr bool ONES = ONES_;
-    Matrix matrix;
-    // Whether lines can be read sixteen bytes at a time.
-    DEVICE_MEMBER bool is_packed() const { return is_aligned(matrix.at) && matrix.stride % LANES == 0; }
-};
-
-// A (B, DEPTH) part of a factor: in registers on its way, then in shared memory, whose rows are padded so that what a
-// warp reads at once meets all banks.
-template <int B, class F> struct Part {
-    static constexpr int LINE = F::ALONG_K ? DEPTH : B;  // elements along a line
-    static constexpr int ROW = LINE + 4;
-    static constexpr int PACKS = LINE / LANES;
-    static constexpr int ROUNDS = B * DEPTH / LANES / PRODUCT_THREADS;
-    static constexpr int SIZE = (F::ALONG_K ? B : DEPTH) * ROW;
-
-    const F& factor;
-    long long first, size, end;  // the first i, and the ends of i and k
-    bool packed;
-    const T* lines[ROUNDS];
-    Pack next[ROUNDS];
-
-    DEVICE_MEMBER Part(const F& f, long long first_, long long size_, long long end_)
-        : factor(f), first(first_), size(size_), end(end_), packed(f.is_packed()) {
-        if (!F::ALONG_K) return;
-#pragma unroll
-        for (int round = 0; round < ROUNDS; ++round) {
-            const long long i = first + line(round);
-            lines[round] = i < size ? factor.matrix.line(i) : nullptr;
-        }
-    }
-
-    // Which line, and which of its elements, this thread moves in a round: neighbouring lanes read neighbouring packs.
-    DEVICE_MEMBER int line(int round) const { return (threadIdx.x + PRODUCT_THREADS * round) / PACKS; }
-    DEVICE_MEMBER int column() const { return threadIdx.x % PACKS * LANES; }
-
-    // Ask for the elements from k0 on; what lies outside the matrix is 0.
-    DEVICE_MEMBER void read(long long k0) {
-#pragma unroll
-        for (int round = 0; round < ROUNDS; ++round) {
-            long long from;
-            const T* at;
-            if (F::ALONG_K) {
-                from = k0 + column();
-                at = lines[round];
-            } else {
-                const long long k = k0 + line(round);
-                from = first + column();
-                at = k < end ? factor.matrix.line(k) : nullptr;
-            }
-            const long long stop = F::ALONG_K ? end : size - F::ONES;
-            if (at != nullptr && packed && from + LANES <= stop) {
-                next[round] = *reinterpret_cast<const Pack*>(at + from);
-            } else {
-#pragma unroll
-                for (int c = 0; c < LANES; ++c) {
-                    next[round].v[c] = at != nullptr && from + c < stop ? at[from + c] : T(0);
-                    if (F::ONES && at != nullptr && from + c == stop) next[round].v[c] = T(1);
-                }
-            }
-        }
-    }
-
-    DEVICE_MEMBER void write(T* tile) const {
-#pragma unroll
-        for (int round = 0; round < ROUNDS; ++round) {
-            *reinterpret_cast<Pack*>(tile + line(round) * ROW + column()) = next[round];
-        }
-    }
-
-    // Four i's of thread `rank` of a group at four k's. Where i runs along a line the four are neighbours, else they
-    // are B / 4 apart, so that neighbouring threads read neighbouring lines.
-    static DEVICE_MEMBER void fragment(const T* tile, int rank, int k, T (&f)[4][4]) {
-#pragma unroll
-        for (int r = 0; r < 4; ++r) {
-            const Four four = *reinterpret_cast<const Four*>(
-                F::ALONG_K ? tile + (rank + r * (B / 4)) * ROW + k : tile + (k + r) * ROW + rank * 4);
-#pragma unroll
-            for (int c = 0; c < 4; ++c) (F::ALONG_K ? f[r][c] : f[c][r]) = four.v[c];
-        }
-    }
-
-    static DEVICE_MEMBER int place(int rank, int r) { return F::ALONG_K ? rank + r * (B / 4) : rank * 4 + r; }
-};
-
-// ---------------------------------------------------------------------------------------------- the product
-
 template <int BM, int BN> struct Tile {
-    static constexpr int GROUP = (BM / 4) * (BN / 4);  // threads
+    static constexpr int GROUP = (BM / RM) * (BN / RN);  // threads
     static constexpr int GROUPS = PRODUCT_THREADS / GROUP;
-    static constexpr int RUN = DEPTH / GROUPS;  // k's of a group at a time
+    static constexpr int RUN = DEPTH / GROUPS;  // k's of a group in a stage
     static constexpr int LINES = BM * (DEPTH + 4) > DEPTH * (BM + 4) ? BM * (DEPTH + 4) : DEPTH * (BM + 4);
     static constexpr int COLUMNS = BN * (DEPTH + 4) > DEPTH * (BN + 4) ? BN * (DEPTH + 4) : DEPTH * (BN + 4);
-    static constexpr int SUMS = GROUPS * BM * BN;
-    static constexpr int MEMORY = LINES + COLUMNS > SUMS ? LINES + COLUMNS : SUMS;
+    static constexpr int STAGE = LINES + COLUMNS;
+    static constexpr int PITCH = BN + 8;  // of a row of sums: the rows of a warp meet different banks
+    static constexpr int SUMS = BM * PITCH;
+    static constexpr int MEMORY = STAGES * STAGE > GROUPS / 2 * SUMS ? STAGES * STAGE : GROUPS / 2 * SUMS;
+    static constexpr int ROWS = BM / TOGETHER;  // that a block finishes
+    static_assert(GROUPS >= 2, "the groups of a block hand over their sums in halves");
+    static constexpr int TEAM = PRODUCT_THREADS / ROWS < 32 ? PRODUCT_THREADS / ROWS : 32;  // threads for one of them
+    // The first of these rows within the tile.
+    static DEVICE_MEMBER int first_row(int split) { return TOGETHER > 1 ? split * ROWS : 0; }
+    // Elements that a thread finishes: LANES neighbours of a row in each round. The first of these.
+    static constexpr int ROUNDS = (ROWS * BN + PRODUCT_THREADS * LANES - 1) / (PRODUCT_THREADS * LANES);
+    static DEVICE_MEMBER int own_element(int round) { return (threadIdx.x + PRODUCT_THREADS * round) * LANES; }
 };
+
+// The number of this block, counting only those that finish rows of a tile.
+DEVICE long long finisher(int splits) { return TOGETHER > 1 ? blockIdx.x : blockIdx.x / splits; }
 
 // Whether this block is the last of `count` to come here. All threads of the block get the answer.
 DEVICE bool is_last(unsigned* arrived, long long count) {
@@ -153,118 +62,196 @@ DEVICE bool is_last(unsigned* arrived, long long count) {
     return last[0];
 }
 
-// Elements of a tile that a thread finishes: LANES neighbours of a row in each round.
-DEVICE int own_element(int round) { return (threadIdx.x + PRODUCT_THREADS * round) * LANES; }
+DEVICE void add_to(Pack& sums, const Pack& more) {
+#pragma unroll
+    for (int k = 0; k < LANES; ++k) sums.v[k] += more.v[k];
+}
 
-// sums (ROUNDS,) = this thread's elements of the parts (splits, SIZE), added up in order. Several are asked for before
-// the first is added: each takes as long to come as hundreds of additions.
-template <int ROUNDS, int SIZE> DEVICE void add_parts(const T* parts, int splits, Pack (&sums)[ROUNDS]) {
+// sums (ROUNDS,) = this thread's elements of the parts (splits, BM * BN), added up in order. Several are asked for
+// before the first is added: each takes as long to come as hundreds of additions.
+template <int BM, int BN> DEVICE void add_parts(const T* parts, int splits, Pack (&sums)[Tile<BM, BN>::ROUNDS]) {
+    typedef Tile<BM, BN> Shape;
     constexpr int AHEAD = 4;
 #pragma unroll
-    for (int round = 0; round < ROUNDS; ++round) sums[round] = Pack{};
+    for (int round = 0; round < Shape::ROUNDS; ++round) sums[round] = Pack{};
     for (int first = 0; first < splits; first += AHEAD) {
-        Pack next[AHEAD][ROUNDS];
+        Pack next[AHEAD][Shape::ROUNDS];
 #pragma unroll
         for (int s = 0; s < AHEAD; ++s) {
 #pragma unroll
-            for (int round = 0; round < ROUNDS; ++round) {
+            for (int round = 0; round < Shape::ROUNDS; ++round) {
                 next[s][round] = Pack{};
-                if (first + s < splits) next[s][round] = pack_from_elsewhere(parts + (first + s) * SIZE + own_element(round));
+                if (first + s < splits) {
+                    next[s][round] = pack_from_elsewhere(parts + (first + s) * BM * BN + Shape::own_element(round));
+                }
             }
         }
 #pragma unroll
         for (int s = 0; s < AHEAD; ++s) {
 #pragma unroll
-            for (int round = 0; round < ROUNDS; ++round) {
-#pragma unroll
-                for (int k = 0; k < LANES; ++k) sums[round].v[k] += next[s][round].v[k];
-            }
+            for (int round = 0; round < Shape::ROUNDS; ++round) add_to(sums[round], next[s][round]);
         }
     }
 }
 
-// Compute the tile with this number, split `split` of it. The block that finishes the tile calls
-// finish(i, j, count, sums) for all of its elements, up to LANES neighbours of a row at a time, and returns true.
-// A (M, K) by element (i, k), B (K, N) by element (j, k); memory (Tile<BM, BN>::MEMORY,) is shared by the block.
-template <int BM, int BN, class FactorA, class FactorB, class Finish>
-DEVICE bool multiply(T* memory, Product p, const FactorA& A, const FactorB& B, long long tile, int split,
-                     Finish finish) {
+// The sums of one thread: C[i, j] of its tile over this block's and this group's k's.
+template <int BM, int BN, class PartA, class PartB> struct Sums {
     typedef Tile<BM, BN> Shape;
-    typedef Part<BM, FactorA> PartA;
-    typedef Part<BN, FactorB> PartB;
-    T* const a_tile = memory;
-    T* const b_tile = memory + Shape::LINES;
-    const long long columns = (p.N + BN - 1) / BN;
-    const long long i0 = tile / columns * BM, j0 = tile % columns * BN;
-    const long long share = (p.K + p.splits * DEPTH - 1) / (p.splits * DEPTH) * DEPTH;
-    const long long begin = split * share, end = begin + share < p.K ? begin + share : p.K;
-    const int group = threadIdx.x / Shape::GROUP, rank = threadIdx.x % Shape::GROUP;
-    const int ti = rank / (BN / 4), tj = rank % (BN / 4);
+    int group, ti, tj;
+    T of[RM][RN];
 
-    T sums[4][4] = {};
-    PartA a_part(A, i0, p.M, end);
-    PartB b_part(B, j0, p.N, end);
-    a_part.read(begin);
-    b_part.read(begin);
-    for (long long k0 = begin; k0 < end; k0 += DEPTH) {
-        __syncthreads();  // the part before has been used
-        a_part.write(a_tile);
-        b_part.write(b_tile);
-        __syncthreads();
-        if (k0 + DEPTH < end) {  // the next part is on its way while this one is multiplied
-            a_part.read(k0 + DEPTH);
-            b_part.read(k0 + DEPTH);
-        }
+    DEVICE_MEMBER Sums() : of{} {
+        constexpr int WARPS_J = BN / RN / WARP_J;
+        const int rank = threadIdx.x % Shape::GROUP, warp = rank / 32, lane = rank % 32;
+        group = threadIdx.x / Shape::GROUP;
+        ti = warp / WARPS_J * WARP_I + lane / WARP_J;
+        tj = warp % WARPS_J * WARP_J + lane % WARP_J;
+    }
+
+    DEVICE_MEMBER void multiply(const T* a_tile, const T* b_tile) {
 #pragma unroll
-        for (int k = group * Shape::RUN; k < (group + 1) * Shape::RUN; k += 4) {
-            T a[4][4], b[4][4];
-            PartA::fragment(a_tile, ti, k, a);
-            PartB::fragment(b_tile, tj, k, b);
+        for (int k = 0; k < Shape::RUN; k += 4) {
+            T a[RM][4], b[RN][4];
+            PartA::fragment(a_tile, ti, group * Shape::RUN + k, a);
+            PartB::fragment(b_tile, tj, group * Shape::RUN + k, b);
 #pragma unroll
             for (int c = 0; c < 4; ++c) {
 #pragma unroll
-                for (int i = 0; i < 4; ++i) {
+                for (int i = 0; i < RM; ++i) {
 #pragma unroll
-                    for (int j = 0; j < 4; ++j) sums[i][j] += a[i][c] * b[j][c];
+                    for (int j = 0; j < RN; ++j) of[i][j] += a[i][c] * b[j][c];
                 }
             }
         }
     }
 
+    // tile (BM, PITCH) = these sums, or is increased by them.
+    DEVICE_MEMBER void store(T* tile, bool add) const {
+#pragma unroll
+        for (int i = 0; i < RM; ++i) {
+            T* const row = tile + PartA::place(ti, i) * Shape::PITCH;
+            if (PartB::ALONG_K) {
+#pragma unroll
+                for (int j = 0; j < RN; ++j) {
+                    T& at = row[PartB::place(tj, j)];
+                    at = add ? at + of[i][j] : of[i][j];
+                }
+            } else {
+                Four& at = *reinterpret_cast<Four*>(row + PartB::place(tj, 0));
+                Four four = add ? at : Four{};
+#pragma unroll
+                for (int j = 0; j < RN; ++j) four.v[j] += of[i][j];
+                at = four;
+            }
+        }
+    }
+
+    // memory (GROUPS / 2, BM, PITCH) = sums of two groups each; all threads call.
+    DEVICE_MEMBER void hand_over(T* memory) const {
+        constexpr int HALF = Shape::GROUPS / 2;
+        __syncthreads();  // the last stage has been used
+        if (group >= HALF) store(memory + (group - HALF) * Shape::SUMS, false);
+        __syncthreads();
+        if (group < HALF) store(memory + group * Shape::SUMS, true);
+        __syncthreads();
+    }
+};
+
+// Compute the tile with this number, split `split` of it. A block that finishes rows of the tile calls
+// finish(i, j, count, sums) for all of their elements, up to LANES neighbours of a row at a time, and returns true.
+// A (M, K) by element (i, k), B (K, N) by element (j, k); memory (Tile<BM, BN>::MEMORY,) is shared by the block.
+template <int BM, int BN, class FactorA, class FactorB, class Finish>
+DEVICE bool multiply(T* memory, Product p, const FactorA& A, const FactorB& B, long long tile, int split,
+                     Finish finish) {
+    typedef Tile<BM, BN> Shape;
+    typedef Part<BM, RM, FactorA> PartA;
+    typedef Part<BN, RN, FactorB> PartB;
+    const long long columns = (p.N + BN - 1) / BN;
+    const long long i0 = tile / columns * BM, j0 = tile % columns * BN;
+    const long long share = (p.K + p.splits * DEPTH - 1) / (p.splits * DEPTH) * DEPTH;
+    const long long begin = split * share;
+    const int terms = p.K <= begin ? 0 : static_cast<int>(p.K - begin < share ? p.K - begin : share);
+
+    // STAGES - 1 stages are on their way before the first is used. That they begin in the same loop keeps the kernel
+    // short: instructions have to come, too. Those of B begin first, because the lines of A may be rows by number.
+    const PartB b_part(B, j0, p.N, memory + Shape::LINES);
+    const PartA a_part(A, i0, p.M, memory);
+    typename PartA::Packs a_packs;
+    typename PartB::Packs b_packs;
+    b_part.find(begin, terms, b_packs);
+    a_part.find(begin, terms, a_packs);
+    follow();  // up to here nothing was read that another kernel of the step writes
+    Sums<BM, BN, PartA, PartB> sums;
+    int filled = 0, used = 0;  // where the stage lies that is begun, and the one that is used
+    for (int k = -(STAGES - 1) * DEPTH; k < terms; k += DEPTH) {
+        if (k >= 0) {
+            wait_for_copies<STAGES - 2>();
+            __syncthreads();  // this stage is there for all, and the one before has been used by all
+        }
+        const int next = k + (STAGES - 1) * DEPTH, left = terms - next;
+        if (left > 0) {
+            b_part.begin(left, b_packs, filled);
+            a_part.begin(left, a_packs, filled);
+            b_part.find(begin + next + DEPTH, left - DEPTH, b_packs);
+            a_part.find(begin + next + DEPTH, left - DEPTH, a_packs);
+            filled = filled < (STAGES - 1) * Shape::STAGE ? filled + Shape::STAGE : 0;
+        }
+        commit_copies();
+        if (k < 0) continue;
+        sums.multiply(memory + used, memory + used + Shape::LINES);
+        used = used < (STAGES - 1) * Shape::STAGE ? used + Shape::STAGE : 0;
+    }
+
     // add up what the groups have found; from here on neighbouring threads have neighbouring columns
-    __syncthreads();
+    sums.hand_over(memory);
+    Pack found[Shape::ROUNDS];
+    const auto add_groups = [&](int e) {
+        const T* at = memory + e / BN * Shape::PITCH + e % BN;
+        Pack sum = *reinterpret_cast<const Pack*>(at);
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
+        for (int g = 1; g < Shape::GROUPS / 2; ++g) add_to(sum, *reinterpret_cast<const Pack*>(at + g * Shape::SUMS));
+        return sum;
+    };
+    if constexpr (TOGETHER > 1) {
 #pragma unroll
-        for (int j = 0; j < 4; ++j) {
-            memory[group * BM * BN + PartA::place(ti, i) * BN + PartB::place(tj, j)] = sums[i][j];
+        for (int round = 0; round < BM * BN / (PRODUCT_THREADS * LANES); ++round) {
+            const int e = Shape::own_element(round);
+            *reinterpret_cast<Pack*>(memory + e / BN * Shape::PITCH + e % BN) = add_groups(e);
+        }
+        cluster_arrive();
+        cluster_wait();
+#pragma unroll
+        for (int round = 0; round < Shape::ROUNDS; ++round) {
+            const int e = Shape::first_row(split) * BN + Shape::own_element(round);
+            found[round] = Pack{};
+            if (Shape::own_element(round) >= Shape::ROWS * BN) continue;
+#pragma unroll
+            for (int s = 0; s < TOGETHER; ++s) {
+                const T* at = in_block(memory, s) + e / BN * Shape::PITCH + e % BN;
+                add_to(found[round], *reinterpret_cast<const Pack*>(at));
+            }
+        }
+        cluster_arrive();
+    } else {
+        T* const parts = p.parts + tile * p.splits * BM * BN;
+#pragma unroll
+        for (int round = 0; round < Shape::ROUNDS; ++round) {
+            const int e = Shape::own_element(round);
+            found[round] = add_groups(e);
+            if (p.splits > 1) *reinterpret_cast<Pack*>(parts + split * BM * BN + e) = found[round];
+        }
+        if (p.splits > 1) {
+            if (!is_last(p.arrived + tile, p.splits)) return false;
+            add_parts<BM, BN>(parts, p.splits, found);
         }
     }
-    __syncthreads();
-    constexpr int ROUNDS = BM * BN / PRODUCT_THREADS / LANES;
-    T* const parts = p.parts + tile * p.splits * BM * BN;
-    Pack found[ROUNDS];
 #pragma unroll
-    for (int round = 0; round < ROUNDS; ++round) {
-        const int e = own_element(round);
-        found[round] = *reinterpret_cast<const Pack*>(memory + e);
-#pragma unroll
-        for (int g = 1; g < Shape::GROUPS; ++g) {
-            const Pack more = *reinterpret_cast<const Pack*>(memory + g * BM * BN + e);
-#pragma unroll
-            for (int k = 0; k < LANES; ++k) found[round].v[k] += more.v[k];
-        }
-        if (p.splits > 1) *reinterpret_cast<Pack*>(parts + split * BM * BN + e) = found[round];
+    for (int round = 0; round < Shape::ROUNDS; ++round) {
+        const int e = Shape::own_element(round);
+        const long long i = i0 + Shape::first_row(split) + e / BN, j = j0 + e % BN;
+        if (e >= Shape::ROWS * BN || i >= p.M || j >= p.N) continue;
+        finish(i, j, p.N - j < LANES ? static_cast<int>(p.N - j) : LANES, found[round]);
     }
-    if (p.splits > 1) {
-        if (!is_last(p.arrived + tile, p.splits)) return false;
-        add_parts<ROUNDS, BM * BN>(parts, p.splits, found);
-    }
-#pragma unroll
-    for (int round = 0; round < ROUNDS; ++round) {
-        const int e = own_element(round);
-        const long long i = i0 + e / BN, j = j0 + e % BN;
-        if (i < p.M && j < p.N) finish(i, j, p.N - j < LANES ? static_cast<int>(p.N - j) : LANES, found[round]);
-    }
+    if constexpr (TOGETHER > 1) cluster_wait();  // nobody leaves while its sums are read
     return true;
 }

@@ -32,6 +32,7 @@ import numpy as np
 from bpcore.functions.expression import OPERATIONS, Call, Expr, Num, Var
 from bpcore.functions.printing import to_c
 from bpcore.functions.program import Program
+from bpcore.kernels.cuda.tiling import shared_bytes
 
 __all__ = [
     "KINDS",
@@ -40,6 +41,7 @@ __all__ = [
     "ElementwiseKernel",
     "Point",
     "around_unit",
+    "early_source",
     "few_unit",
     "fused_source",
     "inference_unit",
@@ -104,7 +106,21 @@ def unit_source(unit: str, dtype: Any) -> str:
 _STEP = ("scalar", "memory", "team", "philox", "rowwise")
 
 
-def tile_unit(pieces: str, dtype: Any, rows: int, columns: int) -> str:
+def _product(dtype: Any, rows: int, columns: int, together: int) -> tuple[str, ...]:
+    """Texts of ``product.cuh`` and what it requires, for tiles of so many rows and columns."""
+    size = f"constexpr int BM = {rows}, BN = {columns}, TOGETHER = {together};"
+    nbytes = shared_bytes(rows, columns, np.dtype(dtype).itemsize)
+    check = f'static_assert(Tile<BM, BN>::MEMORY * sizeof(T) == {nbytes}, "as in tiling.py");'
+    return _text("cluster"), size, _text("factors"), _text("product"), check
+
+
+def _in_clusters(text: str, together: int) -> str:
+    """Text of kernels whose blocks come in clusters of so many."""
+    bounds = "__launch_bounds__(PRODUCT_THREADS, BLOCKS_AT_ONCE)"
+    return text.replace(bounds, f"{bounds} __cluster_dims__({together}, 1, 1)") if together > 1 else text
+
+
+def tile_unit(pieces: str, dtype: Any, rows: int, columns: int, together: int = 1) -> str:
     """Text of the products of a training step (``tiles.cuh``), in tiles of so many rows and columns.
 
     Parameters
@@ -115,11 +131,12 @@ def tile_unit(pieces: str, dtype: Any, rows: int, columns: int) -> str:
         float32 or float64.
     rows, columns : int
         32 or 64.
+    together : int, default 1
+        Blocks of a cluster that share the sum over k of a tile: 1, 2, 4 or 8.
     """
-    size = f"constexpr int BM = {rows}, BN = {columns};"
-    return translation_unit(
-        dtype, _STEP, pieces, *map(_text, ("step", "product", "records", "output")), size, _text("tiles")
-    )
+    product = _product(dtype, rows, columns, together)
+    step, after = _text("step"), map(_text, ("records", "output"))
+    return translation_unit(dtype, _STEP, pieces, step, *product, *after, _in_clusters(_text("tiles"), together))
 
 
 def around_unit(pieces: str, dtype: Any) -> str:
@@ -127,7 +144,7 @@ def around_unit(pieces: str, dtype: Any) -> str:
     return translation_unit(dtype, _STEP, pieces, *map(_text, ("step", "records", "output", "around")))
 
 
-def inference_unit(activations: str, dtype: Any, rows: int, columns: int) -> str:
+def inference_unit(activations: str, dtype: Any, rows: int, columns: int, together: int = 1) -> str:
     """Text of the layers of a prediction (``inference.cuh``), in tiles of so many rows and columns.
 
     Parameters
@@ -136,12 +153,11 @@ def inference_unit(activations: str, dtype: Any, rows: int, columns: int) -> str
         As :func:`bpcore.kernels.cuda.pieces.print_activations` prints them.
     dtype : dtype
         float32 or float64.
-    rows, columns : int
-        32 or 64.
+    rows, columns, together : int
+        As for :func:`tile_unit`.
     """
-    size = f"constexpr int BM = {rows}, BN = {columns};"
-    names = ("scalar", "memory", "team", "rowwise", "product")
-    return translation_unit(dtype, names, activations, size, _text("inference"))
+    names, product = ("scalar", "memory", "team", "rowwise"), _product(dtype, rows, columns, together)
+    return translation_unit(dtype, names, activations, *product, _in_clusters(_text("inference"), together))
 
 
 def few_unit(activations: str, dtype: Any, rows: int, columns: int) -> str:
@@ -176,7 +192,7 @@ def narrow_unit(activations: str, dtype: Any, below: int, outputs: int) -> str:
     return translation_unit(dtype, ("scalar", "memory", "team", "rowwise"), activations, size, _text("narrow"))
 
 
-OPERANDS = {"": "T", "bf16": "Bfloat16", "fp16": "Float16"}
+OPERANDS = {"": "T", "tf32x3": "Tf32", "bf16": "Bfloat16", "fp16": "Float16"}
 """Types of what products by cuBLAS read, see ``operand.cuh``; by default that of everything else."""
 
 
@@ -213,6 +229,12 @@ def fused_source(pieces: str, shape: str) -> str:
         shape,
         _text("fused"),
     )
+
+
+def early_source() -> str:
+    """Text of a kernel ``count_launches(out)`` that doubles a number and adds 1, after the kernels before it."""
+    kernel = 'extern "C" __global__ void count_launches(unsigned int* out) { follow(); out[0] = 2 * out[0] + 1; }'
+    return translation_unit(np.float32, ("scalar", "cluster"), kernel)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,11 @@
 // element of a layer, of operands of s bytes: forward 2 s (the product, what is handed on), backward 3 s (the product,
 // one array for the derivative, Delta). What the derivative needs is one array: either what was handed on, or the
 // product of the forward pass, from which z and h are computed again; no mask of single elements is stored, since
-// drawing it again costs less than its bytes.
+// drawing it again costs less than its bytes. Operands of two planes are 8 bytes, a product of them 4: forward 12,
+// backward 20, or 16 from a product. An operand (m, n) has its second plane m * n numbers behind the first; a product
+// lies where the first plane will.
+
+typedef ProductOf<Operand>::type Product;
 
 // What an array for the derivative holds.
 enum { HANDED_ON, PRODUCT };
@@ -14,12 +18,12 @@ template <int V> struct Gather {
     const T* X;
     const long long* index;
     Operand* out;
-    long long n;
+    long long plane, n;
     typedef Run<V, T> Read;
     DEVICE_MEMBER void begin(long long) {}
     DEVICE_MEMBER Read read(long long row, long long column) { return run_at<V>(X + index[row] * n + column); }
     DEVICE_MEMBER void finish(long long row, long long column, const Read& x) {
-        store_run<V>(out + row * n + column, x.v);
+        store_operands<V>(out + row * n + column, plane, x.v);
     }
     DEVICE_MEMBER void end(long long, bool) {}
 };
@@ -28,10 +32,10 @@ extern "C" __global__ void gather_inputs(const long long* batch, int j, Operand*
     const Step step = step_of(batch, j, m);
     const T* X = step.data(X_AT);
     if (n % LONGEST_RUN == 0 && takes_runs<LONGEST_RUN>(X)) {
-        Gather<LONGEST_RUN> pass = {X, step.index(), out, n};
+        Gather<LONGEST_RUN> pass = {X, step.index(), out, m * n, n};
         walk<LONGEST_RUN>(pass, m, n);
     } else {
-        Gather<1> pass = {X, step.index(), out, n};
+        Gather<1> pass = {X, step.index(), out, m * n, n};
         walk<1>(pass, m, n);
     }
 }
@@ -61,7 +65,7 @@ template <int V, class In, class Out> struct ForwardPass {
     Out* out;
     int code;    // below 0: the identity
     Masks<V> masks;
-    long long n;
+    long long plane, n;
     T bias[V];
     typedef Run<V, In> Read;
     DEVICE_MEMBER void begin(long long column) {
@@ -84,7 +88,7 @@ template <int V, class In, class Out> struct ForwardPass {
             h[k] = code < 0 ? z : activate(code, z);
             if (masks.drop.dropout != NO_DROPOUT) h[k] *= mask[k];
         }
-        store_run<V>(out + at, h);
+        store_operands<V>(out + at, plane, h);
     }
     DEVICE_MEMBER void end(long long, bool) {}
 };
@@ -93,17 +97,17 @@ template <class In, class Out>
 DEVICE void forward_pass(const In* product, const T* b, Out* out, int code, const Dropout& drop,
                          unsigned long long step, long long m, long long n) {
     if (n % LONGEST_RUN == 0) {
-        ForwardPass<LONGEST_RUN, In, Out> pass = {product, b, out, code, {drop, step}, n};
+        ForwardPass<LONGEST_RUN, In, Out> pass = {product, b, out, code, {drop, step}, m * n, n};
         walk<LONGEST_RUN>(pass, m, n);
     } else {
-        ForwardPass<1, In, Out> pass = {product, b, out, code, {drop, step}, n};
+        ForwardPass<1, In, Out> pass = {product, b, out, code, {drop, step}, m * n, n};
         walk<1>(pass, m, n);
     }
 }
 
 // product (m, n), b (n,), out (m, n)
 extern "C" __global__ void finish_forward(
-    const long long* batch, int j, const Operand* product, const T* b, Operand* out, int code, T* mask,
+    const long long* batch, int j, const Product* product, const T* b, Operand* out, int code, T* mask,
     unsigned int threshold, T kept, int dropout, unsigned int layer, unsigned int key0, unsigned int key1, long long m,
     long long n) {
     forward_pass(product, b, out, code, {mask, threshold, kept, dropout, layer, key0, key1},
@@ -131,12 +135,12 @@ template <int V, class In, class Out> struct BackwardPass {
     int code;    // below 0: no derivative here
     Masks<V> masks;
     double* partial;  // or nullptr
-    long long n;
+    long long plane, n;
     T bias[V];
     double sums[V];
     struct Read {
         Run<V, In> sum;
-        Run<V, Operand> source;
+        Operands<V, Operand> source;
     };
     DEVICE_MEMBER void begin(long long column) {
 #pragma unroll
@@ -150,7 +154,9 @@ template <int V, class In, class Out> struct BackwardPass {
         const long long at = row * n + column;
         Read found;
         found.sum = run_at<V>(sum + at);
-        if (code >= 0) found.source = run_at<V>(source + at);
+        if (code >= 0) {
+            found.source = holds == PRODUCT ? product_at<V>(source + at) : operands_at<V>(source + at, plane);
+        }
         return found;
     }
     DEVICE_MEMBER void finish(long long row, long long column, const Read& found) {
@@ -162,12 +168,12 @@ template <int V, class In, class Out> struct BackwardPass {
             delta[k] = wide_of(found.sum.v[k]);
             if (masks.drop.dropout != NO_DROPOUT) delta[k] *= mask[k];
             if (code >= 0) {
-                const T value = wide_of(found.source.v[k]), z = value + bias[k];
+                const T value = found.source.number(k), z = value + bias[k];
                 delta[k] = backprop(code, delta[k], z, holds == PRODUCT ? activate(code, z) : value);
             }
             sums[k] += static_cast<double>(delta[k]);
         }
-        store_run<V>(Delta + at, delta);
+        store_operands<V>(Delta + at, plane, delta);
     }
     DEVICE_MEMBER void end(long long column, bool inside) {
         if (partial == nullptr) return;
@@ -183,10 +189,10 @@ template <class In, class Out>
 DEVICE void backward_pass(const In* sum, const Operand* source, int holds, const T* b, Out* Delta, int code,
                           const Dropout& drop, unsigned long long step, double* partial, long long m, long long n) {
     if (n % LONGEST_RUN == 0) {
-        BackwardPass<LONGEST_RUN, In, Out> pass = {sum, source, holds, b, Delta, code, {drop, step}, partial, n};
+        BackwardPass<LONGEST_RUN, In, Out> pass = {sum, source, holds, b, Delta, code, {drop, step}, partial, m * n, n};
         walk<LONGEST_RUN>(pass, m, n);
     } else {
-        BackwardPass<1, In, Out> pass = {sum, source, holds, b, Delta, code, {drop, step}, partial, n};
+        BackwardPass<1, In, Out> pass = {sum, source, holds, b, Delta, code, {drop, step}, partial, m * n, n};
         walk<1>(pass, m, n);
     }
 }
@@ -196,8 +202,8 @@ extern "C" __global__ void finish_backward(
     const long long* batch, int j, const Operand* source, int holds, const T* b, Operand* Delta, int code, T* mask,
     unsigned int threshold, T kept, int dropout, unsigned int layer, unsigned int key0, unsigned int key1,
     double* partial, long long m, long long n) {
-    backward_pass(Delta, source, holds, b, Delta, code, {mask, threshold, kept, dropout, layer, key0, key1},
-                  step_of(batch, j, m).number(), partial, m, n);
+    backward_pass(reinterpret_cast<const Product*>(Delta), source, holds, b, Delta, code,
+                  {mask, threshold, kept, dropout, layer, key0, key1}, step_of(batch, j, m).number(), partial, m, n);
 }
 
 // For a row-wise activation: D (m, n) *= mask before its Jacobian, and Delta with the sums of its columns after it.

@@ -13,7 +13,7 @@ struct Outputs {
     T scale;
     int code;
     const T* loss_scale;
-    long long n;
+    long long m, n;
     template <bool SUMS, class Team>
     DEVICE_MEMBER void row(Team team, const Step& step, long long row, long long columns, double& loss, double& right,
                            double& sums) const {
@@ -22,8 +22,8 @@ struct Outputs {
         const T weight = WEIGHTED && columns ? step.data(WEIGHTS_AT)[sample] : T(1);
         const OutputRow<Team> found = {team, product + row * n, b, step.data(Y_AT) + sample * n,
                                        WEIGHTED && columns ? scales[row] : scale, code, columns, T(0), T(1), T(0)};
-        output_operands<SUMS>(found, Delta + row * n, SCALED ? loss_scale[0] : T(1), label, weight, step.threshold(),
-                              loss, right, sums);
+        output_operands<SUMS>(found, single_operands(Delta + row * n, m * n), SCALED ? loss_scale[0] : T(1), label,
+                              weight, step.threshold(), loss, right, sums);
     }
 };
 
@@ -32,7 +32,7 @@ extern "C" __global__ void finish_output_narrow(
     const long long* batch, int j, const T* product, const T* b, Operand* Delta, const T* scales, T scale, int code,
     const T* loss_scale, double* of_block, double* partial, long long m, long long n, int width) {
     const Step step = step_of(batch, j, m);
-    const Outputs outputs = {product, b, Delta, scales, scale, code, loss_scale, n};
+    const Outputs outputs = {product, b, Delta, scales, scale, code, loss_scale, m, n};
     double loss = 0.0, right = 0.0, sums = 0.0;
     for_rows_narrow(m, n, width, [&](LaneTeam team, long long row, long long columns) {
         outputs.row<true>(team, step, row, columns, loss, right, sums);
@@ -54,7 +54,7 @@ extern "C" __global__ void finish_output_wide(
     const long long* batch, int j, const T* product, const T* b, Operand* Delta, const T* scales, T scale, int code,
     const T* loss_scale, double* of_block, long long m, long long n) {
     const Step step = step_of(batch, j, m);
-    const Outputs outputs = {product, b, Delta, scales, scale, code, loss_scale, n};
+    const Outputs outputs = {product, b, Delta, scales, scale, code, loss_scale, m, n};
     double loss = 0.0, right = 0.0, none = 0.0;
     for_rows_wide(m, n, [&](BlockTeam team, long long row, long long columns) {
         outputs.row<false>(team, step, row, columns, loss, right, none);
@@ -66,17 +66,17 @@ extern "C" __global__ void finish_output_wide(
 template <int V> struct ColumnPass {
     const Operand* Delta;
     double* partial;
-    long long n;
+    long long plane, n;
     double sums[V];
-    typedef Run<V, Operand> Read;
+    typedef Operands<V, Operand> Read;
     DEVICE_MEMBER void begin(long long) {
 #pragma unroll
         for (int k = 0; k < V; ++k) sums[k] = 0.0;
     }
-    DEVICE_MEMBER Read read(long long row, long long column) { return run_at<V>(Delta + row * n + column); }
+    DEVICE_MEMBER Read read(long long row, long long column) { return operands_at<V>(Delta + row * n + column, plane); }
     DEVICE_MEMBER void finish(long long, long long, const Read& delta) {
 #pragma unroll
-        for (int k = 0; k < V; ++k) sums[k] += static_cast<double>(wide_of(delta.v[k]));
+        for (int k = 0; k < V; ++k) sums[k] += static_cast<double>(delta.number(k));
     }
     DEVICE_MEMBER void end(long long column, bool inside) {
         if (!inside) begin(column);
@@ -86,10 +86,10 @@ template <int V> struct ColumnPass {
 
 extern "C" __global__ void add_errors(const Operand* Delta, double* partial, long long m, long long n) {
     if (n % LONGEST_RUN == 0) {
-        ColumnPass<LONGEST_RUN> pass = {Delta, partial, n};
+        ColumnPass<LONGEST_RUN> pass = {Delta, partial, m * n, n};
         walk<LONGEST_RUN>(pass, m, n);
     } else {
-        ColumnPass<1> pass = {Delta, partial, n};
+        ColumnPass<1> pass = {Delta, partial, m * n, n};
         walk<1>(pass, m, n);
     }
 }

@@ -2,8 +2,8 @@
 //
 // Requires: step.cuh and what it requires, operand.cuh, records.cuh. Bytes for each weight, of type T with k arrays of
 // state: read the gradient, theta and the state, write theta and the state, (3 + 2 k) sizeof(T); with operands of 16
-// bits 2 more, for the copy of theta that the next products read. A penalty or clipping writes the gradient as well,
-// clipping by a norm is a pass before this one.
+// bits 2 more, with two planes 8, for the copy of theta that the next products read. A penalty or clipping writes the
+// gradient as well, clipping by a norm is a pass before this one.
 
 // Rows of the table of layers.
 enum { U_IN, U_OUT, U_W, U_B, U_PARTIAL, U_SPLITS, U_KEEP_IN, U_KEEP_OUT, U_COLUMNS };
@@ -14,13 +14,16 @@ enum { SCALE, UNSCALE, ZERO, GOOD, GOOD_STEPS, SKIPPED };
 
 constexpr int UPDATE_THREADS = 256;
 constexpr int BIASES = 8;  // neighbours whose sums a block finishes at a time
-constexpr bool COPIED = sizeof(Operand) < sizeof(T);
+template <class E> constexpr bool IS_COPY = true;
+template <> constexpr bool IS_COPY<T> = false;
+constexpr bool COPIED = IS_COPY<Operand>;
 
 struct Updated {
     T* theta;
     T* grad;
     const long long* states;  // (STATES,) addresses of arrays like theta
     Operand* copy;            // of theta, if COPIED
+    long long plane;          // of the copy
     const T* prices;
     const T* numbers;
     T limit;                  // of an element
@@ -82,7 +85,7 @@ DEVICE double update_run(const Updated& u, long long at, bool weights, const T (
     for (int s = 0; s < STATES; ++s) {
         store_run<V>(reinterpret_cast<T*>(u.states[s]) + at, state[s].v);
     }
-    if (COPIED) store_run<V>(u.copy + at, theta);
+    if (COPIED) store_operands<V>(u.copy + at, u.plane, theta);
     return squares;
 }
 
@@ -162,7 +165,7 @@ DEVICE void update_everything(const Updated& u, const long long* layers, int cou
 extern "C" __global__ void prepare_update(
     const long long* layers, int count, T* theta, T* grad, const T* prices, T limit, int clip, const T* loss_scale,
     double* squares) {
-    const Updated u = {theta, grad, nullptr, nullptr, prices, nullptr, limit, T(1), clip, true, false};
+    const Updated u = {theta, grad, nullptr, nullptr, 0, prices, nullptr, limit, T(1), clip, true, false};
     const BlockTeam team = {static_cast<int>(threadIdx.x), static_cast<int>(blockDim.x)};
     const T unscale = SCALED ? loss_scale[UNSCALE] : T(1);
     for (int l = 0; l < count; ++l) {
@@ -197,11 +200,11 @@ DEVICE double squares_of(const double* squares, long long count) {
 // was prepared.
 extern "C" __global__ void move_parameters(
     const long long* batch, int j, const long long* layers, int count, T* theta, T* grad, const long long* states,
-    Operand* copy, const T* prices, T limit, int clip, double norm_limit, const double* squares, long long prepared,
-    T* loss_scale, const double* of_block, long long blocks, long long m) {
+    Operand* copy, long long plane, const T* prices, T limit, int clip, double norm_limit, const double* squares,
+    long long prepared, T* loss_scale, const double* of_block, long long blocks, long long m) {
     const Step step = step_of(batch, j, m);
     if (blockIdx.x == gridDim.x / 2) add_records(step, of_block, blocks);  // the first and the last have most to do
-    Updated u = {theta, grad, states, copy, prices, step.numbers(), limit, T(1), clip, prepared == 0, true};
+    Updated u = {theta, grad, states, copy, plane, prices, step.numbers(), limit, T(1), clip, prepared == 0, true};
     if (SCALED) {
         const double sum = squares_of(squares, count * prepared);
         const bool good = finite_(sum);
@@ -219,12 +222,14 @@ extern "C" __global__ void move_parameters(
     update_everything(u, layers, count, prepared == 0);
 }
 
-// The copy of theta (p,) that products read
+// The copy of theta (p,) that products read; p is a multiple of LANES where the copy has two planes
 extern "C" __global__ void copy_parameters(const T* theta, Operand* copy, long long p) {
     for (long long e = grid_index(); e < p / LANES; e += grid_size()) {
-        store_run<LANES>(copy + e * LANES, run_at<LANES>(theta + e * LANES).v);
+        store_operands<LANES>(copy + e * LANES, p, run_at<LANES>(theta + e * LANES).v);
     }
-    for (long long e = p / LANES * LANES + grid_index(); e < p; e += grid_size()) round_to(copy[e], theta[e]);
+    for (long long e = p / LANES * LANES + grid_index(); e < p; e += grid_size()) {
+        round_to(single_operands(copy, p)[e], theta[e]);
+    }
 }
 
 // One thread: halve the loss scale after an overflow, and double it after so many good steps.

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bpcore import inference_room
-from bpcore.backends import cupy_probe, registry
+from bpcore.backends import cupy_device, cupy_probe, registry
 from bpcore.backends.cupy_backend import CupyBackend
 from bpcore.errors import BackendError
 from bpcore.kernels.cuda import host_runner
@@ -41,6 +41,7 @@ def fake_cupy(monkeypatch: pytest.MonkeyPatch, kernel_folder: Path) -> FakeCupy:
     for module in (wide, inference_room):
         monkeypatch.setattr(module, "load_cublas", FakeLibrary)
     monkeypatch.setattr(KernelLoader, "_code", lambda self, source: source.encode())
+    monkeypatch.setattr(cupy_device, "load_driver", lambda: fake.libcuda)
     return fake
 
 

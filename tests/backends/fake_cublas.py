@@ -1,7 +1,8 @@
 """cuBLAS as ctypes sees it, for the stand-in of CuPy: addresses and numbers come as the C interface takes them.
 
 Products are computed in float64 from the operands as the precision has them: numbers of 16 bits as they are, those of
-TF32 rounded to ten bits of their fraction. The result is rounded once, to the type of the output.
+TF32 rounded to ten bits of their fraction, or cut off after them. The result, with what it is added to, is rounded
+once, to the type of the output.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 
 from tests.backends.fake_cupy import FakeCupy
 
-__all__ = ["FakeLibrary", "from_bfloat16", "to_bfloat16", "to_tf32"]
+__all__ = ["FakeLibrary", "cut_to_tf32", "from_bfloat16", "split_into_tf32", "to_bfloat16", "to_tf32"]
 
 # CUDA_R_32F, CUDA_R_64F, CUDA_R_16F, CUDA_R_16BF
 FLOAT32, FLOAT64, FLOAT16, BFLOAT16 = 0, 1, 2, 14
@@ -34,9 +35,32 @@ def to_bfloat16(values: Any) -> Any:
 
 
 def to_tf32(values: Any) -> Any:
-    """Round to ten bits of the fraction."""
-    bits = np.asarray(values, np.float32).view(np.uint32)
-    return ((bits + 0xFFF + (bits >> 13 & 1)) & np.uint32(0xFFFFE000)).view(np.float32)
+    """Round to ten bits of the fraction; an infinity or NaN stays one."""
+    values = np.asarray(values, np.float32)
+    bits = values.view(np.uint32)
+    rounded = ((bits + 0xFFF + (bits >> 13 & 1)) & np.uint32(0xFFFFE000)).view(np.float32)
+    return np.where(np.isfinite(values), rounded, values)
+
+
+def cut_to_tf32(values: Any) -> Any:
+    """Cut off the fraction after ten bits, as hardware may do instead of rounding; a NaN stays one."""
+    values = np.asarray(values, np.float32)
+    return np.where(np.isnan(values), values, (values.view(np.uint32) & np.uint32(0xFFFFE000)).view(np.float32))
+
+
+def split_into_tf32(values: Any) -> tuple[Any, Any]:
+    """Take float32 apart as ``tf32x3`` has it, with the arithmetic of float64: rounded to eleven digits, and the rest.
+
+    Numbers next to the largest are cut off instead of rounded; what is not finite is its own rest.
+    """
+    values = np.asarray(values, np.float32)
+    finite = np.where(np.isfinite(values), values, 0).astype(np.float64)
+    _, exponent = np.frexp(finite)  # |x| < 2**exponent
+    digit = np.ldexp(1.0, np.maximum(exponent - 11, -136))  # below 2**-126 the digits of float32 end at 2**-149
+    high = np.rint(finite / digit) * digit  # to the even one of two
+    high = np.where(np.abs(high) > np.finfo(np.float32).max, np.trunc(finite / digit) * digit, high)
+    low = np.where(np.isfinite(values), (finite - high).astype(np.float32), values)
+    return high.astype(np.float32), low
 
 
 class FakeLibrary:
@@ -46,6 +70,7 @@ class FakeLibrary:
         assert name in ("cublas", "cublasLt")
         self._cupy = cupy
         self._made: dict[int, Any] = {}  # descriptors of cuBLASLt
+        self.rounds = to_tf32  # what tensor cores do to a float
         self.stream: int | None = None
         self.workspace = 0
         self.pointers_of_device = False
@@ -87,14 +112,17 @@ class FakeLibrary:
 
         def multiply() -> None:
             self._cupy.count["gemm"] += 1
-            one, zero = (self._number(address.value, scalars, on_device) for address in (alpha, beta))
-            assert zero == 0
+            one, before = (self._number(address.value, scalars, on_device) for address in (alpha, beta))
+            assert before in (0, 1)
             A = self._matrix(a_type, a.value, lda, *((k, m) if op_a else (m, k)))
             B = self._matrix(b_type, b.value, ldb, *((n, k) if op_b else (k, n)))
             C = self._matrix(c_type, c.value, ldc, m, n)
             A, B = (self._values(X.T if op else X, a_type, compute) for X, op in ((A, op_a), (B, op_b)))
             with np.errstate(all="ignore"):
                 found = float(one) * (A @ B)
+                if before:  # else C is not read, whatever it holds
+                    assert c_type == FLOAT32
+                    found += C
                 C[...] = to_bfloat16(found) if c_type == BFLOAT16 else found
 
         self._cupy.do(multiply)
@@ -192,8 +220,7 @@ class FakeLibrary:
     def _matrix(self, kind: int, address: int, leading: int, rows: int, columns: int) -> Any:
         return self._cupy.cuda.cublas._matrix(np.dtype(_DTYPES[kind]), address, leading, rows, columns)
 
-    @staticmethod
-    def _values(X: Any, kind: int, compute: int) -> Any:
+    def _values(self, X: Any, kind: int, compute: int) -> Any:
         """Return the numbers that tensor cores multiply."""
-        found = from_bfloat16(X) if kind == BFLOAT16 else to_tf32(X) if compute == FAST_TF32 else X
+        found = from_bfloat16(X) if kind == BFLOAT16 else self.rounds(X) if compute == FAST_TF32 else X
         return found.astype(np.float64)

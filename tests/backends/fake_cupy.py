@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import struct
 import types
 import weakref
 from collections import Counter, defaultdict, deque
@@ -256,7 +257,9 @@ class FakeModule:
             assert shared_mem <= attributes.get(cupy.driver.SHARED, 48 * 1024), "more shared memory than is allowed"
             assert shared_mem <= SHARED_MEMORY, "more shared memory than there is"
             assert self._kernels.cluster <= (16 if attributes.get(cupy.driver.LARGE_CLUSTER) else 8)
-            cupy.launches.append((name, grid, block))
+            if name != "count_launches":  # by which the backend finds out what the driver can do
+                cupy.launches.append((name, grid, block))
+            cupy.clusters.add(self._kernels.cluster)
             threads = int(np.prod(block))
             assert threads <= 1024, f"{name}: {threads} threads in a block"
             assert all(0 < size < limit for size, limit in zip(grid, (2**31, 2**16, 2**16), strict=False)), (name, grid)
@@ -275,7 +278,38 @@ class FakeModule:
             cupy.do(run)
 
         function.ptr = id(function)  # type: ignore[attr-defined]
+        self._cupy.functions[id(function)] = function, self._kernels.kernels[name]
         return function
+
+
+class FakeLibcuda:
+    """NVIDIA's driver as ctypes finds it: launches that may begin early, read as its header lays them out."""
+
+    def __init__(self, cupy: FakeCupy) -> None:
+        self._cupy = cupy
+
+    def cuLaunchKernelEx(self, configuration: Any, function: Any, parameters: Any, extra: None) -> int:
+        raw = bytes(configuration._obj)
+        *sizes, shared, _, stream, attributes, count, _ = struct.unpack("7IIQQII", raw)
+        name, _, value = struct.unpack("3i", ctypes.string_at(attributes, 12))
+        assert ctypes.sizeof(type(configuration._obj.attributes.contents)) == 72
+        assert (name, value, count) == (6, 1, 1)
+        assert stream == self._cupy.stream
+        self._cupy.count["early"] += 1
+        launch, types = self._cupy.functions[function.value]
+        values = [self._value(kind, address) for kind, address in zip(types, parameters, strict=True)]
+        grid, block = (tuple(axes[: 1 if axes[1:] == [1, 1] else 3]) for axes in (sizes[:3], sizes[3:]))
+        launch(grid, block, tuple(values), shared_mem=shared)
+        return 0
+
+    @staticmethod
+    def _value(kind: str, address: int) -> Any:
+        """What a kernel reads at the address of an argument: a number, or a pointer to numbers."""
+        dtype = np.dtype(SCALARS[kind.rstrip("*")])
+        if kind.endswith("*"):
+            place = ctypes.c_void_p.from_address(address).value or 0
+            return np.ndarray(1, dtype, buffer=(ctypes.c_char * dtype.itemsize).from_address(place))
+        return np.frombuffer(ctypes.string_at(address, dtype.itemsize), dtype)[0]
 
 
 class FakeDriver:
@@ -360,6 +394,7 @@ class FakeCupy(types.ModuleType):
         self.stream = 0
         self.count: Counter[str] = Counter()
         self.launches: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = []
+        self.clusters: set[int] = set()  # their sizes
         self.captured: list[Callable[[], None]] | None = None
         self.memory = 2**29
         self.limit = 0
@@ -370,7 +405,9 @@ class FakeCupy(types.ModuleType):
         self.queued: Counter[int] = Counter()
         self._waiting: dict[int, deque[Callable[[], Any]]] = defaultdict(deque)
         self._blocks: dict[int, tuple[int, int]] = {}
+        self.functions: dict[int, tuple[Any, tuple[str, ...]]] = {}
         self.driver = FakeDriver()
+        self.libcuda = FakeLibcuda(self)
         self.cuda = types.SimpleNamespace(
             is_available=lambda: self.devices > 0,
             Device=lambda number: FakeDevice(self, number),
@@ -426,6 +463,8 @@ class FakeCupy(types.ModuleType):
         if isinstance(argument, np.uint64) and parameter.endswith("*"):
             address, dtype = int(argument), np.dtype(SCALARS[parameter[:-1]])
             return lambda: self._at(address, dtype, dtype.itemsize)
+        if isinstance(argument, np.ndarray):  # of an early launch, which passes addresses only
+            return lambda: self._at(argument.ctypes.data, argument.dtype, argument.nbytes)
         return lambda: argument
 
     def _at(self, address: int, dtype: Any, size: int) -> Any:

@@ -141,7 +141,7 @@ def test_sums_that_blocks_share(fake_cupy: FakeCupy, multiprocessors: int) -> No
     for m in (5, 50):
         judge(net, samples(net, m), net.predict(samples(net, m)))
     grids = [grid for name, grid, _ in fake_cupy.launches if name == "answer"]
-    assert grids[0] == ((2 * 3,) if multiprocessors == 3 else (2 * 4,))
+    assert grids[0] == ((2 * 2,) if multiprocessors == 3 else (2 * 4,))
 
 
 # ------------------------------------------------------------------------------------------ which way
@@ -256,6 +256,7 @@ def test_repeated_calls_with_a_block_of_rows_are_a_graph(
 ) -> None:
     request.getfixturevalue(how)
     be, net = fake_backend, make(fake_backend, name)
+    assert be.gpu.early is not None, "found out by a graph"
     for m, graphs in ((20, [0, 1, 1]), (17, [0, 1, 1]), (21, [0, 0, 0])):
         X, out = be.empty((m, net.sizes[0]), net.dtype), be.empty((m, net.sizes[-1]), net.dtype)
         for seed, graph in enumerate(graphs):

@@ -217,7 +217,7 @@ def test_a_gpu_with_its_plans_and_precisions(fake_cupy: object, in_process: Run)
     assert set(result["networks"][0]["parts"]["contenders"]["cupy:graph"]["us"]) >= {"forward", "BP4", "step"}
 
 
-@pytest.mark.parametrize("precision", ["tf32", "bf16", "fp16", "float32"])
+@pytest.mark.parametrize("precision", ["tf32x3", "tf32", "bf16", "fp16", "float32"])
 def test_the_peak_of_a_gpu_is_that_of_its_precision(
     fake_cupy: object, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

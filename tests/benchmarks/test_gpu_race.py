@@ -90,7 +90,7 @@ def test_the_floor_by_hand() -> None:
     assert workloads.least_bytes(work, on_chip=0) == 4 * (15 + 5 + 2 * 3 * 26)
     assert workloads.least_bytes(work, on_chip=4 * 3 * 26) == 4 * (15 + 5)
     assert workloads.least_bytes(replace(work, loss="mse", optimizer="sgd"), 0) == 4 * (15 + 10 + 2 * 26)
-    measured = {
+    measured: dict[str, Any] = {
         "second_level_cache": 0,
         "parts": {"products": {"best_tflops": {"float32": 2.0, "bfloat16": 8.0}}, "copies": {"device_gb_per_s": 4.0}},
     }
@@ -100,6 +100,8 @@ def test_the_floor_by_hand() -> None:
     }  # fmt: skip
     assert workloads.floor(replace(work, precision="bf16"), measured)["flop_us"] == pytest.approx(480 / 8e6)
     assert workloads.floor(replace(work, precision="tf32"), measured) is None, "that rate was not measured"
+    measured["parts"]["products"]["best_tflops"]["tf32"] = 4.0
+    assert workloads.floor(replace(work, precision="tf32x3"), measured)["flop_us"] == pytest.approx(3 * 480 / 4e6)
     assert workloads.floor(work, {}) is None
 
 
@@ -126,7 +128,7 @@ def row_of(off: list[float], rounds: list[float] | None = None) -> dict[str, Any
     return {"status": "ok", "off": off, "prepared_in_s": 0.1} | ({} if rounds is None else {"rounds": rounds})
 
 
-@pytest.mark.parametrize(("precision", "off"), [("float32", 2e-4), ("tf32", 6e-4), ("bf16", 3e-3)])
+@pytest.mark.parametrize(("precision", "off"), [("float32", 2e-4), ("tf32x3", 2e-4), ("tf32", 6e-4), ("bf16", 3e-3)])
 def test_parity_is_judged_by_the_precision(precision: str, off: float) -> None:
     work = replace(cpu.SMOKE, precision=precision)
     rows = {

@@ -15,10 +15,15 @@ from bpcore.functions.program import Program
 from bpcore.kernels.cuda.host_runner import HostModule
 from bpcore.kernels.cuda.pieces import Layer, Output, StepPieces, print_pieces
 from bpcore.kernels.cuda.source import tile_unit
+from bpcore.kernels.cuda.tiling import count_tiles, shared_bytes
 from tests.helpers.compare import assert_close
 
-CASES = ((1, 1, 1, 1), (3, 7, 5, 1), (33, 34, 10, 1), (32, 64, 65, 2), (66, 70, 31, 3), (5, 130, 8, 2), (40, 32, 36, 1))
-"""Samples, width below, width, splits: one, primes, one off the tiles, whole packs and ragged ones."""
+CASES = (
+    *((1, 1, 1, 1), (3, 7, 5, 1), (33, 34, 10, 1), (32, 64, 65, 2), (66, 70, 31, 3), (5, 130, 8, 2), (40, 32, 36, 1)),
+    *((2, 300, 3, 1), (230, 2, 3, 1)),
+)
+"""Samples, width below, width, splits: one, primes, one off the tiles, whole packs and ragged ones, and sums of more
+stages than are on their way. In clusters, all sums are split among the blocks of one."""
 
 TANH = bp.Activation("tanh2", "tanh(z)", "1 - h*h")
 
@@ -34,21 +39,24 @@ def pieces() -> StepPieces:
 
 
 class Products:
-    """Kernels of one dtype, tile size and schedule, over one step of a network of one layer."""
+    """Kernels of one dtype, shape of tiles and schedule, over one step of a network of one layer."""
 
     def __init__(
         self,
         folder: Path,
         dtype: str,
-        size: int = 32,
+        rows: int = 32,
+        columns: int = 32,
+        together: int = 1,
         *,
         seed: int = 2,
         offset: int = 0,
         sanitize: bool = False,
         change: tuple[str, str] | None = None,
     ) -> None:
-        self.dtype, self.size, self.seed, self.offset = np.dtype(dtype), size, seed, offset
-        source = tile_unit(pieces().text, dtype, size, size)
+        self.dtype, self.seed, self.offset = np.dtype(dtype), seed, offset
+        self.rows, self.columns, self.together = rows, columns, together
+        source = tile_unit(pieces().text, dtype, rows, columns, together)
         if change is not None:
             old, new = change
             assert source.count(old) >= 1, f"{old!r} is not in the source: the mutation is out of date"
@@ -72,14 +80,16 @@ class Products:
 
     def launch(self, name: str, blocks: int, *arguments: Any) -> None:
         values = tuple(np.int64(a) if isinstance(a, int) else a for a in arguments)
-        self.module.launch(name, (blocks,), (256,), values, seed=self.seed)
+        shared = shared_bytes(self.rows, self.columns, self.dtype.itemsize)
+        self.module.launch(name, (blocks,), (256,), values, seed=self.seed, shared=shared)
 
     def tiles(self, m: int, n: int) -> int:
-        return -(-m // self.size) * -(-n // self.size)
+        return count_tiles(m, n, self.rows, self.columns)
 
     def scratch(self, tiles: int, splits: int) -> tuple[Any, Any]:
         """Memory for parts of sums, which is aligned whatever else is not, and counters of arrivals."""
-        parts = np.full(max(1, tiles * splits * self.size**2 * (splits > 1)), np.nan, self.dtype)
+        size = tiles * splits * self.rows * self.columns if splits > self.together else 1
+        parts = np.full(size, np.nan, self.dtype)
         return parts, np.zeros(tiles, np.uint32)
 
 
@@ -125,13 +135,14 @@ def forward(p: Products, m: int, n_in: int, n: int, splits: int) -> None:
 
 def forward_output(p: Products, m: int, n_in: int, n: int, splits: int) -> None:
     """The last layer with loss and BP1."""
-    if n > p.size:
+    if n > p.columns:
         return
     d = _step(p, m, n_in, n)
     A = p.normal(m, n_in)
     Z, H, Delta = p.blank(m, n), p.blank(m, n), p.blank(m, n)
     tiles = p.tiles(m, n)
-    of_block = np.full(2 * tiles, np.nan)
+    finishing = tiles * p.together
+    of_block = np.full(2 * finishing, np.nan)
     p.launch(
         "forward_output",
         tiles * splits,
@@ -142,7 +153,7 @@ def forward_output(p: Products, m: int, n_in: int, n: int, splits: int) -> None:
     assert_close(H, np.tanh(_wide(A) @ _wide(d["W"]) + _wide(d["b"])), dtype=p.dtype, length=n_in, scale=n_in**0.5)
     assert_close(Delta, (h - Y) * (1 - h * h) / m, dtype=p.dtype, scale=np.abs(h - Y).max() / m)
     loss = 0.5 * ((h - Y) ** 2).sum() / m
-    if tiles > 1:  # the loss of each row of tiles waits for the next kernel
+    if finishing > 1:  # the loss of the rows of each block waits for the next kernel
         assert np.isnan(d["records"]).all()
         assert_close(of_block[::2].sum(keepdims=True).astype(p.dtype), np.array([loss]), dtype=p.dtype, length=m * n)
         return
@@ -174,7 +185,7 @@ def gradient(p: Products, m: int, n_in: int, n: int, splits: int) -> None:
         [n_in, n, l * per_layer, l * per_layer + size, A.ctypes.data * l, Deltas[l].ctypes.data, l * tiles, 0, 0]
         for l in range(2)
     ]
-    states, squares = np.array([v.ctypes.data], np.int64), np.full(2 * tiles, np.nan)
+    states, squares = np.array([v.ctypes.data], np.int64), np.full(2 * tiles * p.together, np.nan)
     p.launch(
         "gradient",
         2 * tiles * splits,
@@ -207,4 +218,4 @@ def run_all(products: Products) -> None:
     """Run every case for every size."""
     for case in ALL:
         for m, n_in, n, splits in CASES:
-            case(products, m, n_in, n, splits)
+            case(products, m, n_in, n, products.together if products.together > 1 else splits)

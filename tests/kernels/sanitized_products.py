@@ -14,8 +14,13 @@ def main() -> None:
         old, new = change
         run_all(Products(Path(folder), "float32", sanitize=True, change=(old, new)))
         return
-    for dtype, size, offset in (("float32", 32, 0), ("float32", 64, 1), ("float64", 32, 0)):
-        run_all(Products(Path(folder), dtype, size, seed=2 + offset, sanitize=True, offset=offset))
+    for dtype, shape, offset in (
+        ("float32", (32, 32, 1), 0),
+        ("float32", (64, 64, 1), 1),
+        ("float64", (32, 32, 1), 0),
+        ("float32", (64, 32, 4), 0),
+    ):
+        run_all(Products(Path(folder), dtype, *shape, seed=2 + offset, sanitize=True, offset=offset))
     print("all cases ran")
 
 

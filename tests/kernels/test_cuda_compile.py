@@ -30,7 +30,7 @@ def compiler() -> Compiler:
     return build.compile_with_nvrtc
 
 
-@pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
+@pytest.mark.parametrize("arch", ["sm_75", "sm_80", "sm_90"])
 @pytest.mark.parametrize("unit", sorted(source.UNITS))
 def test_units_compile(compiler: Compiler, unit: str, arch: str, dtype: Any) -> None:
     code = compiler(source.unit_source(unit, dtype), arch)
@@ -44,16 +44,25 @@ def test_units_compile(compiler: Compiler, unit: str, arch: str, dtype: Any) -> 
     assert [name for name in expected[unit] if name not in code] == []
 
 
-@pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
-@pytest.mark.parametrize(("rows", "columns"), [(32, 32), (64, 32), (64, 64)])
-def test_predictions_compile(compiler: Compiler, rows: int, columns: int, arch: str, dtype: Any) -> None:
+@pytest.mark.parametrize(
+    ("arch", "shape"),
+    [
+        ("sm_75", (32, 32, 1)),
+        ("sm_80", (64, 32, 1)),
+        ("sm_90", (32, 32, 8)),
+        ("sm_90", (64, 64, 1)),
+        ("sm_90", (64, 32, 2)),
+    ],
+    ids=str,
+)
+def test_predictions_compile(compiler: Compiler, shape: tuple[int, int, int], arch: str, dtype: Any) -> None:
     layers = [Layer(Program("h = max(z, 0)"), None), Layer(Program("h = tanh(z)"), None), Layer(None, None, "softmax")]
-    code = compiler(source.inference_unit(print_activations(layers).text, dtype, rows, columns), arch)
+    code = compiler(source.inference_unit(print_activations(layers).text, dtype, *shape), arch)
     assert b"answer" in code
     assert b"finish_answer" in code
 
 
-@pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
+@pytest.mark.parametrize("arch", ["sm_75", "sm_80", "sm_90"])
 @pytest.mark.parametrize(("rows", "columns"), [(1, 8), (4, 32)])
 def test_predictions_of_few_samples_compile(compiler: Compiler, rows: int, columns: int, arch: str, dtype: Any) -> None:
     layers = [Layer(Program("h = tanh(z)"), None), Layer(None, None, "log_softmax")]
@@ -61,7 +70,7 @@ def test_predictions_of_few_samples_compile(compiler: Compiler, rows: int, colum
     assert b"answer_few" in code
 
 
-@pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
+@pytest.mark.parametrize("arch", ["sm_75", "sm_80", "sm_90"])
 @pytest.mark.parametrize(("below", "outputs"), [(128, 10), (63, 32)])
 def test_narrow_ends_compile(compiler: Compiler, below: int, outputs: int, arch: str, dtype: Any) -> None:
     layers = [Layer(Program("h = max(z, 0)"), None), Layer(None, None, "softmax")]

@@ -27,9 +27,11 @@ def folder(kernel_folder: Path) -> Path:
 
 @on_the_cpu
 @pytest.mark.parametrize("seed", host_runner.SEEDS)
-@pytest.mark.parametrize("size", [32, 64])
-def test_products_under_every_schedule(folder: Path, size: int, seed: int) -> None:
-    cuda_products.run_all(Products(folder, "float64" if seed % 2 else "float32", size, seed=seed))
+@pytest.mark.parametrize(
+    "shape", [(32, 32, 1), (64, 64, 1), (64, 32, 1), (32, 32, 8), (64, 64, 2), (64, 32, 4)], ids=str
+)
+def test_products_under_every_schedule(folder: Path, shape: tuple[int, int, int], seed: int) -> None:
+    cuda_products.run_all(Products(folder, "float64" if seed % 2 else "float32", *shape, seed=seed))
 
 
 @on_the_cpu
@@ -39,44 +41,72 @@ def test_products_at_odd_addresses(folder: Path, dtype: str) -> None:
 
 
 MUTATIONS = {
-    "barrier before a part is written": ("        __syncthreads();  // the part before has been used\n", ""),
-    "barrier before a part is read": (
-        "        b_part.write(b_tile);\n        __syncthreads();",
-        "        b_part.write(b_tile);",
+    "barrier before a stage is used": (
+        "        __syncthreads();  // this stage is there",
+        "        // this stage is there",
     ),
-    "barrier before the sums": ("have neighbouring columns\n    __syncthreads();", "have neighbouring columns\n"),
-    "barrier after the sums": (
-        "= sums[i][j];\n        }\n    }\n    __syncthreads();",
-        "= sums[i][j];\n        }\n    }",
+    "waiting for a stage": ("wait_for_copies<STAGES - 2>", "wait_for_copies<STAGES - 1>"),
+    "which stage is filled": ("filled = filled < (STAGES - 1)", "filled = filled < (STAGES - 2)"),
+    "lines of the stage after the next": ("a_part.find(begin + next + DEPTH,", "a_part.find(begin + next,"),
+    "barrier before the sums": ("        __syncthreads();  // the last stage has been used\n", ""),
+    "barrier between the halves": ("Shape::SUMS, false);\n        __syncthreads();", "Shape::SUMS, false);"),
+    "barrier after the sums": ("Shape::SUMS, true);\n        __syncthreads();", "Shape::SUMS, true);"),
+    "second half of the groups": (
+        "for (int g = 1; g < Shape::GROUPS / 2; ++g)",
+        "for (int g = 1; g < Shape::GROUPS / 4; ++g)",
     ),
-    "barrier before the loss": ("if (!finished) return;\n    __syncthreads();", "if (!finished) return;"),
-    "last column of a ragged pack": ("at != nullptr && from + c < stop ?", "at != nullptr && from + c < stop - 1 ?"),
-    "ones below the inputs": ("from + c == stop) next", "from + c == stop + 1) next"),
-    "last row of a tile": ("if (i < p.M && j < p.N) finish", "if (i < p.M - 1 && j < p.N) finish"),
-    "end of a split": ("begin + share < p.K ? begin + share : p.K", "begin + share < p.K ? begin + share - 1 : p.K"),
+    "barrier before the loss": ("return;\n    __syncthreads();\n    const LaneTeam", "return;\n    const LaneTeam"),
+    "last column of a ragged pack": ("if (c < inside)", "if (c < inside - 1)"),
+    "ones below the inputs": ("one && c == inside)", "one && c == inside + 1)"),
+    "zeros outside a ragged pack": ("to[c] = T(", "if (one) to[c] = T("),
+    "zeros outside": ("copy_later_if(whole,", "if (whole) copy_later_if(whole,"),
+    "ones that are elsewhere": ("? static_cast<int>(end - first) : B + F::ONES", "? static_cast<int>(end - first) : B"),
+    "last row of a tile": ("i >= p.M || j >= p.N", "i >= p.M - 1 || j >= p.N"),
+    "end of a split": ("p.K - begin < share ? p.K - begin : share", "p.K - begin < share ? p.K - begin : share - 1"),
     "last part of a sum": ("if (first + s < splits)", "if (first + s < splits - 1)"),
     "who is last": ("static_cast<unsigned>(count) - 1", "static_cast<unsigned>(count) - 2"),
     "counters of arrivals": ("if (last[0]) *arrived = 0;", ""),
     "second layer of the gradient": ("tile - first, split, finish", "tile, split, finish"),
     "bias of the gradient": ("layer[G_B] + j", "layer[G_B] + j + 1"),
     "number of the step": ("batch[DONE] + j", "batch[DONE]"),
-    "factors of a fragment": ("rank + r * (B / 4)) * ROW + k :", "rank * 4 + r) * ROW + k :"),
+    "factors of a fragment": ("place(rank, q / 4 * 4))", "place(rank, 0))"),
 }
+IN_CLUSTERS = {
+    "barrier of the cluster": ("        cluster_arrive();\n        cluster_wait();\n", "        __syncthreads();\n"),
+    "own sums before others read them": ("+ e % BN) = add_groups(e);", "+ e % BN + 0) = Pack{};"),
+    "who leaves first": (
+        "    if constexpr (TOGETHER > 1) cluster_wait();",
+        "    if constexpr (TOGETHER > 1) __syncthreads();",
+    ),
+    "whose sums": ("in_block(memory, s)", "in_block(memory, s / 2)"),
+    "rows of a block": ("TOGETHER > 1 ? split * ROWS : 0", "0"),
+    "number of a block": ("TOGETHER > 1 ? blockIdx.x : blockIdx.x / splits", "blockIdx.x / splits"),
+}
+
+
+def notices(folder: Path, together: int, change: tuple[str, str]) -> bool:
+    """Whether a case fails when one line of the sources is wrong."""
+    for seed in host_runner.SEEDS:
+        products = Products(folder, "float32", together=together, seed=seed, change=change)
+        for case in cuda_products.ALL:
+            for m, n_in, n, splits in (*cuda_products.CASES[1:5], *cuda_products.CASES[-2:]):
+                try:
+                    case(products, m, n_in, n, together if together > 1 else splits)
+                except (AssertionError, HostRunError):
+                    return True
+    return False
 
 
 @on_the_cpu
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_a_mutated_product_is_caught(folder: Path, name: str) -> None:
-    """The same cases fail when one line of the sources is wrong."""
-    for seed in host_runner.SEEDS:
-        products = Products(folder, "float32", seed=seed, change=MUTATIONS[name])
-        for case in cuda_products.ALL:
-            for size in cuda_products.CASES[1:5]:
-                try:
-                    case(products, *size)
-                except (AssertionError, HostRunError):
-                    return
-    pytest.fail("no case noticed the mutation")
+    assert notices(folder, 1, MUTATIONS[name])
+
+
+@on_the_cpu
+@pytest.mark.parametrize("name", IN_CLUSTERS)
+def test_a_mutated_product_of_a_cluster_is_caught(folder: Path, name: str) -> None:
+    assert notices(folder, 4, IN_CLUSTERS[name])
 
 
 @on_the_cpu
@@ -92,7 +122,7 @@ def test_no_product_leaves_its_arrays(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("i < size ? factor", "i <= size ? factor"),
+        ("? static_cast<int>(end - first) :", "? static_cast<int>(end - first) + 1 :"),
         ("p.N - j < LANES ? static_cast<int>(p.N - j) : LANES", "LANES"),
     ],
     ids=["a line too many", "a ragged pack as a whole one"],
@@ -103,12 +133,23 @@ def test_an_access_outside_is_caught(folder: Path, old: str, new: str) -> None:
     assert "AddressSanitizer: heap-buffer-overflow" in done.stderr
 
 
-@pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_products_compile(compiler: Callable[[str, str], bytes], arch: str, dtype: str) -> None:
+@pytest.mark.parametrize(
+    ("arch", "shape"),
+    [
+        ("sm_75", (32, 32, 1)),
+        ("sm_80", (64, 64, 1)),
+        ("sm_90", (64, 64, 8)),
+        ("sm_90", (64, 32, 2)),
+        ("sm_90", (32, 32, 4)),
+    ],
+    ids=str,
+)
+def test_products_compile(
+    compiler: Callable[[str, str], bytes], arch: str, shape: tuple[int, int, int], dtype: str
+) -> None:
     text = cuda_products.pieces().text
-    for size in (32, 64):
-        code = compiler(tile_unit(text, dtype, size, size), arch)
-        assert [name for name in (b"forward", b"forward_output", b"backward", b"gradient") if name not in code] == []
+    code = compiler(tile_unit(text, dtype, *shape), arch)
+    assert [name for name in (b"forward", b"forward_output", b"backward", b"gradient") if name not in code] == []
     assert b"output_narrow" in compiler(around_unit(text, dtype), arch)
     assert build.OPTIONS

@@ -21,7 +21,7 @@ __all__ = ["compiler"]
 on_host = pytest.mark.skipif(bool(host_runner.unavailable()), reason=host_runner.unavailable() or "g++ is here")
 
 
-@pytest.mark.parametrize(("blocks", "arch"), [(1, "sm_80"), (1, "sm_90"), (8, "sm_90"), (16, "sm_90")])
+@pytest.mark.parametrize(("blocks", "arch"), [(1, "sm_75"), (1, "sm_80"), (1, "sm_90"), (8, "sm_90"), (16, "sm_90")])
 def test_the_kernel_compiles(compiler: Compiler, blocks: int, arch: str, dtype: Any) -> None:
     for name in resident_cases.CASES:
         text, _ = resident_cases.unit(name, dtype, blocks=blocks, threads=256, wide_inputs=True)

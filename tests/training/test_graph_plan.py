@@ -81,6 +81,7 @@ class Case:
     """One spec with data, and some plans, each with a network and a state of its own.
 
     The reference is on NumPy, unless another backend is given: it shares no kernel with the plans, and builds none.
+    The precision is that of the plan wide.
     """
 
     def __init__(
@@ -91,8 +92,11 @@ class Case:
         batch_size: int,
         plans: tuple[str, ...],
         reference: Backend | None = None,
+        precision: str | None = None,
+        sizes: list[int] | None = None,
     ) -> None:
-        sizes, hidden, output, loss_name, rule, others = SHAPES[shape]
+        own_sizes, hidden, output, loss_name, rule, others = SHAPES[shape]
+        sizes = sizes or own_sizes
         rng, others = np.random.default_rng(3), dict(others)
         weighted, loss = others.pop("weighted", False), get_loss(loss_name)
         X = rng.normal(size=(ROWS, sizes[0]))
@@ -105,6 +109,8 @@ class Case:
         self.runs: dict[str, Any] = {}
         self.problems: dict[str, tuple[Backend, Problem]] = {}
         for name in plans:
+            if precision is not None:
+                others["precision"] = precision if name == "wide" else None
             on = (reference or bp.get_backend("numpy")) if name == "reference" else be
             net = bp.MLP(sizes, hidden or "relu", output, seed=1, dtype=dtype, backend=on)
             problem = Problem.prepare(net, on, X, Y, loss, sample_weight=weights)
@@ -166,19 +172,60 @@ def test_equals_the_reference(cupy_backend: CupyBackend, plan: str, shape: str, 
     compare(Case(cupy_backend, shape, dtype, 9, (plan, "reference")), plan, 9)
 
 
-@pytest.mark.parametrize("multiprocessors", [3, 40])
+def error_of(case: Case, index: Any, expected: Case) -> dict[str, float]:
+    """How far the wide plan is from a reference in float64 after a run of steps, by what is compared."""
+    case.run("wide", index)
+    actual, wanted = case.results("wide"), expected.results("reference")
+    return {key: float(np.linalg.norm(actual[key] - wanted[key]) / np.linalg.norm(wanted[key])) for key in wanted}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_three_products_of_tf32_are_as_near_as_float32(cupy_backend: CupyBackend, shape: str) -> None:
+    """With the widths above, and with others; whole batches and a partial one.
+
+    Rounding a product to float32 changes it by 2**-24 at most; three products by 2**-21 of the sum of absolute values,
+    and are rounded then: nine times that.
+    """
+    rng, own = np.random.default_rng(8), SHAPES[shape][0]
+    for sizes in (own, [*map(int, rng.integers(3, 80, len(own) - 1)), own[-1]]):
+        cases = [
+            Case(cupy_backend, shape, dtype, 33, (plan,), precision=precision, sizes=sizes)
+            for dtype, plan, precision in (
+                ("float64", "reference", None),
+                ("float32", "wide", None),
+                ("float32", "wide", "tf32x3"),
+            )
+        ]
+        whole, partial, _ = orders(33)
+        for index in (whole[:2], partial[:1]):
+            cases[0].run("reference", index)
+            allowed, found = (error_of(case, index, cases[0]) for case in cases[1:])
+            for key, error in found.items():
+                assert error <= 9 * max(allowed[key], 2.0**-24), (sizes, key, allowed[key])
+
+
+@pytest.mark.parametrize("capability", [(7, 5), (9, 0)], ids=["parts in memory", "clusters"])
+@pytest.mark.parametrize(("multiprocessors", "rows", "columns", "splits"), [(1, 32, 32, 1), (40, 64, 32, 2)])
 @pytest.mark.parametrize("shape", ["tiles", "everything"])
-def test_tiles_and_splits(fake_cupy: FakeCupy, shape: str, multiprocessors: int) -> None:
-    """With more multiprocessors tiles get smaller, and the sums of one tile are shared by blocks."""
+def test_tiles_and_splits(
+    fake_cupy: FakeCupy,
+    shape: str,
+    multiprocessors: int,
+    rows: int,
+    columns: int,
+    splits: int,
+    capability: tuple[int, int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where there are multiprocessors for them, several blocks share the sums of one tile."""
+    monkeypatch.setattr("tests.backends.fake_cupy.CAPABILITY", capability)
     fake_cupy.multiprocessors = multiprocessors
-    compare(Case(CupyBackend(), shape, "float64", 130, ("graph", "reference")), "graph", 130)
-    grids = {name: grid[0] for name, grid, _ in fake_cupy.launches}
-    if multiprocessors == 40 and shape == "tiles":
-        tiling = choose_tiling(130, 70, 131, 40)
-        assert (tiling.size, tiling.splits) == (32, 2)
-        assert grids["gradient"] > 1
-    else:
-        assert choose_tiling(130, 70, 131, 3).size == 64
+    compare(Case(CupyBackend(), shape, "float64", 128, ("graph", "reference")), "graph", 128)
+    if shape == "tiles":
+        tiling = choose_tiling([(132, 70), (71, 65), (66, 3)], 128, multiprocessors)
+        assert (tiling.shape, tiling.splits) == ((rows, columns), splits)
+        assert ("gradient", (tiling.blocks,), (256,)) in fake_cupy.launches
+        assert (2 in fake_cupy.clusters) == (splits == 2 and capability == (9, 0))
 
 
 @pytest.mark.parametrize("plan", PLANS)
@@ -227,6 +274,7 @@ def test_a_device_that_is_not_the_current_one(fake_cupy: FakeCupy, plan: str) ->
 
 def test_kernels_in_a_step(fake_backend: CupyBackend, fake_cupy: FakeCupy) -> None:
     case = Case(fake_backend, "masks", "float32", 9, ("graph",))
+    fake_cupy.launches.clear()
     case.run("graph", np.zeros((1, 9)))
     names = [name for name, _, _ in fake_cupy.launches if not name.startswith("formula")]
     assert names == ["forward"] * 2 + ["forward_output"] + ["backward"] * 2 + ["gradient", "advance_run"]

@@ -201,12 +201,16 @@ def test_plans_of_a_gpu(cupy_backend: CupyBackend, plan: str, name: str, tmp_pat
     assert_same_training(run, tmp_path / "pieces", wanted, tmp_path / "whole")
 
 
-def test_the_fused_plan_goes_on(cupy_backend: CupyBackend, tmp_path: Path) -> None:
-    options = {"plan": "fused", "precision": "bf16", "epochs": 3, "optimizer": bp.Adam(0.01)}
+@pytest.mark.parametrize(("plan", "precision"), [("fused", "bf16"), ("wide", "tf32x3")])
+def test_a_precision_goes_on(cupy_backend: CupyBackend, plan: str, precision: str, tmp_path: Path) -> None:
+    options = {"plan": plan, "precision": precision, "epochs": 3, "optimizer": bp.Adam(0.01)}
     wanted = train(cupy_backend, tmp_path / "whole", **options)
     run = train_in_pieces(cupy_backend, tmp_path / "pieces", (10, 17), **options)
-    assert run.record["plan"] == "fused"
+    assert (run.record["plan"], run.record["spec"]["precision"]) == (plan, precision)
     assert_same_training(run, tmp_path / "pieces", wanted, tmp_path / "whole")
+    message = rf"cannot go on from .*: .*spec.precision is 'float32', that of the checkpoint '{precision}'"
+    with pytest.raises(ConfigurationError, match=message):
+        train(cupy_backend, tmp_path / "whole", resume=True, **options | {"precision": None, "plan": "wide"})
 
 
 def test_the_loss_scale_goes_on(cupy_backend: CupyBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ def gradients(be: Any, plan: str, dtype: str, precision: str | None, others: dic
 
 def check(be: Any, dtype: str, precision: str | None, others: dict[str, Any]) -> None:
     """Compare gradient and parameters after three steps with the reference in float64."""
-    tolerance = {None: 1e-9, "bf16": 2.0**-6}[precision]
+    tolerance = {None: 1e-9, "tf32x3": 2.0**-18, "bf16": 2.0**-6}[precision]
     wanted = gradients(bp.get_backend("numpy"), "reference", "float64", None, others)
     for found, expected in zip(gradients(be, "wide", dtype, precision, others), wanted, strict=True):
         np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * np.abs(expected).max())
@@ -40,6 +40,8 @@ SAMPLES = "float64", None, {"dropout": bp.Dropout(0.3, per="sample")}
 BATCH = "float64", None, {"dropout": bp.Dropout(0.3)}
 CLIPPED = "float64", None, {"clip": bp.ClipNorm(0.05)}
 BFLOAT: tuple[str, str | None, dict[str, Any]] = "float32", "bf16", {}
+PLANES: tuple[str, str | None, dict[str, Any]] = "float32", "tf32x3", {}
+PLANES_SAMPLES = "float32", "tf32x3", SAMPLES[2]
 BFLOAT_SAMPLES = "float32", "bf16", SAMPLES[2]  # eight neighbours at a time, four words of random bits
 
 MISTAKES = {
@@ -52,12 +54,29 @@ MISTAKES = {
     "words of a mask": ("plane", "if (k == 0 || word == 0)", "if (k == 0)", BFLOAT_SAMPLES),
     "neurons that are not moved": ("wide_update", "is_kept(layer.keep_in, i) &&", "", BATCH),
     "the factor of the norm": ("wide_update", "g[k] *= u.factor", "g[k] *= T(1)", CLIPPED),
-    "the copy of theta": ("wide_update", "if (COPIED) store_run<V>(u.copy + at, theta);", "", BFLOAT),
+    "the copy of theta": ("wide_update", "if (COPIED) store_operands<V>(u.copy + at, u.plane, theta);", "", BFLOAT),
+    "the copy of theta in two planes": (
+        "wide_update",
+        "if (COPIED) store_operands<V>",
+        "if (false) store_operands<V>",
+        PLANES,
+    ),
+    "the rest of a number": ("operand", "__fsub_rn(x, high.part);", "0.0f;", PLANES),
+    "the rest, where it is": ("operand", "(p + plane) = low;", "(p + plane) = high;", PLANES_SAMPLES),
+    "digits that tensor cores do not read": ("operand", "rounded & ~0x1fffu", "rounded & ~0xfffu", PLANES),
+    "the rest in a derivative": (
+        "wide",
+        ": operands_at<V>(source + at, plane)",
+        ": product_at<V>(source + at)",
+        PLANES,
+    ),
     "digits that are cut off": ("operand", "= bits_of_bfloat16(x);", "= bits_of_bfloat16(x) & 0xfff0;", BFLOAT),
 }
 
 
-@pytest.mark.parametrize("case", [PLAIN, SAMPLES, BATCH, CLIPPED, BFLOAT, BFLOAT_SAMPLES], ids=str)
+@pytest.mark.parametrize(
+    "case", [PLAIN, SAMPLES, BATCH, CLIPPED, BFLOAT, BFLOAT_SAMPLES, PLANES, PLANES_SAMPLES], ids=str
+)
 def test_without_a_mistake(fake_backend: CupyBackend, case: Any) -> None:
     check(fake_backend, *case)
 

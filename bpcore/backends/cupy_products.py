@@ -1,0 +1,104 @@
+"""Products of our own on one device: how they are cut, their kernels, and memory for split sums.
+
+Where a device has clusters of blocks, those that share a sum are one and pass their parts on chip. Elsewhere the parts
+go through memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from bpcore.backends.contract import Backend
+from bpcore.backends.cupy_cluster import largest_cluster, largest_shared_memory
+from bpcore.backends.cupy_device import THREADS
+from bpcore.kernels.cuda.tiling import SHAPES, Tiling, choose_tiling, shared_bytes
+from bpcore.typing import Array
+
+__all__ = ["CudaProducts"]
+
+
+class CudaProducts:
+    """Kernels made of ``product.cuh``.
+
+    Parameters
+    ----------
+    be : Backend
+        CuPy's.
+    dtype : dtype
+        float32 or float64.
+    unit : callable
+        ``unit(rows, columns, together)`` is the text of the kernels for such tiles and clusters.
+
+    Attributes
+    ----------
+    dtype : dtype
+        As given.
+    """
+
+    early = True
+    """Whether kernels begin while those before them end, where that is possible; False is for measurements."""
+
+    def __init__(self, be: Backend, dtype: Any, unit: Callable[[int, int, int], str]) -> None:
+        self._be, self._gpu = be, be.gpu  # type: ignore[attr-defined]
+        self.dtype, self._unit = np.dtype(dtype), unit
+        self._early = self.early and self._gpu.early is not None
+        properties = self._gpu.properties()
+        self._clusters = largest_cluster(properties) > 1
+        available = largest_shared_memory(properties)
+        self._shapes = [shape for shape in SHAPES if shared_bytes(*shape, self.dtype.itemsize) <= available]
+        self._kernels: dict[tuple[str, int, int, int], tuple[Any, int]] = {}
+
+    def cut(self, products: Sequence[tuple[int, int]], k: int, *, whole_rows: bool = False) -> Tiling:
+        """Cut products (m, n) of one launch, each a sum over k; see :func:`~bpcore.kernels.cuda.tiling.choose_tiling`.
+
+        Parameters
+        ----------
+        products : sequence of (m, n)
+            Their sizes.
+        k : int
+            Terms of each sum.
+        whole_rows : bool, default False
+            Whether tiles are to be as wide as the widest product, if there are such tiles.
+        """
+        widest = max(n for _, n in products)
+        wide = [shape for shape in self._shapes if shape[1] >= widest] if whole_rows else []
+        return choose_tiling(products, k, int(self._gpu.multiprocessors), wide or self._shapes)
+
+    def together(self, tiling: Tiling) -> int:
+        """Blocks of the clusters of a launch."""
+        return tiling.splits if self._clusters else 1
+
+    def scratch_size(self, tilings: Sequence[Tiling] | None) -> int:
+        """Elements that split sums of the largest of these launches need; None stands for any."""
+        if tilings is None:
+            rows, columns = self._shapes[0]
+            return 1 if self._clusters else self._most_blocks * rows * columns
+        return max([t.blocks * t.rows * t.columns for t in tilings if t.splits > self.together(t)], default=1)
+
+    def scratch(self, size: int) -> tuple[Array, Array]:
+        """Allocate so many elements for split sums, and counters of the blocks that have arrived."""
+        return self._be.empty(size, self.dtype), self._be.zeros(self._most_blocks, np.uint32)
+
+    @property
+    def _most_blocks(self) -> int:
+        """Blocks of a launch whose sums are split, at most."""
+        return 2 * int(self._gpu.multiprocessors)
+
+    def load(self, name: str, tiling: Tiling) -> tuple[Any, int]:
+        """Return a kernel for such tiles, and its bytes of shared memory; compiled at first use."""
+        together = self.together(tiling)
+        key = name, tiling.rows, tiling.columns, together
+        if key not in self._kernels:
+            shared = shared_bytes(*tiling.shape, self.dtype.itemsize)
+            source = self._unit(tiling.rows, tiling.columns, together)
+            self._kernels[key] = self._gpu.load(source, name, shared=shared, cluster=together), shared
+        return self._kernels[key]
+
+    def launch(self, name: str, tiling: Tiling, arguments: tuple[Any, ...]) -> None:
+        """Queue a kernel on the current stream."""
+        kernel, shared = self.load(name, tiling)
+        launch = self._gpu.launch_early if self._early else self._gpu.launch
+        launch(kernel, ((tiling.blocks,), (THREADS,)), arguments, shared=shared)
