@@ -14,8 +14,10 @@ import pytest
 import bpcore as bp
 from bpcore import inference_cuda, inference_layers, inference_room, network
 from bpcore.backends.cupy_backend import CupyBackend
+from bpcore.backends.cupy_products import CudaProducts
 from bpcore.errors import DataError
 from bpcore.functions.activations import ACTIVATIONS
+from tests.backends import fake_cupy as fake_module
 from tests.backends.fake_cupy import FakeCupy
 from tests.helpers.compare import assert_close, assert_same_bits
 from tests.test_inference import exact
@@ -142,6 +144,29 @@ def test_sums_that_blocks_share(fake_cupy: FakeCupy, multiprocessors: int) -> No
         judge(net, samples(net, m), net.predict(samples(net, m)))
     grids = [grid for name, grid, _ in fake_cupy.launches if name == "answer"]
     assert grids[0] == ((2 * 2,) if multiprocessors == 3 else (2 * 4,))
+
+
+def test_sums_that_blocks_share_in_memory(fake_cupy: FakeCupy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without clusters the parts are in a room, which has enough for every network, in each dtype."""
+    monkeypatch.setattr(fake_module, "CAPABILITY", (8, 0))
+    fake_cupy.multiprocessors = 40
+    be = CupyBackend()
+    room = inference_room.Room(be)
+    for dtype in ("float32", "float64"):
+        products = CudaProducts(be, dtype, lambda *shape: "")
+        for m in (5, 200, 5):
+            tiling = products.cut([(m, 40)], 3000)
+            assert tiling.splits > 1
+            parts, arrived = room.sums(products, tiling)
+            assert parts.dtype == dtype
+            assert parts.size >= tiling.blocks * tiling.rows * tiling.columns
+            assert arrived.size >= tiling.tiles
+            assert not be.to_numpy(arrived).any()
+            assert room.sums(products, tiling)[0] is parts
+    for dtype in ("float32", "float64"):
+        net = begin(be, [300, 40, 10], "tanh", "softmax", dtype)
+        for m in (5, 50):
+            judge(net, samples(net, m), net.predict(samples(net, m)))
 
 
 # ------------------------------------------------------------------------------------------ which way
