@@ -1,15 +1,24 @@
 """Everything that needs a GPU, in one command: python benchmarks/gpu_acceptance.py
 
 tests       every test marked ``gpu``, with --require-backend cupy; in parallel where pytest-xdist is installed
-sanitizers  compute-sanitizer memcheck and racecheck over some of them, where it is installed, while the tests run
-costs       launches, graphs, barriers, copies, the rates of products (benchmarks/gpu/costs.py)
+sanitizers  compute-sanitizer memcheck and racecheck over a few that run every kernel, while the tests run
+            (benchmarks/gpu/sanitized.py)
 race        bpcore by each plan against PyTorch and JAX, losses compared with float64 (benchmarks/gpu/race.py)
+costs       launches, graphs, barriers, copies, the rates of products (benchmarks/gpu/costs.py)
+profile     the counters of the GPU for the kernels that decide the goals, by ncu (benchmarks/gpu/counters.py)
+crossovers  which plan is the fastest for which size, beside what is chosen (benchmarks/gpu/crossovers.py)
 bench       ``bpcore bench``: every backend, and each precision of the GPU, at all batch sizes
 
 Nothing is installed or fetched: the repository is laid out as an installed package in a scratch folder. Every part has
-a time limit, what could not be done is said in the result, and the files are written after each part. Without a GPU
-the script refuses to run, except with --dry-run, which exercises all that can run, marks its files as such and keeps
-them out of benchmarks/results/.
+a time limit (benchmarks/gpu/schedule.py), what could not be done is said in the result, and the files are written after
+each part, with what it had found when its time was over. Without a GPU the script refuses to run, except with
+--dry-run, which exercises all that can run, marks its files as such and keeps them out of benchmarks/results/.
+
+Where nine minutes are too few for all parts, two calls give them more, the most valuable parts first; what the first
+has compiled is there for the second, in a folder of yours:
+
+    python benchmarks/gpu_acceptance.py --minutes 6.5 --cache /tmp/gpu-cache --only race,costs,profile
+    python benchmarks/gpu_acceptance.py --minutes 5 --cache /tmp/gpu-cache --only tests,sanitizers,crossovers,bench
 """
 
 from __future__ import annotations
@@ -35,6 +44,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # started as a file, Python would look beside it
 
 # Nothing that imports bpcore: in a checkout that was not installed, only what lay_out makes can be imported.
+from benchmarks.gpu import sanitized, schedule  # noqa: E402
 from benchmarks.gpu.parts import run, tail  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -42,27 +52,14 @@ PACKAGES = (
     "numpy", "scipy", "numba", "cupy-cuda12x", "cupy-cuda13x", "torch", "triton", "jax", "jaxlib", "pytest",
     "threadpoolctl",
 )  # fmt: skip
-SHARES = {"tests": 0.48, "sanitizers": 0.48, "costs": 0.07, "race": 0.35, "bench": 0.1}
-"""How much of the time a part may take. What one leaves goes to those after it."""
-
-AT_ONCE = ("tests", "sanitizers")
-"""Parts that measure nothing, and run at the same time; what the race compiles is compiled then, too."""
-GO = "go"
-"""A file in the scratch folder: when it is there, the race may begin."""
+GATE = "go-{}"
+"""A file in the scratch folder: when it is there, a part that has compiled ahead may begin to measure."""
 
 PROCESSES = max(1, min(12, (os.cpu_count() or 1) - 4))
 """Of pytest: they share one GPU, and spend most of their time compiling."""
 
-SANITIZED_FILES = ("tests/training", "tests/backends/test_cupy_backend.py", "tests/backends/test_cupy_inference.py")
-SANITIZED = (
-    "float32 and (test_equals_the_reference or test_rows or test_reductions or test_row_hits or test_by_a_graph)"
-    " or test_random_bits or test_dropout_mask or test_elementwise_in_place or (test_two_planes and (odd or rows))"
-)
-"""Where the tests are, and pytest's expression for those, that run under compute-sanitizer: each kernel a few times,
-because it makes them ten to a hundred times slower."""
-
-REPORTS = r"^========= (?:Invalid|Error|Warning|Race|Barrier|Program hit|Potential).*"
-"""What compute-sanitizer writes at the beginning of each of its findings."""
+SUMMING_UP = 20.0
+"""Seconds before the end from which no further test begins."""
 
 
 def lay_out(folder: Path) -> dict[str, str]:
@@ -122,43 +119,38 @@ def tests(folder: Path, environment: dict[str, str], limit: float, dry: bool) ->
         chosen = ["tests/backends/test_cupy_backend.py", "-k", "stand-in and (matmul or take_rows)"]
     elif importlib.util.find_spec("xdist") is not None:
         chosen += ["-n", str(PROCESSES), "--dist", "worksteal"]
-    quiet = ["-q", "-p", "no:cacheprovider", "-p", "no:benchmark"]
-    command = [sys.executable, "-m", "pytest", *quiet, "--durations", "10", *chosen]
-    part = run(command, limit, folder, environment)
-    counts = re.findall(r"(\d+) (passed|failed|skipped|error|errors)\b", part["output"])
-    return tail(part, 80) | {"counts": {word: int(count) for count, word in counts}}
+    quiet = ["-q", "-p", "no:cacheprovider", "-p", "no:benchmark", f"--kept-cache={cache_of_tests(environment)}"]
+    # it should sum up before it is ended
+    words = ["--durations", "10", f"--stop-after={max(limit - SUMMING_UP, 0.5 * limit):.0f}"]
+    part = run([sys.executable, "-m", "pytest", *quiet, *words, *chosen], limit, folder, environment)
+    status = "out of time" if "(--stop-after)" in part["output"] else part["status"]
+    return tail(part, 80) | {"status": status, "counts": counts(part["output"])}
 
 
-def sanitizers(folder: Path, environment: dict[str, str], limit: float, dry: bool) -> dict[str, Any]:
-    """Memcheck and racecheck over the kernel tests, at the same time."""
-    tools = ("memcheck", "racecheck")
-    found = shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path="/usr/local/cuda/bin")
-    if found is None or dry:
-        why = "compute-sanitizer is not installed" if found is None else "a dry run has no kernels on a GPU"
-        return {tool: {"status": "not done", "why": why} for tool in tools}
-    target = [sys.executable, "-m", "pytest", "-v", "-x", "-p", "no:cacheprovider"]
-    target += [*SANITIZED_FILES, "-m", "gpu", "-k", SANITIZED, "--require-backend", "cupy"]
-
-    def check(tool: str) -> dict[str, Any]:
-        part = run([found, "--tool", tool, "--error-exitcode", "99", *target], limit, folder, environment)
-        return tail(part) | findings(part["output"])
-
-    with ThreadPoolExecutor(len(tools)) as pool:
-        return dict(zip(tools, pool.map(check, tools), strict=True))
-
-
-def findings(output: str) -> dict[str, Any]:
-    """What compute-sanitizer and pytest say, also of a run that did not come to its end.
+def counts(output: str) -> dict[str, int]:
+    """How many tests passed and failed, also of a run that was ended, and could not sum up.
 
     Examples
     --------
-    >>> findings("a.py::test PASSED [ 10%]\\n========= Invalid __global__ read of size 4 bytes")
-    {'passed': 1, 'reports': 1, 'summary': '1 tests passed, 1 reports'}
+    >>> counts("..s.F [ 50%]\\n... [ 80%]\\n"), counts("....\\n=== 2 failed, 5 passed in 3 s ===")
+    ({'passed': 6, 'failed': 1, 'skipped': 1}, {'failed': 2, 'passed': 5})
     """
-    passed, reports = len(re.findall(r" PASSED\b", output)), len(re.findall(REPORTS, output, re.M))
-    summary = re.findall(r"(?:ERROR|RACECHECK) SUMMARY: .*", output)
-    told = [*summary[-1:], f"{passed} tests passed, {reports} reports"]
-    return {"passed": passed, "reports": reports, "summary": "; ".join(told)}
+    found = re.findall(r"(\d+) (passed|failed|skipped|error|errors)\b", output)
+    if found:
+        return {word: int(count) for count, word in found}
+    letters = "".join(re.findall(r"^([.sFExX]+)(?: +\[ *\d+%\])?$", output, re.M))
+    words = {".": "passed", "F": "failed", "E": "error", "s": "skipped"}
+    return {word: letters.count(letter) for letter, word in words.items() if letter in letters}
+
+
+def cache_of_tests(environment: dict[str, str]) -> Path:
+    """Where tests keep compiled code: not where what is measured does, because tests tune, too."""
+    return Path(environment["BPCORE_CACHE_DIR"]) / "tests"
+
+
+def sanitizers(folder: Path, environment: dict[str, str], limit: float, dry: bool) -> dict[str, Any]:
+    """Memcheck and racecheck over some of the tests, at the same time."""
+    return sanitized.sanitizers(folder, environment, limit, dry, cache_of_tests(environment))
 
 
 def module(name: str, folder: Path, environment: dict[str, str], limit: float, *words: str) -> dict[str, Any]:
@@ -185,10 +177,21 @@ def costs(folder: Path, environment: dict[str, str], limit: float, dry: bool) ->
 def race(folder: Path, environment: dict[str, str], limit: float, dry: bool) -> dict[str, Any]:
     """Time a step for each workload and contestant, and whether the losses agree."""
     # it should end before it is ended
-    words = ["--seconds", str(max(limit - 10, 1)), "--after", str(folder / GO)]
+    words = ["--seconds", str(max(limit - 10, 1)), "--after", str(folder / GATE.format("race"))]
     if dry:
         words += ["--dry-run", "--workloads", "smoke"]
     return module("race", folder, environment, limit, *words)
+
+
+def profile(folder: Path, environment: dict[str, str], limit: float, dry: bool) -> dict[str, Any]:
+    """The counters of the GPU, kernel by kernel."""
+    return module("counters", folder, environment, limit, "--seconds", str(max(limit - 5, 1)))
+
+
+def crossovers(folder: Path, environment: dict[str, str], limit: float, dry: bool) -> dict[str, Any]:
+    """Which plan is the fastest for which size of a step."""
+    words = ["--seconds", str(max(limit - 5, 1)), "--after", str(folder / GATE.format("crossovers"))]
+    return module("crossovers", folder, environment, limit, *words, *(["--dry-run"] if dry else []))
 
 
 def bench(folder: Path, environment: dict[str, str], limit: float, dry: bool) -> dict[str, Any]:
@@ -203,19 +206,24 @@ def bench(folder: Path, environment: dict[str, str], limit: float, dry: bool) ->
 
 
 PARTS: dict[str, Callable[[Path, dict[str, str], float, bool], dict[str, Any]]] = {
-    "tests": tests, "sanitizers": sanitizers, "costs": costs, "race": race, "bench": bench,
+    "tests": tests, "sanitizers": sanitizers, "race": race, "costs": costs, "profile": profile,
+    "crossovers": crossovers, "bench": bench,
 }  # fmt: skip
 
 
 def complete(result: dict[str, Any]) -> bool:
     """Whether every part was done and found nothing wrong.
 
-    What a contestant says that it cannot do is nothing wrong. A dry run cannot do the sanitizers and the costs.
+    What a contestant says that it cannot do is nothing wrong, nor is a machine without ncu, or one that keeps its
+    counters to itself. A dry run cannot do the sanitizers and the costs.
     """
     parts = result["parts"]
     if any(name not in parts for name in result["asked"]):
         return False
-    rights = [part["status"] == "ok" for name, part in parts.items() if name in ("tests", "race", "bench")]
+    rights = [
+        part["status"] == "ok" for name, part in parts.items() if name in ("tests", "race", "crossovers", "bench")
+    ]
+    rights += [parts["profile"]["status"] in ("ok", "skipped")] if "profile" in parts else []
     if not result["dry_run"]:
         rights += [part["status"] == "ok" for part in parts.get("sanitizers", {}).values()]
         rights += [parts[name]["status"] == "ok" for name in ("costs",) if name in parts]
@@ -225,30 +233,6 @@ def complete(result: dict[str, Any]) -> bool:
     return all(rights)
 
 
-def stages(asked: list[str]) -> list[list[str]]:
-    """Divide the parts into those that run at the same time.
-
-    Examples
-    --------
-    >>> stages(["tests", "sanitizers", "race"]), stages(["sanitizers", "costs"])
-    ([['tests', 'sanitizers'], ['race']], [['sanitizers'], ['costs']])
-    """
-    together = [part for part in asked if part in AT_ONCE]
-    return [together] * bool(together) + [[part] for part in asked if part not in AT_ONCE]
-
-
-def limit_of(name: str, asked: list[str], left: float) -> float:
-    """Seconds for a part: its share of what is left, among the parts that are still to come.
-
-    Examples
-    --------
-    >>> round(limit_of("tests", list(SHARES), 100.0)), limit_of("race", ["race"], 60.0)
-    (48, 60.0)
-    """
-    rest = [parts[0] for parts in stages(asked[asked.index(name) :])]
-    return left * (SHARES[name] / sum(SHARES[part] for part in rest))
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run the parts and write the files after each; return 0 only if everything was done and is right."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -256,6 +240,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--dry-run", action="store_true", help="exercise what needs no GPU; writes no GPU numbers")
     parser.add_argument("--minutes", type=float, default=9.0, help="time for everything (default 9)")
     parser.add_argument("--output", type=Path, help="folder for the files (default benchmarks/results)")
+    parser.add_argument("--cache", type=Path, metavar="FOLDER", help="keep compiled code here, for a later call")
     parser.add_argument("--commit", help="the commit to write down, where git does not know it")
     options = parser.parse_args(arguments)
     end = time.monotonic() + 60 * options.minutes
@@ -264,6 +249,8 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"--only {options.only}: there is no part {', '.join(unknown)}; parts: {', '.join(PARTS)}")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         environment = lay_out(Path(scratch))
+        if options.cache is not None:
+            environment["BPCORE_CACHE_DIR"] = str(options.cache.resolve())
         sys.path.insert(0, scratch)
         try:
             return measure(options, chosen, Path(scratch), environment, end)
@@ -289,7 +276,7 @@ def measure(
         target = options.output or RESULTS
         name = "gpu-" + re.sub(r"[^A-Za-z0-9]+", "-", f"{about['gpu'].split(',')[0]} {about['when'][:16]}").lower()
     target.mkdir(parents=True, exist_ok=True)
-    asked = [part for part in PARTS if part in chosen]
+    asked = [part for part in schedule.ORDER if part in chosen]
     result: dict[str, Any] = {"dry_run": options.dry_run, "machine": about, "asked": asked, "parts": {}}
     with ThreadPoolExecutor(len(asked)) as pool:
 
@@ -297,20 +284,23 @@ def measure(
             return pool.submit(PARTS[part], folder, environment, limit, options.dry_run)
 
         try:
-            left = end - time.monotonic()
-            kept = SHARES["bench"] / sum(SHARES[parts[0]] for parts in stages(asked)) if "bench" in asked else 0.0
-            racing = begin("race", left * (1 - kept)) if "race" in asked else None
-            for parts in stages(asked):
-                limit = limit_of(parts[0], asked, end - time.monotonic())
+            early = schedule.ahead(asked)
+            running = {}
+            if early is not None:
+                running[early] = begin(early, schedule.limit_ahead(early, asked, end - time.monotonic()))
+            for parts in schedule.stages(asked):
+                limit = schedule.limit_of(parts[0], asked, end - time.monotonic())
                 print(f"{', '.join(parts)} (at most {limit:.0f} s) ...", flush=True)
-                if parts == ["race"]:
-                    (folder / GO).touch()
-                running = {part: racing if part == "race" else begin(part, limit) for part in parts}
-                result["parts"] |= {part: found.result() for part, found in running.items()}
+                for part in parts:
+                    (folder / GATE.format(part)).touch()
+                    if part not in running:
+                        running[part] = begin(part, limit)
+                result["parts"] |= {part: running[part].result() for part in parts}
                 (target / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
                 (target / f"{name}.md").write_text(report.markdown(result), "utf-8")
         finally:
-            (folder / GO).touch()  # whoever waits for it ends
+            for part in asked:  # whoever waits for it ends
+                (folder / GATE.format(part)).touch()
     print(report.markdown(result))
     print(f"written: {target / name}.json and .md")
     return 0 if complete(result) else 1

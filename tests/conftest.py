@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="fail, instead of skip, the comparisons with PyTorch where it is not installed",
     )
+    group.addoption(
+        "--kept-cache",
+        type=lambda text: Path(text).resolve(),
+        metavar="FOLDER",
+        help="keep compiled code here from run to run, instead of compiling everything anew; written with =, because "
+        "pytest takes a folder that stands alone for one of tests",
+    )
+    group.addoption(
+        "--stop-after",
+        type=float,
+        metavar="SECONDS",
+        help="begin no further test then, and sum up; what fails is named, as in a run that comes to its end",
+    )
     group.addoption("--long", action="store_true", help="run the tests that take minutes, too")
 
 
@@ -37,6 +51,20 @@ def pytest_configure(config: pytest.Config) -> None:
     # A developer's settings must not decide what the tests see. `clean_environment` sets the cache folder.
     for name in [name for name in os.environ if name.startswith("BPCORE_")]:
         del os.environ[name]
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    seconds: float | None = session.config.getoption("--stop-after")
+    if seconds is None:
+        return
+
+    def stop() -> None:
+        # each worker of a parallel run has a session of its own, and tells the first one why it stopped
+        session.shouldstop = f"{seconds:g} seconds are over (--stop-after)"
+
+    timer = threading.Timer(seconds, stop)
+    timer.daemon = True
+    timer.start()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -91,27 +119,28 @@ def rng(request: pytest.FixtureRequest) -> np.random.Generator:
     return np.random.default_rng(20240229)
 
 
-def _shared_folder(factory: pytest.TempPathFactory, name: str) -> Path:
-    """Return a folder that the workers of one parallel run share."""
+def _shared_folder(factory: pytest.TempPathFactory, config: pytest.Config, name: str) -> Path:
+    """Return a folder that the workers of one parallel run share, or that stays where --kept-cache says."""
+    kept: Path | None = config.getoption("--kept-cache")
     base = factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
-    folder.mkdir(exist_ok=True)
+    folder = (kept or (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base)) / name
+    folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 @pytest.fixture(scope="session")
-def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def cache_dir(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Path:
     """One folder for compiled code: a folder for each test would compile everything anew each time.
 
     That workers share it also exercises the cache under several processes.
     """
-    return _shared_folder(tmp_path_factory, "bpcore-cache")
+    return _shared_folder(tmp_path_factory, pytestconfig, "bpcore-cache")
 
 
 @pytest.fixture(scope="session")
-def kernel_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def kernel_folder(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Path:
     """One folder for CUDA sources that g++ has built, each under a digest of what it was built from."""
-    return _shared_folder(tmp_path_factory, "kernels-on-the-host")
+    return _shared_folder(tmp_path_factory, pytestconfig, "kernels-on-the-host")
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -130,3 +131,37 @@ def test_workers_begin_with_the_files_of_slow_tests():
         config.getoption = lambda name: True
         pytest_collection_modifyitems(config, items)
         assert "".join(item.name for item in items) == expected
+
+
+SLOW_SUITE = """
+import time, pytest
+@pytest.mark.parametrize("k", range(200))
+def test_it(k):
+    time.sleep(0.1)
+    assert k not in (1, 101), "one of them is wrong"
+"""
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_run_that_is_stopped_says_what_has_failed(run_suite, workers):
+    parallel = ("-p", "xdist", "-n", str(workers), "--dist", "worksteal") if workers else ()
+    if workers and importlib.util.find_spec("xdist") is None:
+        pytest.skip("pytest-xdist is not installed")
+    code, out = run_suite(SLOW_SUITE, "--stop-after=2", *parallel)
+    assert code == 2, out
+    assert "2 seconds are over (--stop-after)" in out
+    assert "one of them is wrong" in out
+    passed = re.search(r"[12] failed, (\d+) passed in", out)
+    assert passed is not None, out
+    assert 0 < int(passed[1]) < 198
+
+
+def test_compiled_code_can_be_kept(run_suite, tmp_path):
+    code = """
+def test_it(cache_dir, kernel_folder):
+    (cache_dir / "code").touch()
+    assert kernel_folder.parent == cache_dir.parent
+"""
+    status, out = run_suite(code, f"--kept-cache={tmp_path / 'kept'}")
+    assert status == 0, out
+    assert [path.name for path in (tmp_path / "kept").rglob("code")] == ["code"]

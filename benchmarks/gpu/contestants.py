@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from benchmarks.peers.adapters import Contestant
+from bpcore.training.precision import plans_in
 
-__all__ = ["CONTESTANTS", "DRY_RUN", "KEEPS_KERNELS", "PLANS", "STARTS_SLOWLY", "on_gpu"]
+__all__ = ["CONTESTANTS", "DRY_RUN", "KEEPS_KERNELS", "PLANS", "STARTS_SLOWLY", "compiles", "on_gpu"]
 
 DRY_RUN = "BENCHMARKS_DRY_RUN"
 """A variable of the environment: when it is set, who can compute on the processor does, to rehearse."""
@@ -33,3 +34,17 @@ KEEPS_KERNELS = tuple(name for name in CONTESTANTS if name.startswith("bpcore-")
 def on_gpu(name: str) -> bool:
     """Whether a contestant computes on the GPU."""
     return name not in ("bpcore-numba", "bpcore-numpy")
+
+
+def compiles(name: str, precision: str) -> bool:
+    """Whether one of `KEEPS_KERNELS` has something to compile in a precision; a process that finds out costs seconds.
+
+    Examples
+    --------
+    >>> compiles("bpcore-fused", "float32"), compiles("bpcore-fused", "bf16"), compiles("bpcore-numba", "bf16")
+    (False, True, False)
+    """
+    plan = CONTESTANTS[name].options.get("plan", "auto")
+    if precision == "float32":
+        return plan != "fused"
+    return on_gpu(name) and plan in ("auto", *plans_in(precision))

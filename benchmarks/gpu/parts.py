@@ -60,8 +60,8 @@ def run(command: list[str], limit: float, folder: Path, environment: dict[str, s
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the process and all that it has started, first kindly."""
-    for word in (signal.SIGTERM, signal.SIGKILL):
+    """End the process and all that it has started, first kindly: interrupted, pytest still says what has failed."""
+    for word in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, word)
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -14,12 +14,12 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.contestants import CONTESTANTS, DRY_RUN, KEEPS_KERNELS, STARTS_SLOWLY, on_gpu
+from benchmarks.gpu.contestants import CONTESTANTS, DRY_RUN, KEEPS_KERNELS, STARTS_SLOWLY, compiles, on_gpu
 from benchmarks.gpu.workloads import PARITY, WORKLOADS, get_workload
 from benchmarks.peers import machine, results
 from benchmarks.peers.workloads import RacedWorkload
@@ -76,8 +76,9 @@ class Race:
         self.prepared: dict[tuple[str, str], dict[str, Any]] = {}
         self.compiled_in: dict[tuple[str, str], float] = {}
         self.versions: dict[str, Any] = {}
-        self.expected: dict[RacedWorkload, Any] = {}
-        self.pool = ThreadPoolExecutor(1 + len(self.keys))  # all workers at once, and the reference
+        self.expected: dict[RacedWorkload, Future[Any]] = {}
+        self.witness = ThreadPoolExecutor(1)  # it computes with all cores as it is
+        self.pool = ThreadPoolExecutor(len(self.keys))  # all workers at once
 
     @property
     def keys(self) -> list[tuple[str, str]]:
@@ -92,6 +93,8 @@ class Race:
 
     def __enter__(self) -> Race:
         self.tell("starting")
+        for row in self.rows:  # while others compile: beside the first chunks of a workload it would be in their way
+            self.losses(get_workload(row))
         list(self.pool.map(self.start, self.keys))
         slow = [key for key in self.keys if key[1]]
         self.tell(f"{len(slow)} that compile")
@@ -99,8 +102,10 @@ class Race:
         with ThreadPoolExecutor(COMPILERS) as compilers:
             for row in self.rows:
                 for name in kept:
-                    compilers.submit(self.compile, name, row)
+                    if compiles(name, get_workload(row).precision):
+                        compilers.submit(self.compile, name, row)
             list(self.pool.map(lambda key: self.prepare(key[0], key[1]), slow))
+        wait(self.expected.values(), self.limit(PREPARE_LIMIT))  # nothing is timed beside it
         return self
 
     def compile(self, name: str, row: str) -> None:
@@ -114,6 +119,7 @@ class Race:
 
     def __exit__(self, *_: object) -> None:
         list(self.pool.map(lambda worker: worker.close(), self.workers.values()))
+        self.witness.shutdown(cancel_futures=True)
         self.pool.shutdown()
 
     def start(self, key: tuple[str, str]) -> None:
@@ -158,9 +164,8 @@ class Race:
         """Race over one workload; return its part of the result."""
         work = get_workload(row)
         self.tell(f"{row}: preparing")
-        reference_losses = self.pool.submit(self.losses, work)
         list(self.pool.map(lambda name: self.prepare(name, row), self.names))
-        expected = reference_losses.result()
+        expected = self.losses(work).result()
         rows: dict[str, dict[str, Any]] = {}
         for name in self.names:
             reply = self.prepared[name, row]
@@ -179,11 +184,11 @@ class Race:
                     self.drop(self.key(name, row))  # it has no further workload
         return judge(work, rows)
 
-    def losses(self, work: RacedWorkload) -> Any:
-        """Losses of the first chunk in float64: the same ones for each precision."""
+    def losses(self, work: RacedWorkload) -> Future[Any]:
+        """Losses of the first chunk in float64, computed once: the same ones for each precision."""
         key = replace(work, precision="float32", at_most_us=0.0)
         if key not in self.expected:
-            self.expected[key] = losses(key, Problem.make(key), chunks=1)
+            self.expected[key] = self.witness.submit(lambda: losses(key, Problem.make(key), chunks=1))
         return self.expected[key]
 
     def rounds(self, row: str, work: RacedWorkload, rows: dict[str, dict[str, Any]], expected: Any) -> None:

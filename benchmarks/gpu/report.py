@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from benchmarks.gpu import tables
 from benchmarks.gpu.contestants import on_gpu
 from benchmarks.gpu.workloads import floor, get_workload
 from benchmarks.peers import results
@@ -33,11 +34,15 @@ def markdown(result: dict[str, Any]) -> str:
         lines += race(parts["race"], parts.get("costs", {}))
     if parts.get("bench", {}).get("result"):
         lines += bench(parts["bench"]["result"])
+    if "profile" in parts:
+        lines += tables.counters(parts["profile"])
+    if "crossovers" in parts:
+        lines += tables.crossovers(parts["crossovers"])
     if "costs" in parts:
         lines += costs(parts["costs"])
     for name, part in parts.items():
         for tool, found in part.items() if name == "sanitizers" else [(name, part)]:
-            if found.get("output") and found["status"] != "ok":
+            if found.get("output") and found["status"] not in ("ok", "skipped"):
                 lines += ["", f"## End of the output of {tool}", "", "```"]
                 lines += [*found["output"].splitlines()[-OUTPUT_LINES:], "```"]
     return "\n".join([*lines, ""])
@@ -51,6 +56,10 @@ def verdict(result: dict[str, Any]) -> list[str]:
             for tool, found in part.items():
                 told = found.get("summary") or found.get("why") or "no summary"
                 lines.append(f"- compute-sanitizer {tool}: {found['status']} ({told})")
+                lines += [
+                    f"    - {row['test'] or 'before the first test'}: {row['report']} ({row['times']} times)"
+                    for row in found.get("found", [])
+                ]
             continue
         told = f"{part['counts']}, " if part.get("counts") else f"{part['why']}, " if part.get("why") else ""
         lines.append(f"- {name}: {part['status']}, {told}{part['seconds']} s of {part['limit_seconds']}")

@@ -40,13 +40,15 @@ class CudaProducts:
 
     early = True
     """Whether kernels begin while those before them end, where that is possible; False is for measurements."""
+    clusters = True
+    """Whether blocks that share a sum are a cluster, where there are clusters; False is for measurements."""
 
     def __init__(self, be: Backend, dtype: Any, unit: Callable[[int, int, int], str]) -> None:
         self._be, self._gpu = be, be.gpu  # type: ignore[attr-defined]
         self.dtype, self._unit = np.dtype(dtype), unit
         self._early = self.early and self._gpu.early is not None
         properties = self._gpu.properties()
-        self._clusters = largest_cluster(properties) > 1
+        self._clusters = self.clusters and largest_cluster(properties) > 1
         available = largest_shared_memory(properties)
         self._shapes = [shape for shape in SHAPES if shared_bytes(*shape, self.dtype.itemsize) <= available]
         self._kernels: dict[tuple[str, int, int, int], tuple[Any, int]] = {}

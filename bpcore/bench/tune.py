@@ -7,13 +7,13 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from bpcore.bench.contender import Contender, usable_contenders
+from bpcore.bench.contender import Contender, parse_contenders, usable_contenders
 from bpcore.bench.networks import BATCH_SIZES, NETWORKS
 from bpcore.bench.sweep import Settings, Sweep
-from bpcore.errors import DataError
+from bpcore.errors import ConfigurationError, DataError
 from bpcore.tuning import Range, Tuning, fingerprint
 
-__all__ = ["PLANS", "measure", "ranges", "tuning_of"]
+__all__ = ["PLANS", "contenders", "measure", "ranges", "tuning_of"]
 
 PLANS = ("persistent", "graph", "wide")
 """Plans of the GPU that are compared."""
@@ -22,15 +22,44 @@ SWITCH_PRICE = math.log(1.05)
 """What another range must save of the time of one size: a few percent are no reason to choose differently."""
 
 
-def contenders() -> list[Contender]:
-    """Return all backends that run here, in float32; and of the GPU each plan."""
-    found = [contender for contender in usable_contenders("float32")[0] if contender.name == contender.backend]
-    if any(contender.backend == "cupy" for contender in found):
-        found += [Contender("cupy", "float32", plan) for plan in PLANS]
-    return found
+def contenders(words: Sequence[str] | None = None) -> list[Contender]:
+    """Return who is compared.
+
+    Parameters
+    ----------
+    words : sequence of str, optional
+        Names as ``bpcore bench --backends`` takes them. A backend whose plan is named takes part, too, and NumPy does.
+        By default all backends that run here, in float32, and of the GPU each plan.
+
+    Raises
+    ------
+    ConfigurationError
+        If one is named that no automatic choice can lead to.
+    """
+    if words is None:
+        found = [contender for contender in usable_contenders("float32")[0] if contender.is_plain]
+        if any(contender.backend == "cupy" for contender in found):
+            found += [Contender("cupy", "float32", plan) for plan in PLANS]
+        return found
+    named = parse_contenders(words, "float32")
+    for contender in named:
+        if contender.precision != "float32":
+            raise ConfigurationError(
+                f"{contender.name!r}: a tuning decides between backends and plans in float32, because no lower "
+                f"precision is ever chosen by itself; `bpcore bench --backends {contender.name}` measures it"
+            )
+        if contender.plan not in ("auto", *PLANS):
+            raise ConfigurationError(
+                f"{contender.name!r}: a tuning decides between the plans of a GPU; use "
+                f"{', '.join(f'cupy:{plan}' for plan in PLANS)}, or {contender.backend}"
+            )
+    whole = [Contender(contender.backend, "float32") for contender in named]
+    return list(dict.fromkeys([*whole, *named]))
 
 
-def measure(seconds: float, tell: Callable[[str, float], None]) -> dict[str, Any]:
+def measure(
+    seconds: float, tell: Callable[[str, float], None], compared: Sequence[Contender] | None = None
+) -> dict[str, Any]:
     """Sweep over the presets with every second batch size.
 
     Parameters
@@ -39,6 +68,8 @@ def measure(seconds: float, tell: Callable[[str, float], None]) -> dict[str, Any
         For everything.
     tell : callable
         As for :class:`~bpcore.bench.sweep.Sweep`.
+    compared : sequence of Contender, optional
+        By default :func:`contenders`.
 
     Returns
     -------
@@ -46,7 +77,7 @@ def measure(seconds: float, tell: Callable[[str, float], None]) -> dict[str, Any
         A result, as ``bpcore bench --json`` writes it.
     """
     networks = list(NETWORKS.values())
-    settings = Settings(contenders(), networks, BATCH_SIZES[::2], seconds=seconds, parts=False)
+    settings = Settings(compared or contenders(), networks, BATCH_SIZES[::2], seconds=seconds, parts=False)
     with Sweep(settings, tell) as sweep:
         return sweep.run()
 

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bpcore.cli.peers import race_peers, refuse_beside_peers
 from bpcore.cli.reporting import FAILED, INTERRUPTED, out, print_json, reports_errors
-from bpcore.errors import ConfigurationError, DataError, missing_extra, unknown
+from bpcore.errors import ConfigurationError, missing_extra, unknown
 
 if TYPE_CHECKING:
+    from bpcore.bench.contender import Contender
     from bpcore.bench.sweep import Settings
 
-__all__ = ["bench", "parse_budget"]
+__all__ = ["bench", "parse_budget", "refuse_unusable"]
 
 MODES = ("train", "inference", "ops")
 QUICK_SECONDS, SECONDS = 25.0, 110.0
@@ -32,7 +34,8 @@ bench = typer.Typer(
 def measure(
     context: typer.Context,
     backends: Annotated[
-        str | None, typer.Option(help="Only these, such as numpy,numba,cupy:bf16; by default all that run here.")
+        str | None,
+        typer.Option(help="Only these, such as numba,cupy:bf16,cupy:bf16:fused; by default all that run here."),
     ] = None,
     networks: Annotated[str | None, typer.Option(help="Only these presets: tiny, digits, mnist, deep, wide.")] = None,
     layers: Annotated[str | None, typer.Option(help="A network of your own instead, such as 784,512,10.")] = None,
@@ -53,14 +56,18 @@ def measure(
     html: Annotated[Path | None, typer.Option(help="Write a report to this file, to be opened in a browser.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the curves into this .png, .svg or .pdf file.")] = None,
     peers: Annotated[
-        bool, typer.Option("--peers", help="Race other libraries instead; needs a checkout and the extra bench.")
+        bool,
+        typer.Option(
+            "--peers", help="Race other libraries instead (with --quick, --threads, --json); needs a checkout."
+        ),
     ] = False,
 ) -> None:
     """Measure which backend is the fastest on this machine, for which network and batch size."""
     if context.invoked_subcommand is not None:
         return
     if peers:
-        raise typer.Exit(_race_peers(quick, threads, json))
+        refuse_beside_peers(context, json)
+        raise typer.Exit(race_peers(quick, threads, json))
     settings = _settings(
         backends, networks, layers, activation, optimizer, batch_sizes, dtype, threads, mode, budget, quick
     )
@@ -146,9 +153,11 @@ def _settings(
         batches = batches[::QUICK_EVERY]
     if backends is None:
         contenders, _ = usable_contenders(precision)
+        contenders = [contender for contender in contenders if mode == "train" or contender.is_plain]
     else:
         contenders = parse_contenders(backends.split(","), precision)
-        _refuse_unusable([contender.backend for contender in contenders])
+        _refuse_details(contenders, mode)
+        refuse_unusable([contender.backend for contender in contenders])
     seconds = parse_budget(budget) if budget is not None else QUICK_SECONDS if quick else SECONDS
     kind = "predict" if mode == "inference" else "train"
     return Settings(contenders, chosen, batches, kind, threads, seconds, parts=not quick)
@@ -170,7 +179,19 @@ def parse_budget(text: str) -> float:
     return seconds
 
 
-def _refuse_unusable(names: list[str]) -> None:
+def _refuse_details(contenders: list[Contender], mode: str) -> None:
+    """Refuse precisions and plans where nothing is trained."""
+    for contender in contenders:
+        if mode != "train" and not contender.is_plain:
+            what = "a call of predict" if mode == "inference" else "a single operation"
+            raise ConfigurationError(
+                f"{contender.name!r} names a precision or a plan of training; --mode {mode} measures {what}, which is "
+                f"computed in the dtype of the network. Use {contender.backend}, or --mode train"
+            )
+
+
+def refuse_unusable(names: list[str]) -> None:
+    """Raise `BackendError` for the first backend that cannot run here."""
     from bpcore.backends.registry import backends as all_backends
     from bpcore.errors import BackendError
 
@@ -258,21 +279,3 @@ def _exit_code(result: dict[str, Any]) -> int:
     cells = [cell for network in result["networks"] for cell in network["cells"]] + result.get("operations", [])
     wrong = {"differs", "suspect", "failed"}
     return FAILED if any(row["status"] in wrong for cell in cells for row in cell["contenders"].values()) else 0
-
-
-def _race_peers(quick: bool, threads: int | None, json: Path | None) -> int:
-    """Run the race of benchmarks/peers, which is part of a checkout and not of the package."""
-    import subprocess
-    import sys
-
-    import bpcore
-
-    root = Path(bpcore.__file__).resolve().parents[1]
-    if not (root / "benchmarks" / "peers" / "__main__.py").exists():
-        raise DataError(
-            "--peers races bpcore against PyTorch, JAX and others; its programs are in the repository, not in the "
-            'package. Clone it, run pip install -e ".[bench]" there, and try again'
-        )
-    words = [*(["--quick"] if quick else []), *([] if threads is None else ["--threads", str(threads)])]
-    words += [] if json is None else ["--json", str(json.absolute())]
-    return subprocess.run([sys.executable, "-m", "benchmarks.peers", *words], cwd=root, check=False).returncode

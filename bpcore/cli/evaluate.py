@@ -11,7 +11,7 @@ import numpy as np
 import typer
 
 from bpcore.cli.inputs import has_own_targets, load_for_model, prepare, wants_disk
-from bpcore.cli.measures import errors_in_units
+from bpcore.cli.measures import errors_in_units, print_targets
 from bpcore.cli.reporting import facts_table, out, print_json, rows_table
 from bpcore.data.datasets import DATASETS
 from bpcore.data.preprocessing import ClassList, Standardizer
@@ -51,15 +51,15 @@ def evaluate(
         with stored(data, knowledge, target, labels, cache, False if json else None) as store:
             metrics = net.evaluate(store, loss=knowledge.loss)
             m, blocks = store.m, store.blocks()
-            by_class = _in_words(net, knowledge, metrics, blocks)
+            by_class, by_target = _in_words(net, knowledge, metrics, blocks)
     else:
         X, truth = read_pair(data, knowledge, target, labels)
         metrics, m = net.evaluate(X, truth, loss=knowledge.loss), len(X)
         if knowledge.classes is not None and knowledge.task == "classification":
             truth = knowledge.classes.encode(truth)
-        by_class = _in_words(net, knowledge, metrics, [(X, truth)])
+        by_class, by_target = _in_words(net, knowledge, metrics, [(X, truth)])
     if json:
-        print_json({"model": model, "data": data, "samples": m, **metrics, "classes": by_class})
+        print_json({"model": model, "data": data, "samples": m, **metrics, "classes": by_class, "targets": by_target})
         return
     shown = [("samples", f"{m}")]
     shown += [
@@ -74,6 +74,7 @@ def evaluate(
             for row in by_class
         ]
         console.print(rows_table(header, rows, right=header[1:]))
+    print_targets(console, by_target)
 
 
 def read_pair(data: str, knowledge: Knowledge, target: str | None, labels: str | None) -> Block:
@@ -119,14 +120,15 @@ def stored(
 
 def _in_words(
     net: MLP, knowledge: Knowledge, metrics: dict[str, float], blocks: Iterable[Block]
-) -> list[dict[str, Any]]:
-    """Say what became of each class; or put errors in the units of the target among the metrics."""
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Say what became of each class; or of each target, with errors in the units of the targets among the metrics."""
     if knowledge.task == "classification":
-        return _classes(net, knowledge, blocks)
+        return _classes(net, knowledge, blocks), []
     metrics.pop("rmse")  # to stand behind the mean of the squares
     fitted = knowledge.target_preprocessing
-    metrics |= errors_in_units(net, fitted, ((X, Y if fitted is None else fitted.undo(Y)) for X, Y in blocks))
-    return []
+    errors = errors_in_units(net, fitted, ((X, Y if fitted is None else fitted.undo(Y)) for X, Y in blocks))
+    metrics |= errors.over_all()
+    return [], errors.by_target(knowledge.target_names)
 
 
 def _classes(net: MLP, knowledge: Knowledge, blocks: Iterable[Block]) -> list[dict[str, Any]]:

@@ -29,7 +29,9 @@ def predict(
         str | None, typer.Option(help="Write a file instead of printing: .parquet, or anything else for CSV.")
     ] = None,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="One more column for each class.")] = False,
-    target: Annotated[str | None, typer.Option(help="Column of targets to leave out, by name or number.")] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Column of targets to leave out, by name or number; or several.")
+    ] = None,
     backend: Annotated[str | None, typer.Option(help="numpy, numba, cupy or auto.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the predictions as JSON and nothing else.")] = False,
 ) -> None:
@@ -70,8 +72,10 @@ def _results(
         H = np.asarray(knowledge.net.predict(X))
         if knowledge.task == "regression":
             values = knowledge.values_of(H)
-            single = values.shape[1] == 1
-            yield {("prediction" if single else f"prediction {j}"): values[:, j] for j in range(values.shape[1])}
+            names = knowledge.target_names
+            yield {
+                f"prediction {name}" if len(names) > 1 else "prediction": values[:, j] for j, name in enumerate(names)
+            }
             continue
         indices, classes = knowledge.classes_of(H), knowledge.classes
         columns = {"prediction": indices if classes is None else classes.decode(indices)}

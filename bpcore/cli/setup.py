@@ -75,9 +75,12 @@ def choose_output(data: Dataset, output: str, loss: str) -> tuple[str, Loss]:
     chosen = default_loss(activation) if loss == AUTO else get_loss(loss)
     chosen.check_output(activation)
     if data.classes is None and chosen.target_kind != "real":
+        several = data.y is not None and data.y.ndim == 2 and data.y.shape[1] > 1
+        numbers = "several numbers" if several else "a number"
+        hint = "" if several else " (or --task classification, if its values are classes)"
         raise ConfigurationError(
-            f"loss {chosen.name!r} is for classes, but the target {data.target_name!r} is a number; possible: mse, "
-            "quadratic, absolute, huber (or --task classification, if its values are classes)"
+            f"loss {chosen.name!r} is for classes, but the target {data.target_name!r} is {numbers}; "
+            f"possible: mse, quadratic, absolute, huber{hint}"
         )
     return output, chosen
 

@@ -9,6 +9,7 @@ import typer
 
 from bpcore.cli.checkpoints import choose_checkpoint, describe_checkpoints
 from bpcore.cli.inputs import check_choices, check_task, parse_columns, parse_names, parse_widths, wants_disk
+from bpcore.cli.measures import print_targets
 from bpcore.cli.pictures import check_picture, save_picture
 from bpcore.cli.reporting import INTERRUPTED, facts_table, out, print_json
 from bpcore.cli.setup import DEFAULT_OPTIMIZER, choose_optimizer
@@ -18,6 +19,7 @@ from bpcore.errors import ConfigurationError
 from bpcore.exchange.card import plain, run_facts
 from bpcore.functions.full_batch import ScipyMinimize
 from bpcore.persistence.atomic import check_writable
+from bpcore.persistence.knowledge import Knowledge
 
 if TYPE_CHECKING:
     from bpcore.inspection import Inspector
@@ -40,7 +42,11 @@ def train(
         ),
     ] = "digits",
     target: Annotated[
-        str | None, typer.Option(help="Column, or array of a file with several, of the targets: name or number.")
+        str | None,
+        typer.Option(
+            help="Column of the target, by name or number; several columns of numbers, separated by commas; or the "
+            "array of a file with several."
+        ),
     ] = None,
     labels: Annotated[str | None, typer.Option(help="File of the targets, for .npy and IDX files.")] = None,
     group: Annotated[str | None, typer.Option(help="Column of groups, none of which is in two parts.")] = None,
@@ -179,7 +185,7 @@ def train(
             facts_table(
                 [
                     ("data", f"{source.name} ({source.source}): {samples} samples, {found.n_in} features{where}"),
-                    ("target", _describe_target(source)),
+                    ("target", _describe_target(source, found.n_out)),
                     ("split", f"{parts}, {n_test} held out{found.how}"),
                     ("network", _describe_network(net)),
                     ("loss", found.loss.name),
@@ -207,8 +213,11 @@ def train(
         verbose=False if json or quiet or verbose else None,
     )
     test = net.evaluate(*found.test, loss=net.meta["loss"])
+    by_target: list[dict[str, Any]] = []
     if found.target_preprocessing is not None:
-        test |= errors_of(net, found)
+        errors = errors_of(net, found)
+        test |= errors.over_all()
+        by_target = errors.by_target(Knowledge(net).target_names)
     found.close()
     if looks is not None and inspect_plot is not None:
         save_picture(looks.plot(), inspect_plot)
@@ -238,6 +247,7 @@ def train(
                 },
                 "sizes": net.sizes,
                 "test": test,
+                "targets": by_target,
                 "history": list(run.history),
                 "stopped_because": run.stopped_because,
                 "seconds": seconds,
@@ -263,6 +273,7 @@ def train(
                     ]
                 )
             )
+            print_targets(console, by_target)
         else:
             console.print(f"{headline}; {seconds:.2f} s{f'; saved {save}' if save else ''}")
         if looks is not None and not quiet:
@@ -286,9 +297,10 @@ def _headline(test: dict[str, float]) -> str:
     return f"R2 {test['r2']:.4f}, MSE {test['mse']:.5g}, mean absolute error {test['mae']:.5g}"
 
 
-def _describe_target(data: Dataset) -> str:
+def _describe_target(data: Dataset, n_out: int) -> str:
     if data.classes is None:
-        return f"{data.target_name}, a number (standardised for training)"
+        numbers = "a number" if n_out == 1 else f"{n_out} numbers"
+        return f"{data.target_name}, {numbers} (standardised for training)"
     names = [str(name) for name in data.classes]
     shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
     return f"{data.target_name}, {len(names)} classes: {shown}"

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from bpcore.cli.inputs import load_data, prepare
-from bpcore.cli.measures import errors_in_units
+from bpcore.cli.measures import Errors, errors_in_units
 from bpcore.cli.setup import TEST_FRACTION, VALIDATION_FRACTION, choose_output, divide, encode
 from bpcore.data.datasets import Dataset, Task
 from bpcore.data.fitting import fit_preprocessing
@@ -204,8 +204,8 @@ def _how_divided(options: DataOptions, by_itself: bool, drawn: str) -> str:
     return f" (seed {options.seed}{', whole groups' if options.group is not None else drawn})"
 
 
-def errors_of(net: MLP, data: TrainingData) -> dict[str, float]:
-    """Mean squared and absolute error of the test part, in the units of the target."""
+def errors_of(net: MLP, data: TrainingData) -> Errors:
+    """Errors of the test part, in the units of the targets."""
     X, fitted = data.test[0], data.target_preprocessing
     assert fitted is not None
     if isinstance(X, Store):

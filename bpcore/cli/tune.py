@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bpcore.cli.bench import parse_budget
+from bpcore.cli.bench import parse_budget, refuse_unusable
 from bpcore.cli.reporting import facts_table, out, print_json, rows_table
 from bpcore.errors import ConfigurationError
 
@@ -17,6 +17,9 @@ SECONDS = 60.0
 
 def tune(
     budget: Annotated[str | None, typer.Option(help="Time for everything, such as 90s or 5m; default 60 s.")] = None,
+    backends: Annotated[
+        str | None, typer.Option(help="Only these, such as numba,cupy:graph,cupy:wide; by default all that run here.")
+    ] = None,
     show: Annotated[bool, typer.Option("--show", help="Show what is stored and measure nothing.")] = False,
     forget: Annotated[bool, typer.Option("--forget", help="Remove what is stored and measure nothing.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")] = False,
@@ -26,6 +29,8 @@ def tune(
 
     if show and forget:
         raise ConfigurationError("--show and --forget exclude each other")
+    if backends is not None and (show or forget):
+        raise ConfigurationError("--backends says what is measured; --show and --forget measure nothing")
     path = tuning_file()
     if forget:
         was_there = path.exists()
@@ -36,7 +41,7 @@ def tune(
             typer.echo(f"removed: {path}" if was_there else "nothing to remove")
         return
     if not show:
-        _measure(SECONDS if budget is None else parse_budget(budget), quiet=json)
+        _measure(SECONDS if budget is None else parse_budget(budget), backends, quiet=json)
     found, why_not = valid_tuning()
     facts: dict[str, Any] = {"file": str(path), "counts": found is not None, "why_not": why_not}
     if found is not None:
@@ -50,20 +55,26 @@ def tune(
         _show(facts)
 
 
-def _measure(seconds: float, quiet: bool) -> None:
+def _measure(seconds: float, backends: str | None, quiet: bool) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from bpcore.bench.tune import measure, tuning_of
+    from bpcore.bench.tune import contenders, measure, tuning_of
     from bpcore.persistence.atomic import write_atomically
     from bpcore.tuning import tuning_file
 
+    compared = contenders(None if backends is None else backends.split(","))
+    refuse_unusable([contender.backend for contender in compared])
     error = Console(stderr=True)
     columns = TextColumn("{task.description}"), BarColumn(bar_width=24), TimeElapsedColumn()
     with Progress(*columns, console=error, disable=quiet or not error.is_terminal, transient=True) as bar:
         bar.live.refresh_per_second = 2
         task = bar.add_task("starting", total=1.0)
-        result = measure(seconds, lambda text, share: bar.update(task, description=f"{text:32}", completed=share))
+
+        def tell(text: str, share: float) -> None:
+            bar.update(task, description=f"{text:32}", completed=share)
+
+        result = measure(seconds, tell, compared)
     path = tuning_file()
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, tuning_of(result).as_json().encode())

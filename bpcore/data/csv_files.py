@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from bpcore.data.tables import parse_number
+from bpcore.data.tables import names_among, parse_number
 from bpcore.errors import BpcoreError, DataError
 from bpcore.typing import NDArray
 
@@ -95,7 +95,8 @@ def read_table(path: Path, target: str | None = None) -> Table:
     path : Path
         The file.
     target : str, optional
-        Name of a column that will be asked for; if the first line has it, that line is the header.
+        Name of a column that will be asked for, or names of several, separated by commas; if the first line has one,
+        that line is the header.
 
     Returns
     -------
@@ -234,7 +235,8 @@ def _of_one_width(path: Path, rows: Iterable[tuple[list[str], int]], width: int)
 def _is_header(rows: list[list[str]], target: str | None) -> bool:
     first = rows[0]
     is_number = [parse_number(cell) is not None for cell in first]
-    if target is not None and target in first and not is_number[first.index(target)]:
+    named = [] if target is None else [name for name in names_among(first, target) if name in first]
+    if any(not is_number[first.index(name)] for name in named):
         return True
     if not any(is_number):
         return True

@@ -19,7 +19,16 @@ from bpcore.data.npz_files import read_npz
 from bpcore.data.parquet_files import read_parquet
 from bpcore.data.preprocessing import ClassList, Scaler
 from bpcore.data.safetensors_files import read_safetensors
-from bpcore.data.tables import Columns, TablePart, choose_columns, column_index, frozen, target_values
+from bpcore.data.tables import (
+    Columns,
+    TablePart,
+    choose_columns,
+    column_index,
+    column_indices,
+    frozen,
+    target_matrix,
+    target_values,
+)
 from bpcore.errors import ConfigurationError, DataError
 from bpcore.typing import NDArray
 
@@ -94,10 +103,10 @@ def load_file(
         ``.npy`` or an array in IDX (``.idx``, ``...-idx3-ubyte``, plain or ``.gz``), with the targets in another file,
         `labels`; or a folder with the four files of MNIST.
     target : str, optional
-        Column of the targets, by name or by number from 0; for ``.npz`` and ``.safetensors`` the name of the
-        array.
+        Column of the targets, by name or by number from 0, or several columns of numbers, separated by commas; for
+        ``.npz`` and ``.safetensors`` the name of the array.
     read_target : bool, default True
-        False to read samples only: there need be no targets, and `target` names a column to leave out.
+        False to read samples only: there need be no targets, and `target` names columns to leave out.
     features : sequence of str, optional
         Columns to take, in this order, where the file has a header; other columns are ignored. By default all
         but the target.
@@ -157,8 +166,8 @@ def load_file(
         if categories is not None:
             reader.categories, reader.fixed = {name: list(texts) for name, texts in categories.items()}, True
         X = reader.matrix(table)
-        names, target_name = reader.names, "" if where.target is None else table.names[where.target]
-        values = None if where.target is None or not read_target else target_values(table, where.target)
+        names, target_name = reader.names, where.target_name(table)
+        values = target_matrix(table, where.targets) if where.targets and read_target else None
         extra["categories"] = frozen(reader.categories)
         if where.group is not None:
             extra["groups"] = target_values(table, where.group)
@@ -189,10 +198,14 @@ def read_part(path: Path, kind: str, target: str | None) -> TablePart | None:
 
 
 class Apart:
-    """Numbers of the columns of a table that are no features, or None."""
+    """Numbers of the columns of a table that are no features: the targets, and the groups or None."""
 
-    def __init__(self, target: int | None, group: int | None) -> None:
-        self.target, self.group = target, group
+    def __init__(self, targets: list[int], group: int | None) -> None:
+        self.targets, self.group = targets, group
+
+    def target_name(self, table: TablePart) -> str:
+        """Name of the target, or those of several, separated by commas."""
+        return ",".join(table.names[number] for number in self.targets)
 
 
 def columns_of(
@@ -209,13 +222,14 @@ def columns_of(
             f"{table.path}: which column is the target? Name it with --target; the columns are {', '.join(table.names)}"
         )
     apart = Apart(
-        None if target is None else column_index(table, target), None if group is None else column_index(table, group)
+        [] if target is None else column_indices(table, target), None if group is None else column_index(table, group)
     )
-    if apart.target is not None and apart.target == apart.group:
-        raise ConfigurationError(f"--target and --group both name the column {table.names[apart.target]!r}")
-    left_out = [apart.target, apart.group, *(column_index(table, name) for name in drop)]
+    if apart.group is not None and apart.group in apart.targets:
+        raise ConfigurationError(f"--target and --group both name the column {table.names[apart.group]!r}")
+    left_out = [*apart.targets, apart.group, *(column_index(table, name) for name in drop)]
     numbers = [number for number in left_out if number is not None]
-    chosen, names = choose_columns(table, numbers, features, "" if target is None else " beside the target")
+    beside = "" if target is None else " beside the target" + "s" * (len(apart.targets) > 1)
+    chosen, names = choose_columns(table, numbers, features, beside)
     return Columns(chosen, names), apart
 
 
@@ -327,7 +341,10 @@ def _with_targets(
             y = check_matrix(y, name=target_name, dtype=np.float64).reshape(values.shape)
             return Dataset(path.name, X, y, names, None, task, None, str(path), target_name)
         if values.ndim == 2 and values.dtype.kind not in "UT":
-            raise DataError(f"the shape is {values.shape}; class labels must be a vector, (m,)")
+            raise DataError(
+                f"there are {values.shape[1]} for each sample; classes are one target, several are numbers (--task "
+                "regression)"
+            )
         if classes is None:
             classes = ClassList.fit(values)
             if values.dtype.kind in "UT" and len(values) > 10 and 2 * len(classes.names) > len(values):

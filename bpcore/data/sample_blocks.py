@@ -60,7 +60,7 @@ def sample_blocks(
     features : sequence of str, optional
         Names of the columns, as for :func:`~bpcore.data.files.load_file`.
     target : str, optional
-        Column of a table to leave out.
+        Column of a table to leave out, or several, separated by commas.
     keep_missing : bool, default False
         Whether missing features become NaN; by default they are refused.
     categories : mapping of str to sequence of str, optional

@@ -21,7 +21,7 @@ from bpcore.data.preprocessing import ClassList, Preprocessing, Standardizer, fi
 from bpcore.data.safetensors_files import read_safetensors
 from bpcore.data.split import ordered_split_indices, part_of_rows
 from bpcore.data.store import LabelMap, Store
-from bpcore.data.tables import Columns, TablePart, target_values
+from bpcore.data.tables import Columns, TablePart, target_matrix, target_values
 from bpcore.errors import ConfigurationError, DataError
 from bpcore.typing import IntArray, NDArray
 
@@ -348,13 +348,11 @@ class _Source:
                 if self.categories is not None:
                     reader.categories = {name: list(texts) for name, texts in self.categories.items()}
                     reader.fixed = True
-                assert apart.target is not None
-                self.target_name = table.names[apart.target]
+                self.target_name = apart.target_name(table)
                 self.converter.names, self.converter.categories = reader.names, reader.categories
-            assert apart.target is not None
             groups = None if apart.group is None else target_values(table, apart.group)
             X = reader.matrix(table)
-            yield Chunk(X, target_values(table, apart.target), self.split.parts(first, table.m, groups))
+            yield Chunk(X, target_matrix(table, apart.targets), self.split.parts(first, table.m, groups))
             first += table.m
 
     def _of_arrays(self, path: Path, labels: str | Path | None, kind: str, parts: Any) -> Iterator[Chunk]:

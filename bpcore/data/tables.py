@@ -13,10 +13,20 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from bpcore.errors import DataError, unknown
+from bpcore.errors import ConfigurationError, DataError, unknown
 from bpcore.typing import NDArray
 
-__all__ = ["MISSING_CHOICES", "Columns", "TablePart", "choose_columns", "column_index", "target_values"]
+__all__ = [
+    "MISSING_CHOICES",
+    "Columns",
+    "TablePart",
+    "choose_columns",
+    "column_index",
+    "column_indices",
+    "names_among",
+    "target_matrix",
+    "target_values",
+]
 
 MISSING_CHOICES = ("refuse", "mean", "median", "most-frequent", "constant")
 """What may be done about missing values."""
@@ -87,6 +97,34 @@ def column_index(table: TablePart, column: str) -> int:
         hint = "" if table.has_header else " (the file has no header: columns are counted from 0)"
         raise unknown(f"column in {table.path}{hint}", column, table.names)
     return number % len(table.names)
+
+
+def names_among(names: Sequence[str], columns: str) -> list[str]:
+    """Take a text for the name of one column if there is such a column, else for several, separated by commas.
+
+    Examples
+    --------
+    >>> names_among(["x", "a,b"], "a,b"), names_among(["x", "y", "z"], "x, y")
+    (['a,b'], ['x', 'y'])
+    """
+    return [columns] if columns in names else [name.strip() for name in columns.split(",")]
+
+
+def column_indices(table: TablePart, columns: str) -> list[int]:
+    """Find one column, or several separated by commas; see :func:`column_index`.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such column.
+    ConfigurationError
+        If one is named twice.
+    """
+    found = [column_index(table, name) for name in names_among(table.names, columns)]
+    for i, number in enumerate(found):
+        if number in found[:i]:
+            raise ConfigurationError(f"{columns!r} names the column {table.names[number]!r} of {table.path} twice")
+    return found
 
 
 def choose_columns(
@@ -266,6 +304,27 @@ def target_values(table: TablePart, column: int) -> NDArray[Any]:
             "never made up)"
         )
     return values
+
+
+def target_matrix(table: TablePart, columns: Sequence[int]) -> NDArray[Any]:
+    """Return one column as :func:`target_values` does, or several, all of numbers, as float64 of shape (m, columns).
+
+    Raises
+    ------
+    DataError
+        If a value is missing, or text beside other columns.
+    """
+    found = [target_values(table, column) for column in columns]
+    if len(found) == 1:
+        return found[0]
+    for column, values in zip(columns, found, strict=True):
+        if values.dtype.kind != "f":
+            row = next(i for i, cell in enumerate(values.tolist()) if parse_number(cell) is None)
+            raise DataError(
+                f"{table.place(row, column)}: {values[row][:40]!r} is not a finite number; several targets are "
+                "numbers, and classes are one target: name one column"
+            )
+    return np.stack(found, axis=1)
 
 
 def parse_number(cell: str) -> float | None:

@@ -168,6 +168,13 @@ class Knowledge:
             return np.hstack([1 - H, H])
         return H
 
+    @property
+    def target_names(self) -> tuple[str, ...]:
+        """What the outputs are called that are numbers: the targets by name, or the outputs by number."""
+        n = int(self.net.sizes[-1])
+        names = [] if self.target is None else [self.target] if n == 1 else self.target.split(",")
+        return tuple(names) if len(names) == n else tuple(map(str, range(n)))
+
     def values_of(self, H: NDArray[Any]) -> NDArray[np.float64]:
         """Return outputs that are numbers in the units of the target, float64, shape (m, n_L)."""
         values = H.astype(np.float64)

@@ -22,7 +22,7 @@ from bpcore.training.state import TrainingState
 from bpcore.tuning import step_flops, valid_tuning
 from bpcore.typing import Array
 
-__all__ = ["Plan", "choose_plan", "kind_on_gpu"]
+__all__ = ["PLANS", "Plan", "choose_plan", "kind_on_gpu", "plans_on"]
 
 PLANS = ("auto", "reference", "compiled", "persistent", "graph", "wide", "fused")
 
@@ -104,6 +104,22 @@ def choose_plan(
         return _choose_on_gpu(plan, spec, net, be, seed)
     _refuse(plan, {"auto"}, be)
     return ReferencePlan(spec, net, be, seed), f"the only plan for backend {be.name}"
+
+
+def plans_on(backend: str) -> tuple[str, ...]:
+    """Return the names of the plans of a backend, ``"auto"`` first.
+
+    Parameters
+    ----------
+    backend : str
+        Its name.
+
+    Examples
+    --------
+    >>> plans_on("numba"), plans_on("numpy")
+    (('auto', 'reference', 'compiled'), ('auto', 'reference'))
+    """
+    return tuple(name for name in PLANS if _BACKENDS.get(name, backend) == backend)
 
 
 def _refuse(plan: str, possible: set[str], be: Backend) -> None:

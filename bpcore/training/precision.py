@@ -13,7 +13,7 @@ import numpy as np
 from bpcore.backends.contract import Backend
 from bpcore.errors import ConfigurationError, unknown
 
-__all__ = ["LOWER", "check_precision", "refuse_precision"]
+__all__ = ["LOWER", "check_precision", "plans_in", "refuse_precision"]
 
 LOWER = ("tf32x3", "tf32", "bf16", "fp16")
 """Precisions that are no dtype of a network: tensor cores of a GPU read them."""
@@ -103,3 +103,19 @@ def refuse_precision(precision: str | None, plan: str, be: Backend) -> None:
             f"{asked} needs compute capability {needed / 10}; this GPU has {capability / 10}. "
             f"Possible here: {', '.join([*known, 'float32', 'float64'])}"
         )
+
+
+def plans_in(precision: str) -> tuple[str, ...]:
+    """Return the names of the plans that compute in one of the lower precisions.
+
+    Parameters
+    ----------
+    precision : str
+        Of `LOWER`.
+
+    Examples
+    --------
+    >>> plans_in("bf16")
+    ('wide', 'fused')
+    """
+    return _PLANS[precision]

@@ -89,6 +89,7 @@ static std::map<const void*, Gate> gates;
 static bool early;  // whether copies happen as soon as they may, else as late as they may
 static std::vector<Shared> arrays;
 static Place scheduler;
+static Launch* now;
 static std::string failure;
 static void (*body)(const void*);
 static const void* closure;
@@ -211,6 +212,13 @@ void wait_for_copies(size_t later) {
 void finish_copies() {
     commit_copies();
     wait_for_copies(0);
+}
+
+void follow() {
+    if (!now->followed) {
+        for (int i = 0; i < now->laters; ++i) memcpy(now->later[i].to, now->later[i].from, now->later[i].size);
+    }
+    now->followed = 1;
 }
 
 void cluster_arrive() { ++fibers[current].arrivals; }
@@ -438,7 +446,8 @@ static void run_block_without_fibers() {
     }
 }
 
-const char* run(const Launch& launch, void (*kernel)(const void*), const void* arguments) {
+const char* run(Launch& launch, void (*kernel)(const void*), const void* arguments) {
+    now = &launch;
     body = kernel;
     closure = arguments;
     gridDim = {launch.grid[0], launch.grid[1], launch.grid[2]};

@@ -22,7 +22,7 @@
 #define __syncthreads() host::barrier(__LINE__)
 // Appended for every kernel: the entry point through which the tests launch it.
 #define HOST_KERNEL(name)                                                                     \
-    extern "C" const char* host_launch_##name(const host::Launch* launch, void** arguments) { \
+    extern "C" const char* host_launch_##name(host::Launch* launch, void** arguments) { \
         return host::bind(name, *launch, arguments);                                          \
     }
 
@@ -89,6 +89,13 @@ inline float float_of_float16(unsigned short bits) {
 
 namespace host {
 
+// Memory that is to have other contents from the first follow() on: those that the kernel before has left.
+struct Later {
+    void* to;
+    const void* from;
+    size_t size;
+};
+
 struct Launch {
     unsigned grid[3];
     unsigned block[3];
@@ -96,6 +103,9 @@ struct Launch {
     unsigned shared;          // bytes of dynamic shared memory
     unsigned long long seed;  // 0: threads in order; 1: in reverse order; even: at random; odd: warps at random
     int fibers;               // 0: threads one after another, for kernels without barriers and shuffles
+    const Later* later;       // what the kernel before will have written
+    int laters;
+    int followed;             // out: whether a thread came to follow()
 };
 
 // What a thread gives to an instruction of its whole warp, and gets.
@@ -122,22 +132,23 @@ void copy_through(const void* gate, void* to, const void* from, int bytes);
 void pass_gate(const void* gate, unsigned parity);
 void cluster_arrive();
 void cluster_wait();
+void follow();
 uint64_t shuffle_xor(unsigned mask, uint64_t value, int lane_mask);
 Lane& this_lane();
 // Do what a whole warp does as one, when its last lane has arrived.
 void as_warp(void (*together)(Lane* lanes));
 [[noreturn]] void fail(const char* message);
 // Run every block, in the order of the seed. Returns nullptr, or what went wrong.
-const char* run(const Launch& launch, void (*body)(const void*), const void* closure);
+const char* run(Launch& launch, void (*body)(const void*), const void* closure);
 
 // Call a kernel with arguments of which only the addresses are known.
 template <int... I> struct Numbers {};
 template <class... P, int... I>
-const char* bind_each(void (*kernel)(P...), const Launch& launch, void** arguments, Numbers<I...>) {
+const char* bind_each(void (*kernel)(P...), Launch& launch, void** arguments, Numbers<I...>) {
     const auto call = [=] { kernel(*static_cast<P*>(arguments[I])...); };
     return run(launch, [](const void* p) { (*static_cast<const decltype(call)*>(p))(); }, &call);
 }
-template <class... P> const char* bind(void (*kernel)(P...), const Launch& launch, void** arguments) {
+template <class... P> const char* bind(void (*kernel)(P...), Launch& launch, void** arguments) {
     return bind_each(kernel, launch, arguments, Numbers<__integer_pack(sizeof...(P))...>());
 }
 
@@ -212,7 +223,7 @@ inline void multiply_fragments(float (&c)[4], const unsigned (&a)[4], unsigned b
 }
 
 // What cluster.cuh has for a GPU.
-inline void follow() {}
+inline void follow() { host::follow(); }
 inline int cluster_rank() { return host::current / host::threads; }
 inline void cluster_arrive() { host::cluster_arrive(); }
 inline void cluster_wait() { host::cluster_wait(); }

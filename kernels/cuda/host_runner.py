@@ -16,6 +16,7 @@ import platform
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,10 @@ class HostRunError(RuntimeError):
     """A kernel does something that would hang or be undefined on a GPU, or its source does not compile."""
 
 
+class _Later(ctypes.Structure):
+    _fields_ = (("to", ctypes.c_void_p), ("from_", ctypes.c_void_p), ("size", ctypes.c_size_t))
+
+
 class _Launch(ctypes.Structure):
     _fields_ = (
         ("grid", ctypes.c_uint * 3),
@@ -67,6 +72,9 @@ class _Launch(ctypes.Structure):
         ("shared", ctypes.c_uint),
         ("seed", ctypes.c_ulonglong),
         ("fibers", ctypes.c_int),
+        ("later", ctypes.POINTER(_Later)),
+        ("laters", ctypes.c_int),
+        ("followed", ctypes.c_int),
     )
 
 
@@ -121,6 +129,7 @@ class HostModule:
         *,
         seed: int = 2,
         shared: int = 0,
+        later: Sequence[tuple[int, bytes]] | None = None,
     ) -> None:
         """Run a kernel to its end.
 
@@ -136,15 +145,23 @@ class HostModule:
             The schedule, see :data:`SEEDS`.
         shared : int, default 0
             Bytes of dynamic shared memory.
+        later : sequence of (address, bytes), optional
+            The kernel begins before another one has ended: memory that is changed when it comes to ``follow()``.
 
         Raises
         ------
         HostRunError
-            If the arguments do not fit the parameters, which a GPU would not notice, or if threads wait for threads
-            that never come.
+            If the arguments do not fit the parameters, which a GPU would not notice, if threads wait for threads that
+            never come, or if a kernel that begins early waits for nobody.
         """
         self._check(name, arguments)
         launch = _Launch((*grid, 1, 1)[:3], (*block, 1, 1)[:3], self.cluster, shared, seed, self.fibers)
+        sources = [ctypes.create_string_buffer(contents, len(contents)) for _, contents in later or ()]
+        changes = [
+            _Later(address, ctypes.addressof(source), len(contents))
+            for (address, contents), source in zip(later or (), sources, strict=True)
+        ]
+        launch.later, launch.laters = (_Later * len(changes))(*changes), len(changes)
         values = [
             np.array(argument.ctypes.data if isinstance(argument, np.ndarray) else argument) for argument in arguments
         ]
@@ -154,6 +171,8 @@ class HostModule:
         message = function(ctypes.byref(launch), pointers)
         if message is not None:
             raise HostRunError(f"{name}: {message.decode()}")
+        if later is not None and not launch.followed:
+            raise HostRunError(f"{name} was launched to begin early, and does not follow()")
 
     def _check(self, name: str, arguments: tuple[Any, ...]) -> None:
         parameters = self.kernels[name]

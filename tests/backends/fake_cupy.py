@@ -9,6 +9,8 @@ nothing about a GPU: no asynchrony, no speed, no CUDA library. It is stricter th
 * arguments of a kernel are compared with its parameters;
 * cuBLAS checks its sizes, and that every address lies in device memory;
 * memory is counted while it is held, and ends at ``memory`` bytes;
+* with ``early_is_early``, a kernel that may begin before the last one has ended sees, up to its ``follow()``, the
+  memory of before;
 * what is queued on a stream that is not the current one happens as late as possible: when something waits for it.
 """
 
@@ -142,6 +144,7 @@ class FakeGraph:
         assert self._cupy.current_device == self._device, "a graph of another device"
         self._cupy.count["graph"] += 1
         self._cupy.launched_on.append(self._cupy.stream)
+        self._cupy.before.clear()  # a graph begins when all before it has ended
         for call in self._calls:
             call()
 
@@ -250,7 +253,11 @@ class FakeModule:
 
     def get_function(self, name: str) -> Any:
         def function(
-            grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...], shared_mem: int = 0
+            grid: tuple[int, ...],
+            block: tuple[int, ...],
+            arguments: tuple[Any, ...],
+            shared_mem: int = 0,
+            early: bool = False,
         ) -> None:
             cupy = self._cupy
             attributes = cupy.driver.attributes[id(function)]
@@ -273,7 +280,10 @@ class FakeModule:
                 cupy.count["launch"] += 1
                 cupy.seed += 1
                 values = tuple(find() for find in given)
-                self._kernels.launch(name, grid, block, values, seed=cupy.seed, shared=shared_mem)
+                how: dict[str, Any] = {"seed": cupy.seed, "shared": shared_mem}
+                if cupy.early_is_early:
+                    how["later"] = cupy.turn_back(early)
+                self._kernels.launch(name, grid, block, values, **how)
 
             cupy.do(run)
 
@@ -299,7 +309,7 @@ class FakeLibcuda:
         launch, types = self._cupy.functions[function.value]
         values = [self._value(kind, address) for kind, address in zip(types, parameters, strict=True)]
         grid, block = (tuple(axes[: 1 if axes[1:] == [1, 1] else 3]) for axes in (sizes[:3], sizes[3:]))
-        launch(grid, block, tuple(values), shared_mem=shared)
+        launch(grid, block, tuple(values), shared_mem=shared, early=True)
         return 0
 
     @staticmethod
@@ -391,6 +401,8 @@ class FakeCupy(types.ModuleType):
         self.multiprocessors = 1
         self.current_device = 0
         self.seed = 1  # of the last launch; 0 and 1 are the two orders without chance
+        self.early_is_early = False
+        self.before: dict[tuple[int, int], bytes] = {}
         self.stream = 0
         self.count: Counter[str] = Counter()
         self.launches: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = []
@@ -499,6 +511,21 @@ class FakeCupy(types.ModuleType):
     def _free(self, address: int, taken: int) -> None:
         del self._blocks[address]
         self.used -= taken
+
+    def turn_back(self, early: bool) -> list[tuple[int, bytes]] | None:
+        """Before a kernel: if it is to begin early, give memory the contents that it had before the last kernel.
+
+        Returns
+        -------
+        list of (address, bytes)
+            What has been taken back, to be done again; None for a kernel that begins when others have ended.
+        """
+        now = {block: ctypes.string_at(block[0], block[1] - block[0]) for block in self._blocks.values()}
+        changed = [block for block, contents in now.items() if early and self.before.get(block, contents) != contents]
+        for first, last in changed:
+            ctypes.memmove(first, self.before[first, last], last - first)
+        self.before = now
+        return [(block[0], now[block]) for block in changed] if early else None
 
     def is_device_memory(self, address: int, size: int) -> bool:
         return any(first <= address and address + size <= last for first, last in self._blocks.values())

@@ -11,9 +11,11 @@ import pytest
 import bpcore as bp
 from bpcore.backends import cupy_device, cupy_early
 from bpcore.backends.cupy_backend import CupyBackend
+from bpcore.backends.cupy_device import CudaDevice
 from bpcore.backends.cupy_early import EarlyLaunch, load_driver
 from bpcore.backends.cupy_products import CudaProducts
-from bpcore.errors import BackendError
+from bpcore.errors import BackendError, DivergenceError
+from bpcore.kernels.cuda.host_runner import HostRunError
 from tests.backends.fake_cupy import FakeCupy
 from tests.helpers.compare import assert_same_bits
 
@@ -35,6 +37,43 @@ def test_the_steps_are_the_same(fake_cupy: FakeCupy, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(CudaProducts, "early", False)
     assert_same_bits(trained(CupyBackend()), found)
     assert fake_cupy.count["early"] == count
+
+
+def test_nothing_is_read_that_the_kernel_before_writes(fake_cupy: FakeCupy) -> None:
+    """Steps are the same if up to follow() a kernel sees the memory of before."""
+    found = trained(CupyBackend())
+    fake_cupy.early_is_early = True
+    assert_same_bits(trained(CupyBackend()), found)
+
+
+FOLLOW, AFTER = "    follow();  // up to here", "    // add up what the groups have found"
+
+
+@pytest.mark.parametrize("change", ["forgotten", "too late", "sooner"])
+def test_where_a_kernel_waits(fake_cupy: FakeCupy, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
+    """Sooner than it has to be is no mistake."""
+    found = trained(CupyBackend())
+    fake_cupy.early_is_early = True
+    load = CudaDevice.load
+
+    def changed(self: CudaDevice, source: str, name: str, **how: int) -> Any:
+        new = {"forgotten": "    // up to here", "too late": "    // up to here", "sooner": FOLLOW}[change]
+        source = source.replace(FOLLOW, new)
+        if change == "too late":
+            source = source.replace(AFTER, f"    follow();\n{AFTER}")
+        if change == "sooner":
+            source = source.replace("    const PartB b_part(B,", "    follow();\n    const PartB b_part(B,")
+        return load(self, source, name, **how)
+
+    monkeypatch.setattr(CudaDevice, "load", changed)
+    if change == "forgotten":
+        with pytest.raises(HostRunError, match=r"was launched to begin early, and does not follow\(\)"):
+            trained(CupyBackend())
+    elif change == "too late":
+        with pytest.raises((AssertionError, DivergenceError)):
+            assert_same_bits(trained(CupyBackend()), found)
+    else:
+        assert_same_bits(trained(CupyBackend()), found)
 
 
 class Refusing:

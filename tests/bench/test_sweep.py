@@ -202,17 +202,17 @@ def test_a_gpu_with_its_plans_and_precisions(fake_cupy: object, in_process: Run)
     """Over the stand-in: what is measured there is nothing, but all of it runs and agrees with the witness."""
     contenders = [
         Contender("numpy", "float32"), Contender("cupy", "float32"), Contender("cupy", "bf16"),
-        Contender("cupy", "float32", "graph"), Contender("cupy", "float32", "wide"),
+        Contender("cupy", "float32", "graph"), Contender("cupy", "float32", "wide"), Contender("cupy", "bf16", "wide"),
     ]  # fmt: skip
     result = in_process("numpy", contenders=contenders, batch_sizes=(4,))
     validate(result)
     (cell,) = result["networks"][0]["cells"]
     rows = cell["contenders"]
-    assert list(rows) == ["numpy", "cupy", "cupy:bf16", "cupy:graph", "cupy:wide"]
+    assert list(rows) == ["numpy", "cupy", "cupy:bf16", "cupy:graph", "cupy:wide", "cupy:bf16:wide"]
     for name, row in rows.items():
         assert row["status"] in ("ok", "noisy"), (name, row)
         assert row["checked"]
-    assert [row["plan"] for row in rows.values()] == ["reference", "persistent", "fused", "graph", "wide"]
+    assert [row["plan"] for row in rows.values()] == ["reference", "persistent", "fused", "graph", "wide", "wide"]
     assert result["contenders"]["cupy"]["memory"]["available"] > 0
     assert set(result["networks"][0]["parts"]["contenders"]["cupy:graph"]["us"]) >= {"forward", "BP4", "step"}
 

@@ -14,7 +14,7 @@ import pytest
 
 from bpcore import tuning
 from bpcore.bench import tune
-from bpcore.errors import DataError
+from bpcore.errors import ConfigurationError, DataError
 from bpcore.tuning import Range, Tuning, step_flops
 
 
@@ -208,3 +208,15 @@ def test_on_a_gpu_its_plans_are_measured_too(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(tune, "usable_contenders", lambda dtype: (all_of_them, {}))
     names = [contender.name for contender in tune.contenders()]
     assert names == ["numpy", "cupy", "cupy:persistent", "cupy:graph", "cupy:wide"]
+
+
+def test_who_is_compared_can_be_named() -> None:
+    def named(*words: str) -> list[str]:
+        return [contender.name for contender in tune.contenders(words)]
+
+    assert named("numba") == ["numpy", "numba"]
+    assert named("cupy:graph", "cupy:wide") == ["numpy", "cupy", "cupy:graph", "cupy:wide"], "the backend takes part"
+    with pytest.raises(ConfigurationError, match=r"'cupy:bf16:fused': a tuning decides .* in float32"):
+        named("cupy:bf16:fused")
+    with pytest.raises(ConfigurationError, match="use cupy:persistent, cupy:graph, cupy:wide, or numba"):
+        named("numba:reference")

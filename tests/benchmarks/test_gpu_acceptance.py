@@ -8,19 +8,25 @@ import importlib
 import importlib.metadata
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bpcore.kernels.cuda import host_runner
+
 # by name, because the benchmarks are no part of what is type-checked
 acceptance: Any = importlib.import_module("benchmarks.gpu_acceptance")
 parts: Any = importlib.import_module("benchmarks.gpu.parts")
 report: Any = importlib.import_module("benchmarks.gpu.report")
+sanitized: Any = importlib.import_module("benchmarks.gpu.sanitized")
+schedule: Any = importlib.import_module("benchmarks.gpu.schedule")
 
 MACHINE = {
     "when": "2026-01-01T00:00:00+00:00", "gpu": None, "processor": "p", "cores": 2, "python": "3", "system": "s",
@@ -58,9 +64,10 @@ def result_of(dry_run: bool = True, **contestants: dict[str, Any]) -> dict[str, 
 
 
 def test_the_examples() -> None:
-    found = doctest.testmod(acceptance)
-    assert found.attempted > 0
-    assert found.failed == 0
+    for module in (acceptance, sanitized, schedule):
+        found = doctest.testmod(module)
+        assert found.attempted > 0
+        assert found.failed == 0
 
 
 def test_without_a_gpu_it_refuses_and_writes_nothing(
@@ -75,7 +82,7 @@ def test_without_a_gpu_it_refuses_and_writes_nothing(
 def test_a_part_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         acceptance.main(["--only", "tests,rase"])
-    assert "there is no part rase; parts: tests, sanitizers, costs, race" in capsys.readouterr().err
+    assert "there is no part rase; parts: tests, sanitizers, race, costs, profile" in capsys.readouterr().err
 
 
 def test_what_was_not_done_is_said_and_counts() -> None:
@@ -87,6 +94,9 @@ def test_what_was_not_done_is_said_and_counts() -> None:
     assert "| steps | failed: RuntimeError: no |" in table
     assert acceptance.complete(good)
     assert "GPU run on NVIDIA H200" in report.markdown(result_of(False))
+
+    good["parts"]["profile"] = {"status": "skipped", "why": "ncu is not installed"}
+    assert acceptance.complete(good), "a machine that keeps its counters to itself"
 
     def spoilt(*path: str, value: Any) -> dict[str, Any]:
         bad = copy.deepcopy(good)
@@ -104,6 +114,8 @@ def test_what_was_not_done_is_said_and_counts() -> None:
         spoilt(*rows, "other", value={"status": "failed", "why": "ArithmeticError"}),
         spoilt(*rows, value={}),
         spoilt("parts", "bench", value={"status": "failed"}),
+        spoilt("parts", "crossovers", value={"status": "failed"}),
+        spoilt("parts", "profile", value={"status": "out of time"}),
         spoilt("asked", value=["tests", "unheard-of"]),
         spoilt("dry_run", value=False),  # on a GPU memcheck must be done
     ):
@@ -123,17 +135,35 @@ def test_the_table_by_hand() -> None:
     assert "| torch | 8 | 1 to 3 | 4 |  | 0.5 | not finite (NO PARITY) |" in report.markdown(without)
 
 
-def test_an_interrupted_sanitizer_says_how_far_it_came() -> None:
-    output = """a.py::test_one[x] PASSED [ 50%]
-========= Race reported between Write access at k+0x10 and Read access at k+0x20 [4 hazards]
+RACED = "Race reported between Write access at resident+0x3d0 and Write access at resident+0x1620 [8 hazards]"
+SANITIZED = """a.py::test_one[x] PASSED [ 50%]
+tests/b.py::test[gpu-two blocks-masked rows] ========= Error: Race reported between Write access at resident+0x3d0
+=========     and Write access at resident+0x1620 [8 hazards]
+=========
+========= Error: Race reported between Write access at resident+0x3d0
+=========     and Write access at resident+0x1620 [8 hazards]
+=========
+PASSED [ 30%]
 a.py::test_two FAILED [100%]
+========= Invalid __global__ read of size 4 bytes
+=========     at forward+0x10
+=========     by thread (3,0,0) in block (0,0,0)
 ========= RACECHECK SUMMARY: 1 hazard displayed (1 error, 0 warnings)
 """
-    assert acceptance.findings(output) == {
-        "passed": 1, "reports": 1,
-        "summary": "RACECHECK SUMMARY: 1 hazard displayed (1 error, 0 warnings); 1 tests passed, 1 reports",
-    }  # fmt: skip
-    assert acceptance.findings("") == {"passed": 0, "reports": 0, "summary": "0 tests passed, 0 reports"}
+
+
+def test_an_interrupted_sanitizer_says_how_far_it_came_and_what_it_found() -> None:
+    found = sanitized.findings(SANITIZED)
+    assert (found["passed"], found["reports"]) == (2, 3)
+    assert found["summary"] == "RACECHECK SUMMARY: 1 hazard displayed (1 error, 0 warnings); 2 tests passed, 3 reports"
+    assert found["found"] == [
+        {"test": "tests/b.py::test[gpu-two blocks-masked rows]", "report": f"Error: {RACED}", "times": 2},
+        {"test": "a.py::test_two", "report": "Invalid __global__ read of size 4 bytes at forward+0x10", "times": 1},
+    ]
+    assert sanitized.findings("")["summary"] == "0 tests passed, 0 reports"
+    result = result_of()
+    result["parts"]["sanitizers"] = {"racecheck": {"status": "failed", **found}}
+    assert f"    - tests/b.py::test[gpu-two blocks-masked rows]: Error: {RACED} (2 times)" in report.markdown(result)
 
 
 def test_every_part_ends_in_time_and_so_does_what_it_started(tmp_path: Path) -> None:
@@ -143,7 +173,7 @@ def test_every_part_ends_in_time_and_so_does_what_it_started(tmp_path: Path) -> 
     begun = time.monotonic()
     part = parts.run([sys.executable, "-c", text], 2, tmp_path, dict(os.environ))
     assert part["status"] == "out of time"
-    assert part["output"].strip() == "begun"
+    assert part["output"].split()[0] == "begun"
     assert part["seconds"] < 20
     part = parts.run(["/no/such/program"], 1, tmp_path, {})
     assert part["status"] == "could not start"
@@ -205,16 +235,168 @@ def test_the_laid_out_package_is_found_as_an_installed_one(tmp_path: Path) -> No
     assert Path(file).is_relative_to(tmp_path / "bpcore" / "kernels")
 
 
+def test_measuring_waits_for_tests_and_compiling_does_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The race begins at once, and finds its gate when the tests have ended; the parts after it begin in turn."""
+    told: list[str] = []
+    begun = threading.Event()
+
+    def fake(name: str) -> Any:
+        def part(folder: Path, environment: dict[str, str], limit: float, dry: bool) -> dict[str, Any]:
+            gate = folder / acceptance.GATE.format(name)
+            if name == "race":
+                begun.set()
+                while not gate.exists():
+                    time.sleep(0.01)
+            if name == "tests":
+                assert begun.wait(20), "the race compiles meanwhile"
+                assert not (folder / acceptance.GATE.format("race")).exists()
+            told.append(f"{name} {limit / 60:.1f}")
+            assert gate.exists()
+            return PART | {"rows": {}, "targets": {}, "result": None}
+
+        return part
+
+    monkeypatch.setattr(acceptance, "machine", lambda commit: MACHINE)
+    monkeypatch.setattr(acceptance, "lay_out", lambda folder: {})
+    for name in acceptance.PARTS:
+        monkeypatch.setitem(acceptance.PARTS, name, fake(name))
+    words = ["--dry-run", "--minutes", "100", "--only", "bench,tests,crossovers,race,profile", "--cache", "kept"]
+    assert acceptance.main([*words, "--output", str(tmp_path)]) == 0
+    assert told == ["tests 28.9", "race 72.2", "profile 44.4", "crossovers 66.7", "bench 100.0"]
+
+
+def test_two_calls_are_all_parts_and_fit_into_a_quarter_of_an_hour() -> None:
+    assert {part for parts in schedule.CALLS for part in parts} == set(acceptance.PARTS) == set(schedule.ORDER)
+    assert sum(schedule.CALLS.values()) < 12
+    for call, minutes in schedule.CALLS.items():
+        assert list(call) == [part for part in schedule.ORDER if part in call]
+        assert f"--minutes {minutes:g} --cache /tmp/gpu-cache --only {','.join(call)}" in acceptance.__doc__
+
+
+def test_a_run_of_tests_that_is_ended_says_what_failed(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(
+        "import time\ndef test_a(): pass\ndef test_b(): assert False, 'b is wrong'\ndef test_c(): time.sleep(60)\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path)]
+    part = parts.run(command, 4, tmp_path, dict(os.environ))
+    assert part["status"] == "out of time"
+    assert "b is wrong" in part["output"]
+    assert acceptance.counts(part["output"]) == {"failed": 1, "passed": 1}
+
+
+def test_tests_stop_in_time_to_say_what_failed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[list[str]] = []
+
+    def ended(command: list[str], *_: Any) -> dict[str, Any]:
+        asked.append(command)
+        told = (
+            "FAILED a.py::test_b\n!!! Interrupted: 80 seconds are over (--stop-after) !!!\n1 failed, 7 passed in 82.13s"
+        )
+        return PART | {"status": "failed", "output": told}
+
+    monkeypatch.setattr(acceptance, "run", ended)
+    found = acceptance.tests(tmp_path, {"BPCORE_CACHE_DIR": "/kept"}, 100.0, False)
+    assert (found["status"], found["counts"]) == ("out of time", {"failed": 1, "passed": 7})
+    assert {"--stop-after=80", "--kept-cache=/kept/tests"} <= set(asked[0])
+    assert asked[0][-1] == "cupy" or "-n" in asked[0]
+
+
+FAKE_SANITIZER = """#!/bin/sh
+# plays compute-sanitizer: writes what it was asked, and a report of one tool
+echo "$@" >> "{folder}/asked"
+echo "a.py::test_one[x] PASSED [ 50%]"
+case "$2" in racecheck)
+    echo "========= Race reported between Write access at k+0x10 and Read access at k+0x20 [4 hazards]"; exit 99;; esac
+"""
+
+
+def test_the_sanitizers_share_the_tests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "compute-sanitizer"
+    program.write_text(FAKE_SANITIZER.format(folder=tmp_path), "utf-8")
+    program.chmod(0o755)
+    monkeypatch.setattr(shutil, "which", lambda name, path=None: str(program))
+    warmed: list[list[str]] = []
+    run = sanitized.run
+
+    def only_the_play(command: list[str], limit: float, *others: Any) -> dict[str, Any]:
+        if command[0] == sys.executable:
+            warmed.append(command)
+            return PART | {"output": "", "seconds": 40.0}
+        assert limit == 60, "what is left of 100 s after 40"
+        return dict(run(command, limit, *others))
+
+    monkeypatch.setattr(sanitized, "run", only_the_play)
+    found = sanitized.sanitizers(tmp_path, dict(os.environ), 100.0, False, tmp_path / "cache")
+    assert (found["memcheck"]["status"], found["memcheck"]["passed"]) == ("ok", sanitized.SHARDS)
+    assert (found["racecheck"]["status"], found["racecheck"]["reports"]) == ("failed", sanitized.SHARDS)
+    assert found["racecheck"]["of"] == len(sanitized.TESTS)
+    asked = (tmp_path / "asked").read_text("utf-8")
+    for test in sanitized.named("gpu"):
+        assert asked.count(test) == 2, "once by each tool"
+        assert sum(test in command for command in warmed) == 1, "and once before, to compile"
+    result = result_of()
+    result["parts"]["sanitizers"] = found
+    assert "racecheck: failed (2 tests passed, 2 reports)" in report.markdown(result)
+
+
+def kernels_of(folders: list[Path]) -> set[str]:
+    """All kernels whose source is in a file, apart from those that are printed for a formula."""
+    pattern = r"__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\("
+    texts = [path.read_text("utf-8") for folder in folders for path in folder.glob("*.cu*")]
+    return {name for text in texts for name in re.findall(pattern, text)}
+
+
+RECORDER = """
+import json, pathlib
+from bpcore.kernels.cuda import build
+seen, function = set(), build.KernelLoader.function
+
+def recorded(self, source, name):
+    seen.add(name)
+    return function(self, source, name)
+
+build.KernelLoader.function = recorded
+
+def pytest_sessionfinish(session):
+    pathlib.Path("seen.json").write_text(json.dumps(sorted(seen)))
+"""
+
+
 @pytest.mark.slow
-def test_the_dry_run(tmp_path: Path) -> None:
+def test_each_kernel_runs_under_a_sanitizer(tmp_path: Path, kernel_folder: Path) -> None:
+    """Over the stand-in for CuPy, where the same tests load the same kernels."""
+    if host_runner.unavailable():
+        pytest.skip(host_runner.unavailable())
+    (tmp_path / "recorder.py").write_text(RECORDER, "utf-8")
+    (tmp_path / kernel_folder.name).symlink_to(kernel_folder)  # what others have built need not be built again
+    tests = [str(acceptance.ROOT / test) for test in sanitized.named("stand-in")]
+    quiet = ["-q", "-p", "no:cacheprovider", "-p", "recorder", "--rootdir", str(acceptance.ROOT)]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *quiet, f"--kept-cache={tmp_path}", *tests],
+        cwd=tmp_path, env=environment | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{len(tests)} passed" in done.stdout
+    seen = json.loads((tmp_path / "seen.json").read_text("utf-8"))
+    known = kernels_of([acceptance.ROOT / "kernels" / "cuda"]) | {"resident"}
+    assert len(known) > 45
+    assert known - set(seen) == set()
+
+
+@pytest.mark.slow
+def test_the_dry_run(tmp_path: Path, cache_dir: Path) -> None:
     """All that can run without a GPU does: the tests over the stand-in, the costs up to the GPU, and the race."""
     command = [sys.executable, "benchmarks/gpu_acceptance.py", "--dry-run", "--minutes", "4", "--output", str(tmp_path)]
+    command += ["--cache", str(cache_dir)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     done = subprocess.run(command, cwd=acceptance.ROOT, env=environment, capture_output=True, text=True, check=False)
     found = json.loads((tmp_path / "dry-run.json").read_text("utf-8"))
     assert done.returncode == 0, done.stdout + done.stderr
     assert found["parts"]["tests"]["counts"]["passed"] > 10
     assert found["parts"]["costs"]["status"] == "failed", "without a GPU"
+    assert found["parts"]["profile"]["status"] in ("skipped", "ok")
+    assert [set(row["us"]) for row in found["parts"]["crossovers"]["rows"]] == [{"reference", "compiled"}] * 2
     rows = found["parts"]["race"]["rows"]["smoke"]["contestants"]
     assert {rows[name]["status"] for name in ("bpcore-numpy", "bpcore-numba")} == {"ok"}
     assert all(row["status"] in ("ok", "skipped") for row in rows.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import gc
 import importlib
 import itertools
 import json
@@ -23,6 +24,10 @@ from bpcore.bench.problem import Problem
 from bpcore.bench.process import serve
 from bpcore.bench.witness import losses
 from bpcore.kernels.cuda import build
+from bpcore.training.plans import choose_plan
+from tests.backends.conftest import fake_backend, fake_cupy
+
+__all__ = ["fake_backend", "fake_cupy"]
 
 # by name, because the benchmarks are no part of what is type-checked
 adapters: Any = importlib.import_module("benchmarks.peers.adapters")
@@ -38,9 +43,10 @@ workloads: Any = importlib.import_module("benchmarks.gpu.workloads")
 
 
 def test_the_examples() -> None:
-    found = doctest.testmod(gpu_race)
-    assert found.attempted > 0
-    assert found.failed == 0
+    for module in (gpu_race, contestants):
+        found = doctest.testmod(module)
+        assert found.attempted > 0
+        assert found.failed == 0
 
 
 # ------------------------------------------------------------------------------------------ floors
@@ -251,6 +257,53 @@ def test_who_failed_gets_a_new_process_and_who_did_not_keeps_its_own() -> None:
     assert {name: InThisProcess.started.count(name) for name in ("right", "raises", "jax-scan")} == {
         "right": 1, "raises": 2, "jax-scan": 2,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("precision", workloads.PARITY)
+def test_only_who_can_compute_in_a_precision_compiles(precision: str, fake_backend: Any) -> None:
+    """Whom no process is started for refuses, over the stand-in as on a GPU."""
+    spec = bp.Trainer(
+        bp.MLP([6, 5, 3], backend=fake_backend, dtype="float32"), "cross_entropy", bp.SGD(0.1), batch_size=4,
+        precision=None if precision == "float32" else precision,
+    ).spec(weighted=False, classes=True)  # fmt: skip
+    net = bp.MLP([6, 5, 3], output="softmax", backend=fake_backend, dtype="float32")
+    for name in contestants.KEEPS_KERNELS:
+        if not contestants.compiles(name, precision) and contestants.on_gpu(name):
+            with pytest.raises(bp.errors.ConfigurationError):
+                choose_plan(name.removeprefix("bpcore-"), spec, net, fake_backend, 0)
+    assert contestants.compiles("bpcore-auto", precision)
+    assert contestants.compiles("bpcore-wide", precision)
+
+
+@pytest.mark.usefixtures("in_process")
+def test_the_witness_computes_once_and_before_anything_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Precisions of one workload are judged by the same losses."""
+    told: list[str] = []
+
+    def witness(work: Any, problem: Any, chunks: int) -> Any:
+        told.append("witness")
+        return losses(work, problem, chunks)
+
+    monkeypatch.setattr(gpu_race, "losses", witness)
+    monkeypatch.setitem(workloads.WORKLOADS, "first", cpu.SMOKE)
+    monkeypatch.setitem(workloads.WORKLOADS, "second", replace(cpu.SMOKE, precision="tf32", at_most_us=9.0))
+    found = gpu_race.run(["first", "second"], ["right"], 60.0, lambda result: None, told.append)
+    assert told.count("witness") == 1
+    assert told.index("witness") < told.index("first: preparing")
+    assert {found["rows"][row]["contestants"]["right"]["status"] for row in ("first", "second")} == {"ok"}
+
+
+def test_what_was_prepared_is_not_looked_through_for_garbage_in_each_round() -> None:
+    holder = worker.GpuHolder("bpcore-numpy", 1)
+    gc.unfreeze()
+    try:
+        assert holder.load()["status"] == holder.prepare("smoke")["status"] == "ok"
+        assert gc.get_freeze_count() > 10_000, "modules are most of it"
+        assert holder.round(chunks=1, warm=0)["status"] == "ok"
+        holder.release()
+        assert gc.get_freeze_count() == 0, "a workload that is over is garbage"
+    finally:
+        gc.unfreeze()
 
 
 def test_who_computes_on_the_processor_chooses_its_own_threads(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-from bpcore.cli.bench import _exit_code, parse_budget
+from bpcore.bench import contender
+from bpcore.bench.contender import Contender
+from bpcore.cli.bench import _exit_code, _settings, parse_budget
 from bpcore.errors import ConfigurationError
 
 Run = Callable[..., Any]
@@ -60,6 +62,9 @@ def test_a_slower_result_is_a_failure(bpcore: Run, tmp_path: Path) -> None:
         (("--backends", "cupi"), 2, "unknown backend 'cupi'; known: numpy, numba, cupy. Did you mean 'cupy'?"),
         (("--backends", "numba:bf16"), 2, "precision bf16 is one of a GPU"),
         (("--backends", "cupy:bf17"), 2, "unknown precision or plan 'bf17'"),
+        (("--backends", "cupy:bf16:graph"), 2, "use cupy:bf16:wide or cupy:bf16:fused, or cupy:graph"),
+        (("--backends", "cupy:bf16:fused", "--mode", "inference"), 2, "--mode inference measures a call of predict"),
+        (("--backends", "numba:reference", "--mode", "ops"), 2, "--mode ops measures a single operation"),
         (("--layers", "7"), 2, "at least an input and an output width are needed"),
         (("--layers", "7,x"), 2, "whole numbers of at least 1 are needed"),
         (("--layers", "7,2", "--networks", "tiny"), 2, "exclude each other"),
@@ -82,13 +87,44 @@ def test_what_is_refused_before_anything_is_measured(
     assert message in " ".join(shown.output.split())
 
 
+def test_precisions_are_measured_where_something_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call of predict and a single operation compute in the dtype: under another name they would be shown twice."""
+    found = [Contender("numpy", "float32"), Contender("cupy", "float32"), Contender("cupy", "bf16")]
+    monkeypatch.setattr(contender, "usable_contenders", lambda dtype: (found, {}))
+
+    def names(mode: str) -> list[str]:
+        made = _settings(None, "tiny", None, "relu", "sgd", None, "float32", None, mode, None, False)
+        return [contender.name for contender in made.contenders]
+
+    assert names("train") == ["numpy", "cupy", "cupy:bf16"]
+    assert names("inference") == names("ops") == ["numpy", "cupy"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--backends", "cupy:bf16"), "no lower precision is ever chosen by itself"),
+        (("--backends", "numba", "--show"), "--show and --forget measure nothing"),
+        (("--backends", "cupi"), "unknown backend 'cupi'"),
+    ],
+)
+def test_what_a_tuning_refuses(bpcore: Run, words: tuple[str, ...], message: str) -> None:
+    shown = bpcore("tune", *words, code=2)
+    assert message in " ".join(shown.output.split())
+
+
 def test_a_backend_that_cannot_run_is_code_3(bpcore: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     from bpcore.backends.contract import Probe
     from bpcore.backends.cupy_backend import CupyBackend
 
     monkeypatch.setattr(CupyBackend, "probe", classmethod(lambda cls: Probe(False, "no driver.", "install one")))
-    shown = bpcore("bench", "--backends", "cupy", code=3)
-    assert "backend 'cupy' cannot run: no driver. Repair: install one" in shown.output
+    for words in (
+        ("bench", "--backends", "cupy"),
+        ("bench", "--backends", "cupy:bf16:fused"),
+        ("tune", "--backends", "cupy"),
+    ):
+        shown = bpcore(*words, code=3)
+        assert "backend 'cupy' cannot run: no driver. Repair: install one" in shown.output
 
 
 def test_without_matplotlib_a_report_is_refused_at_once(bpcore: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,6 +150,22 @@ def test_exit_codes() -> None:
     assert _exit_code(
         {"interrupted": False, "networks": [], "operations": [{"contenders": {"a": {"status": "differs"}}}]}
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--backends", "cupy", "--batch-sizes", "1"), "--quick, --threads, --json and not --backends, --batch-sizes;"),
+        (("--mode", "train"), "and not --mode; `python -m benchmarks.peers --help`"),
+        (("--json", "-"), "--json needs a file there"),
+    ],
+)
+def test_what_a_race_does_not_know_is_refused(
+    bpcore: Run, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], message: str
+) -> None:
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("it races"))
+    shown = bpcore("bench", "--peers", *words, code=2)
+    assert message in " ".join(shown.output.split())
 
 
 def test_peers_run_from_a_checkout_only(bpcore: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

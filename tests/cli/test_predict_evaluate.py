@@ -110,6 +110,42 @@ def test_several_numbers_at_once(bpcore: Run, tmp_path: Path) -> None:
     assert json.loads(bpcore("evaluate", model, path, "--json").stdout)["r2"] > 0.9999
 
 
+@pytest.mark.parametrize("how", [(), ("--stream",)], ids=["memory", "disk"])
+def test_several_columns_of_targets(bpcore: Run, tmp_path: Path, how: tuple[str, ...]) -> None:
+    """Errors are told by target, whose units differ; predictions have their names."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(400, 3))
+    Y = X @ [[1.0, 200.0], [2.0, 0.0], [3.0, -100.0]] + [5.0, 7.0]
+    path, model = tmp_path / "d.csv", tmp_path / "m.safetensors"
+    rows = [",".join(f"{v:.9g}" for v in (*x, *y)) for x, y in zip(X, Y, strict=True)]
+    path.write_text("\n".join(["x1,x2,x3,force,torque", *rows]) + "\n")
+    words = ("train", path, "--target", "torque,force", "--layers", "8", "--epochs", 8, "--save", model, *how)
+    said = json.loads(bpcore(*words, "--json").stdout)
+    assert said["data"]["target"] == "torque,force"
+    assert [row["target"] for row in said["targets"]] == ["torque", "force"]
+    assert "torque,force, 2 numbers (standardised for training)" in bpcore(*words).stdout
+    table = list(csv.DictReader(io.StringIO(bpcore("predict", model, path).stdout)))
+    assert list(table[0]) == ["prediction torque", "prediction force"]
+    found = np.array([[float(value) for value in row.values()] for row in table])
+    text, truth = bpcore("evaluate", model, path, *how).stdout, Y[:, ::-1]
+    measured = json.loads(bpcore("evaluate", model, path, "--json", *how).stdout)
+    for j, row in enumerate(measured["targets"]):
+        error = found[:, j] - truth[:, j]
+        assert row["mae"] == pytest.approx(np.abs(error).mean(), rel=1e-4)
+        assert row["rmse"] == pytest.approx(np.sqrt((error**2).mean()), rel=1e-4)
+        assert row["r2"] == pytest.approx(
+            1 - (error**2).sum() / ((truth[:, j] - truth[:, j].mean()) ** 2).sum(), rel=1e-3
+        )
+        assert re.search(rf"^{row['target']} +{row['r2']:.4f} ", text, re.MULTILINE)
+    assert measured["mae"] == pytest.approx(np.abs(found - truth).mean(), rel=1e-4)
+    one = tmp_path / "one.csv"
+    one.write_text("torque,x3,x2,x1\n0,1,2,3\n")
+    assert len(bpcore("predict", model, one).stdout.split("\n")) == 3
+    assert "'force'; known: torque, x3" in bpcore("evaluate", model, one, code=2).stderr
+    refused = bpcore("train", path, "--target", "torque,force", "--loss", "binary_cross_entropy", code=2).stderr
+    assert "the target 'torque,force' is several numbers; possible: mse, quadratic, absolute, huber\n" in refused
+
+
 def test_evaluate_prints_metrics_and_classes(bpcore: Run, model: Path, flowers: Path) -> None:
     text = bpcore("evaluate", model, flowers).stdout
     assert re.search(r"^samples +60 *$", text, re.MULTILINE)

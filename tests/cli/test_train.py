@@ -97,6 +97,7 @@ def test_json_is_complete_and_alone(bpcore: Run, flowers: Path) -> None:
     assert set(found) == {
         *("data", "sizes", "test", "history", "stopped_because", "seconds", "samples_per_second", "kept", "record"),
         "saved",
+        "targets",
     }
     assert found["data"]["classes"] == ["rose", "tulip"]
     assert found["record"]["backend"] == "numpy"

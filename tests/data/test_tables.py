@@ -11,7 +11,8 @@ import pytest
 
 from bpcore.data.csv_files import iterate_csv, read_table
 from bpcore.data.files import load_file
-from bpcore.errors import DataError, MissingExtraError, UnknownNameError
+from bpcore.data.store_files import store_file
+from bpcore.errors import ConfigurationError, DataError, MissingExtraError, UnknownNameError
 
 TEXT = "size,colour,site,y\n1,red,a,0.5\n,blue,b,1.5\n3,,a,2.5\n5,red,c,3.25\n"
 
@@ -54,6 +55,64 @@ def test_categories_of_a_model(table: Path) -> None:
     np.testing.assert_array_equal(data.X[:, 1], [2, 1, np.nan, 2])
     with pytest.raises(DataError, match=r"'colour'.*'red' is not one of the categories .*: 'green', 'blue'"):
         load_file(table, **how, categories={"colour": ["green", "blue"]})
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "npy"])
+def test_several_targets(tmp_path: Path, kind: str) -> None:
+    """By names or numbers, in the order in which they are named; of numbers, each there in every row."""
+    path = tmp_path / f"t.{kind}"
+    columns = {"a": [1.0, 2.0], "x": [3.0, 4.0], "b": [5.5, 6.5], "c": [0.25, 0.75]}
+    if kind == "csv":
+        path.write_text(
+            "a,x,b,c\n" + "".join(",".join(map(str, row)) + "\n" for row in zip(*columns.values(), strict=True))
+        )
+    elif kind == "npy":
+        np.save(path, np.array(list(zip(*columns.values(), strict=True)), dtype=[(name, float) for name in columns]))
+    else:
+        pa = pytest.importorskip("pyarrow")
+        import pyarrow.parquet as pq
+
+        pq.write_table(pa.table(columns), path)
+    for target in ("b,a", " b , a ", "2,0", "-2,a"):
+        data = load_file(path, target=target)
+        assert data.y is not None
+        assert (data.y.tolist(), data.task, data.target_name) == ([[5.5, 1], [6.5, 2]], "regression", "b,a")
+        assert (data.feature_names, data.X.tolist()) == (("x", "c"), [[3, 0.25], [4, 0.75]])
+    with store_file(path, target="b,a", test_fraction=0.5, in_order=True).train as store:
+        ((_, Y),) = store.blocks()
+        assert store.target_preprocessing is not None
+        np.testing.assert_allclose(store.target_preprocessing.undo(Y), [[5.5, 1]])
+    with pytest.raises(ConfigurationError, match=r"'a,0' names the column 'a' of .* twice"):
+        load_file(path, target="a,0")
+    with pytest.raises(ConfigurationError, match="--target and --group both name the column 'a'"):
+        load_file(path, target="b,a", group="a")
+    with pytest.raises(UnknownNameError, match=r"unknown column in .* 'd'; known: a, x, b, c"):
+        load_file(path, target="a,d")
+    with pytest.raises(DataError, match=r"target 'a,b': there are 2 for each sample; classes are one target"):
+        load_file(path, target="a,b", task="classification")
+
+
+def test_text_is_not_one_of_several_targets(table: Path) -> None:
+    with pytest.raises(DataError, match=r"'site'.*'a' is not a finite number; several targets are numbers"):
+        load_file(table, target="y,site", keep_missing=True, drop=["colour"])
+    with pytest.raises(DataError, match=r"'size'.*the value is missing"):
+        load_file(table, target="y,size", keep_missing=True, text="one-hot", drop=["site"])
+
+
+def test_a_column_whose_name_has_a_comma(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text('x,"a,b"\n1,2.5\n3,4.5\n')
+    data = load_file(path, target="a,b")
+    assert data.y is not None
+    assert data.y.tolist() == [2.5, 4.5]
+
+
+def test_a_first_line_of_numbers_is_a_header_if_it_names_a_target(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("1,u,2\n3,a,5\n")
+    assert load_file(path, read_target=False, text="one-hot", drop=["1"]).X.shape == (2, 2)
+    named = load_file(path, target="1,u", read_target=False)
+    assert (named.feature_names, named.X.tolist()) == (("2",), [[5]])
 
 
 def test_names_that_do_not_exist(table: Path) -> None:

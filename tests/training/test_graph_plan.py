@@ -10,6 +10,7 @@ import pytest
 import bpcore as bp
 from bpcore.backends.contract import Backend
 from bpcore.backends.cupy_backend import CupyBackend
+from bpcore.backends.cupy_products import CudaProducts
 from bpcore.errors import ConfigurationError, DivergenceError
 from bpcore.functions.clipping import ClipLayerNorm, ClipNorm, ClipValue
 from bpcore.functions.losses import get_loss
@@ -172,6 +173,13 @@ def test_equals_the_reference(cupy_backend: CupyBackend, plan: str, shape: str, 
     compare(Case(cupy_backend, shape, dtype, 9, (plan, "reference")), plan, 9)
 
 
+def test_outputs_of_more_columns_than_a_tile(cupy_backend: CupyBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their loss is not taken together with their product, and a row is that of a warp and not of a block."""
+    shape = [6, 5, 100], ["tanh"], "softmax", "cross_entropy", bp.SGD(0.1), {"weighted": True}
+    monkeypatch.setitem(SHAPES, "many outputs", shape)
+    compare(Case(cupy_backend, "many outputs", "float64", 9, ("graph", "reference")), "graph", 9)
+
+
 def error_of(case: Case, index: Any, expected: Case) -> dict[str, float]:
     """How far the wide plan is from a reference in float64 after a run of steps, by what is compared."""
     case.run("wide", index)
@@ -204,7 +212,11 @@ def test_three_products_of_tf32_are_as_near_as_float32(cupy_backend: CupyBackend
                 assert error <= 9 * max(allowed[key], 2.0**-24), (sizes, key, allowed[key])
 
 
-@pytest.mark.parametrize("capability", [(7, 5), (9, 0)], ids=["parts in memory", "clusters"])
+@pytest.mark.parametrize(
+    ("capability", "clusters"),
+    [((7, 5), True), ((9, 0), True), ((9, 0), False)],
+    ids=["old", "clusters", "none of them"],
+)
 @pytest.mark.parametrize(("multiprocessors", "rows", "columns", "splits"), [(1, 32, 32, 1), (40, 64, 32, 2)])
 @pytest.mark.parametrize("shape", ["tiles", "everything"])
 def test_tiles_and_splits(
@@ -215,17 +227,19 @@ def test_tiles_and_splits(
     columns: int,
     splits: int,
     capability: tuple[int, int],
+    clusters: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Where there are multiprocessors for them, several blocks share the sums of one tile."""
     monkeypatch.setattr("tests.backends.fake_cupy.CAPABILITY", capability)
+    monkeypatch.setattr(CudaProducts, "clusters", clusters)
     fake_cupy.multiprocessors = multiprocessors
     compare(Case(CupyBackend(), shape, "float64", 128, ("graph", "reference")), "graph", 128)
     if shape == "tiles":
         tiling = choose_tiling([(132, 70), (71, 65), (66, 3)], 128, multiprocessors)
         assert (tiling.shape, tiling.splits) == ((rows, columns), splits)
         assert ("gradient", (tiling.blocks,), (256,)) in fake_cupy.launches
-        assert (2 in fake_cupy.clusters) == (splits == 2 and capability == (9, 0))
+        assert (2 in fake_cupy.clusters) == (splits == 2 and capability == (9, 0) and clusters)
 
 
 @pytest.mark.parametrize("plan", PLANS)
