@@ -472,6 +472,22 @@ def test_out_may_be_the_samples(
             judge(net, X, be.to_numpy(device))
 
 
+@pytest.mark.parametrize("how", [None, "wide", "blocks"])
+def test_kernels_that_begin_early(
+    fake_backend: CupyBackend, fake_cupy: FakeCupy, request: pytest.FixtureRequest, how: Any
+) -> None:
+    """Products in tiles may begin while a product of cuBLAS or another kernel ends."""
+    if how:
+        request.getfixturevalue(how)
+    fake_cupy.early_is_early = True
+    net = begin(fake_backend, [40, 34, 20, 33, 3], ["tanh", "relu", "softmax"], "softmax")
+    X, out = fake_backend.empty((20, 40), net.dtype), fake_backend.empty((20, 3), net.dtype)
+    for seed in range(3):
+        fake_backend.copy(fake_backend.asarray(samples(net, 20, seed)), out=X)
+        judge(net, samples(net, 20, seed), fake_backend.to_numpy(net.predict(X, out=out)))
+    assert fake_cupy.count["early"]
+
+
 # ------------------------------------------------------------------------------------------ parameters
 
 
