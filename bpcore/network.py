@@ -266,7 +266,7 @@ class MLP:
         do the rows of a :class:`numpy.memmap` that has to be converted.
 
         Several threads may call it at the same time. With ``out``, and an X that needs no conversion (C-contiguous,
-        of the network's dtype), nothing is allocated after the first call.
+        of the network's dtype), nothing is allocated after the first calls.
 
         Parameters
         ----------
@@ -326,7 +326,7 @@ class MLP:
         # who looks at the values while reading them leaves nothing to check or to convert
         if not (infer.refuses and self._is_ready(X, on_device)):
             on_device, X = self.check_input(X, be, name, first_row)
-        elif be.device != "cpu":
+        elif be.device != "cpu" and not on_device:
             X = be.asarray(X)
         H = self._target(out, X, be, on_device)
         if not infer(self.theta, X, H):
@@ -352,7 +352,8 @@ class MLP:
         """Whether samples can be computed with as they are, but for their values."""
         if not on_device:
             return type(X) is np.ndarray and is_plain(X, (len(X) or 1, self.sizes[0]), self.dtype)
-        fits = X.ndim == 2 and X.shape == (len(X) or 1, self.sizes[0])
+        shape = X.shape
+        fits = len(shape) == 2 and shape[0] > 0 and shape[1] == self.sizes[0]
         return fits and X.dtype == self.dtype and bool(X.flags.c_contiguous)
 
     def _target(self, out: Any, X: Array, be: Backend, on_device: bool) -> Array:

@@ -16,7 +16,7 @@ crossovers which plan is the fastest where: ``python -m benchmarks.gpu.crossover
 costs      launches, barriers, copies, products: ``python -m benchmarks.gpu.costs --help``
 costs.cu   its kernels
 digits     how far products are from float64, one of its measurements
-inference  prediction beside PyTorch, another one
+inference  prediction beside PyTorch, another one and a command of its own
 sanitized  the tests that run under compute-sanitizer
 schedule   which part runs when, beside which others, and how long
 parts      runs a command under a time limit, and ends what it started

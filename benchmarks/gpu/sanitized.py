@@ -53,6 +53,8 @@ TESTS = (
     f"{_GRAPH}::test_outputs_of_more_columns_than_a_tile[{{on}}]",
     f"{_INFERENCE}::test_by_a_graph[{{on}}-float32-wider rows than a warp-33]",
     f"{_INFERENCE}::test_by_blocks[{{on}}-wide-rows inside-33]",
+    f"{_INFERENCE}::test_by_blocks[{{on}}-wide-tiles-33]",
+    f"{_INFERENCE}::test_few_samples[{{on}}-float32-sizes0]",
     f"{_BACKEND}::test_rows[{{on}}-shape6-float32]",
     f"{_BACKEND}::test_rows[{{on}}-shape0-float32]",
     f"{_BACKEND}::test_reductions[{{on}}-shape7-float32]",

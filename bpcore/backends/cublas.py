@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -65,7 +65,11 @@ class Cublas:
     def _call(self, name: str, *arguments: Any) -> None:
         status = getattr(self._library, name)(*arguments)
         if status:
-            raise BackendError(f"{name} of cuBLAS says {status}; see CUBLAS_STATUS in NVIDIA's documentation")
+            self._failed(name, status)
+
+    @staticmethod
+    def _failed(name: str, status: int) -> NoReturn:
+        raise BackendError(f"{name} of cuBLAS says {status}; see CUBLAS_STATUS in NVIDIA's documentation")
 
     def use_stream(self, stream: int) -> None:
         """Queue what follows on a stream (its address)."""
@@ -158,6 +162,36 @@ class Cublas:
         )
         if factors is not None:
             self._call("cublasSetPointerMode_v2", self._handle, _POINTERS_OF_HOST)
+
+    def prepare(self, m: int, k: int, n: int, precision: str) -> Callable[[int, int, int], None]:
+        """Return a function of three addresses that queues a product, for calls whose time counts.
+
+        Parameters
+        ----------
+        m, k, n : int
+            Sizes below 2**31: A (m, k), B (k, n) and the result (m, n) are C-contiguous, of the type of the operands.
+        precision : str
+            One of :data:`PRECISIONS`.
+
+        Returns
+        -------
+        callable
+            Called with the addresses of A, B and the result.
+        """
+        kind, sums, compute = PRECISIONS[precision]
+        address, gemm, handle = ctypes.c_void_p, self._library.cublasGemmEx, self._handle
+        one, zero = address(self._one[sums].ctypes.data), address(self._zero[sums].ctypes.data)
+
+        def multiply(A: int, B: int, out: int) -> None:
+            # to cuBLAS, row-major matrices are their transposes: out.T = B.T @ A.T
+            status = gemm(
+                *(handle, 0, 0, n, m, k, one, address(B), kind, n, address(A), kind, k),
+                *(zero, address(out), kind, n, compute, _DEFAULT_ALGORITHM),
+            )
+            if status:
+                self._failed("cublasGemmEx", status)
+
+        return multiply
 
     def __del__(self) -> None:
         # the interpreter may be shutting down, and with it the library

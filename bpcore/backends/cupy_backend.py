@@ -414,7 +414,11 @@ class CupyBackend(Backend):
         return isinstance(error, self.xp.cuda.memory.OutOfMemoryError) or by_cuda
 
     def release(self) -> None:
-        """Give the free blocks of CuPy's pools back to the driver. Arrays that somebody holds stay as they are."""
+        """Give the free blocks of CuPy's pools back to the driver, and what predictions keep between calls.
+
+        Arrays that somebody holds stay as they are.
+        """
+        self._gpu.rooms.clear()
         self._gpu.here(self.xp.get_default_memory_pool().free_all_blocks)
         self._gpu.here(self.xp.get_default_pinned_memory_pool().free_all_blocks)
 

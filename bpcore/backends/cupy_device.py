@@ -100,6 +100,8 @@ class CudaDevice:
         Of the device.
     max_blocks : int
         Largest grid that is launched.
+    rooms : list
+        What predictions keep between calls and nobody uses now, see :mod:`bpcore.inference_room`.
     """
 
     def __init__(self, cupy: Any, number: int) -> None:
@@ -113,6 +115,7 @@ class CudaDevice:
         self._formulas: dict[Any, Formula] = {}
         self._functions: dict[tuple[str, str, str], Any] = {}
         self._partials = _Partials()
+        self.rooms: list[Any] = []
 
     def properties(self) -> dict[str, Any]:
         """CUDA's description of the device."""

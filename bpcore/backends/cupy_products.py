@@ -30,6 +30,11 @@ class CudaProducts:
         float32 or float64.
     unit : callable
         ``unit(rows, columns, together)`` is the text of the kernels for such tiles and clusters.
+
+    Attributes
+    ----------
+    dtype : dtype
+        As given.
     """
 
     early = True
@@ -39,12 +44,12 @@ class CudaProducts:
 
     def __init__(self, be: Backend, dtype: Any, unit: Callable[[int, int, int], str]) -> None:
         self._be, self._gpu = be, be.gpu  # type: ignore[attr-defined]
-        self._dtype, self._unit = np.dtype(dtype), unit
+        self.dtype, self._unit = np.dtype(dtype), unit
         self._early = self.early and self._gpu.early is not None
         properties = self._gpu.properties()
         self._clusters = self.clusters and largest_cluster(properties) > 1
         available = largest_shared_memory(properties)
-        self._shapes = [shape for shape in SHAPES if shared_bytes(*shape, self._dtype.itemsize) <= available]
+        self._shapes = [shape for shape in SHAPES if shared_bytes(*shape, self.dtype.itemsize) <= available]
         self._kernels: dict[tuple[str, int, int, int], tuple[Any, int]] = {}
 
     def cut(self, products: Sequence[tuple[int, int]], k: int, *, whole_rows: bool = False) -> Tiling:
@@ -76,7 +81,7 @@ class CudaProducts:
 
     def scratch(self, size: int) -> tuple[Array, Array]:
         """Allocate so many elements for split sums, and counters of the blocks that have arrived."""
-        return self._be.empty(size, self._dtype), self._be.zeros(self._most_blocks, np.uint32)
+        return self._be.empty(size, self.dtype), self._be.zeros(self._most_blocks, np.uint32)
 
     @property
     def _most_blocks(self) -> int:
@@ -88,7 +93,7 @@ class CudaProducts:
         together = self.together(tiling)
         key = name, tiling.rows, tiling.columns, together
         if key not in self._kernels:
-            shared = shared_bytes(*tiling.shape, self._dtype.itemsize)
+            shared = shared_bytes(*tiling.shape, self.dtype.itemsize)
             source = self._unit(tiling.rows, tiling.columns, together)
             self._kernels[key] = self._gpu.load(source, name, shared=shared, cluster=together), shared
         return self._kernels[key]

@@ -52,6 +52,7 @@ SCALARS = {
     "float": np.float32,
     "double": np.float64,
 }
+"""Types of C that kernels take."""
 _SANITIZE = ("-fsanitize=address", "-fno-omit-frame-pointer")
 
 

@@ -42,8 +42,10 @@ __all__ = [
     "Point",
     "around_unit",
     "early_source",
+    "few_unit",
     "fused_source",
     "inference_unit",
+    "narrow_unit",
     "print_elementwise",
     "print_point",
     "tile_unit",
@@ -157,6 +159,38 @@ def inference_unit(activations: str, dtype: Any, rows: int, columns: int, togeth
     """
     names, product = ("scalar", "memory", "team", "rowwise"), _product(dtype, rows, columns, together)
     return translation_unit(dtype, names, activations, *product, _in_clusters(_text("inference"), together))
+
+
+def few_unit(activations: str, dtype: Any, rows: int, columns: int) -> str:
+    """Text of the layers of a prediction of few samples (``few.cuh``).
+
+    Parameters
+    ----------
+    activations, dtype
+        As for :func:`inference_unit`.
+    rows : int
+        Samples, at most; 1 to 8.
+    columns : int
+        Outputs of a block, 8 or 32.
+    """
+    size = f"constexpr int ROWS = {rows}, COLUMNS = {columns};"
+    return translation_unit(dtype, ("scalar", "memory", "team", "rowwise"), activations, size, _text("few"))
+
+
+def narrow_unit(activations: str, dtype: Any, below: int, outputs: int) -> str:
+    """Text of the end of a network behind a product by cuBLAS (``narrow.cuh``).
+
+    Parameters
+    ----------
+    activations, dtype
+        As for :func:`inference_unit`.
+    below : int
+        Width of the layer whose product it is.
+    outputs : int
+        Width of the last layer, 32 or less.
+    """
+    size = f"constexpr int BELOW = {below}, OUTPUTS = {outputs};"
+    return translation_unit(dtype, ("scalar", "memory", "team", "rowwise"), activations, size, _text("narrow"))
 
 
 OPERANDS = {"": "T", "tf32x3": "Tf32", "bf16": "Bfloat16", "fp16": "Float16"}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bpcore import inference_room
 from bpcore.backends import cupy_device, cupy_probe, registry
 from bpcore.backends.cupy_backend import CupyBackend
 from bpcore.errors import BackendError
@@ -37,7 +38,8 @@ def fake_cupy(monkeypatch: pytest.MonkeyPatch, kernel_folder: Path) -> FakeCupy:
     # what the registry chose or started before knows another CuPy, or none
     monkeypatch.setattr(registry, "_instances", {})
     monkeypatch.setattr(registry, "_auto", None)
-    monkeypatch.setattr(wide, "load_cublas", FakeLibrary)
+    for module in (wide, inference_room):
+        monkeypatch.setattr(module, "load_cublas", FakeLibrary)
     monkeypatch.setattr(KernelLoader, "_code", lambda self, source: source.encode())
     monkeypatch.setattr(cupy_device, "load_driver", lambda: fake.libcuda)
     return fake

@@ -94,6 +94,7 @@ class Pointer:
         self._host = host
         self._cupy = cupy
         self.ptr = host.ctypes.data
+        self.device_id = cupy.current_device
 
     def copy_from_host_async(self, address: int, size: int, stream: FakeStream) -> None:
         assert size <= self._host.nbytes
@@ -271,11 +272,14 @@ class FakeModule:
             assert all(0 < size < limit for size, limit in zip(grid, (2**31, 2**16, 2**16), strict=False)), (name, grid)
             for argument in arguments:
                 assert not isinstance(argument, DeviceArray) or argument.device.id == cupy.current_device
-            values = tuple(cupy.seen_by_a_kernel(a) for a in arguments)
+            parameters = self._kernels.kernels[name]
+            missing = [""] * (len(arguments) - len(parameters))  # refused when it is launched
+            given = [cupy.passed_to_a_kernel(*pair) for pair in zip(arguments, (*parameters, *missing), strict=False)]
 
             def run() -> None:
                 cupy.count["launch"] += 1
                 cupy.seed += 1
+                values = tuple(find() for find in given)
                 how: dict[str, Any] = {"seed": cupy.seed, "shared": shared_mem}
                 if cupy.early_is_early:
                     how["later"] = cupy.turn_back(early)
@@ -461,13 +465,24 @@ class FakeCupy(types.ModuleType):
         while waiting and (count is None or self.queued[stream] - len(waiting) < count):
             waiting.popleft()()
 
-    def seen_by_a_kernel(self, argument: Any) -> Any:
-        """An array for a device array, and for the address of a pinned word; other arguments as they are."""
+    def passed_to_a_kernel(self, argument: Any, parameter: str) -> Callable[[], Any]:
+        """What the kernel is given when it runs: arrays by their addresses, at which there must be memory then."""
         if isinstance(argument, DeviceArray):
-            return argument._host
-        if isinstance(argument, np.uint64) and any(first <= argument < end for first, end in self.pinned):
-            return np.ndarray(1, np.uint32, buffer=ctypes.c_uint32.from_address(int(argument)))
-        return argument
+            if self.captured is None:
+                return lambda: argument._host
+            address, dtype, size = argument.data.ptr, argument.dtype, argument.nbytes
+            return lambda: self._at(address, dtype, size)
+        if isinstance(argument, np.uint64) and parameter.endswith("*"):
+            address, dtype = int(argument), np.dtype(SCALARS[parameter[:-1]])
+            return lambda: self._at(address, dtype, dtype.itemsize)
+        if isinstance(argument, np.ndarray):  # of an early launch, which passes addresses only
+            return lambda: self._at(argument.ctypes.data, argument.dtype, argument.nbytes)
+        return lambda: argument
+
+    def _at(self, address: int, dtype: Any, size: int) -> Any:
+        pinned = any(first <= address and address + size <= end for first, end in self.pinned)
+        assert pinned or self.is_device_memory(address, size), "a kernel is given memory that is not there any more"
+        return np.ndarray(max(size, 1) // dtype.itemsize, dtype, buffer=(ctypes.c_char * size).from_address(address))
 
     def _pin(self, size: int) -> Any:
         memory = np.full(size, 0xFF, np.uint8)

@@ -62,6 +62,22 @@ def test_predictions_compile(compiler: Compiler, shape: tuple[int, int, int], ar
     assert b"finish_answer" in code
 
 
+@pytest.mark.parametrize("arch", ["sm_75", "sm_80", "sm_90"])
+@pytest.mark.parametrize(("rows", "columns"), [(1, 8), (4, 32)])
+def test_predictions_of_few_samples_compile(compiler: Compiler, rows: int, columns: int, arch: str, dtype: Any) -> None:
+    layers = [Layer(Program("h = tanh(z)"), None), Layer(None, None, "log_softmax")]
+    code = compiler(source.few_unit(print_activations(layers).text, dtype, rows, columns), arch)
+    assert b"answer_few" in code
+
+
+@pytest.mark.parametrize("arch", ["sm_75", "sm_80", "sm_90"])
+@pytest.mark.parametrize(("below", "outputs"), [(128, 10), (63, 32)])
+def test_narrow_ends_compile(compiler: Compiler, below: int, outputs: int, arch: str, dtype: Any) -> None:
+    layers = [Layer(Program("h = max(z, 0)"), None), Layer(None, None, "softmax")]
+    code = compiler(source.narrow_unit(print_activations(layers).text, dtype, below, outputs), arch)
+    assert b"answer_narrow" in code
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
 def test_every_declared_formula_compiles(compiler: Compiler, arch: str, dtype: Any) -> None:
