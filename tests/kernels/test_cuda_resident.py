@@ -197,7 +197,7 @@ def test_a_mistake_is_noticed(kernel_folder: Path, change: tuple[str, str]) -> N
 @on_host
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "change", [(), ("::N + left + j)", "::N + left + j + 1)"), ("int MEMORY = ", "int MEMORY = 9 + ")]
+    "change", [(), ("::N + left + j)", "::N + left + j + 4)"), ("int MEMORY = ", "int MEMORY = 9 + ")]
 )
 def test_no_access_outside(kernel_folder: Path, change: tuple[str, ...]) -> None:
     done = run_sanitized("tests.kernels.resident_cases", kernel_folder, *change)
