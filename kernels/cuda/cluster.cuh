@@ -42,10 +42,9 @@ template <class V> DEVICE V* in_block(V* place, int rank) {
     return reinterpret_cast<V*>(there);
 }
 
-// Begin to copy 4, 8 or 16 bytes from global to shared memory, both aligned to their size, or 16 bytes of zeros if
-// there are none. The copies that a thread
-// began since it last called commit_copies are a group; it can wait for all of its groups but the last LATER, or for all
-// copies. For those of other threads a barrier must follow.
+// Begin to copy 4, 8 or 16 bytes from global to shared memory, both aligned to their size; copy_later_if: 16 bytes that
+// are read once, or as many zeros. The copies that a thread began since it last called commit_copies are a group; it can
+// wait for all of its groups but the last LATER, or for all copies. For those of other threads a barrier must follow.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
 template <int BYTES> struct alignas(BYTES) Bytes {
     unsigned char v[BYTES];
@@ -66,7 +65,7 @@ template <int BYTES> DEVICE void copy_later(void* to, const void* from) {
                  : "memory");
 }
 DEVICE void copy_later_if(bool exists, SharedAddress to, const void* from) {
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(exists ? 16 : 0) : "memory");
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(exists ? 16 : 0) : "memory");
 }
 DEVICE void finish_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 DEVICE void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
