@@ -286,7 +286,7 @@ def test_shared_memory_decides_about_the_tile(
     assert found == rows
     reason = FusedPlan.supports(spec, fake_backend)
     assert reason is not None
-    told = "16 samples take 91" if precision else "32 samples take 163"
+    told = "16 samples take 92" if precision else "32 samples take 163"
     assert f"{told} KiB of shared memory; this device has {kib[-1]} KiB" in reason
 
 
