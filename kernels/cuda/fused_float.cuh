@@ -19,7 +19,8 @@
 constexpr int THREADS = 32 * WARPS;
 constexpr int TEAM = THREADS / ROWS;  // threads for a row of the output
 constexpr int PACK = 16;              // bytes
-constexpr int AHEAD = 4;              // packs of a row, or fours of rows, that a product takes in a round
+// Packs of a row that a product takes in a round, and fours of rows that BP4 does: its text is there for every layer.
+constexpr int AHEAD = 4, FOURS_AHEAD = 2;
 
 // A pack comes to the place of its number ^ turn. Of a ^ b it is turn(a) ^ turn(b).
 template <int P> constexpr int turn_of(int fours) {
@@ -121,8 +122,8 @@ DEVICE void multiply(const Block& w, int tile, int matrix, int down, int across,
 // ---------------------------------------------------------------------------------------------- before the first tile
 
 // A pack of a matrix (any, N) on its way to shared memory; beyond column N it is 0, and all of it if there is no such row.
-template <int N> DEVICE void fetch_pack(const Block& w, int place, const T* row, int pack, bool in_packs, bool exists) {
-    if (N % 4 == 0 && in_packs) {
+template <int N, bool IN_PACKS> DEVICE void fetch_pack(const Block& w, int place, const T* row, int pack, bool exists) {
+    if constexpr (N % 4 == 0 && IN_PACKS) {
         copy_later_if(exists && 4 * pack < N, w.shared(place), row + 4 * pack);
         return;
     }
@@ -148,28 +149,36 @@ template <int l> DEVICE void load(const Block& w, const T* theta) {
             const int row = e / PACKS, pack = e % PACKS;
             const bool exists = row < Own::N;
             const T* const from = theta + Own::THETA_W + (exists ? row : 0) * Next::N;
-            fetch_pack<Next::N>(w, Own::W + place_of<Next::P>(row, pack), from, pack, true, exists);
+            fetch_pack<Next::N, true>(w, Own::W + place_of<Next::P>(row, pack), from, pack, exists);
         }
         if (w.thread < Next::P / 4) {
-            fetch_pack<Next::N>(w, Own::B + PACK * w.thread, theta + Own::THETA_B, w.thread, true, true);
+            fetch_pack<Next::N, true>(w, Own::B + PACK * w.thread, theta + Own::THETA_B, w.thread, true);
         }
         w.numbers(Own::DB)[w.thread] = T(0);
         load<l + 1>(w, theta);
     }
 }
 
-// Rows of X from number `first` of the step on begin to come.
-DEVICE void fetch_inputs(const Step& step, const Block& w, long long first) {
+// Number `e` of the packs of X from sample `first` of the step on.
+template <bool IN_PACKS> DEVICE void fetch_input(const Step& step, const Block& w, const T* X, long long first, int e) {
     typedef Layer<1> Own;
     constexpr int PACKS = Own::P / 4;
+    const int row = e / PACKS, pack = e % PACKS;
+    if (row >= ROWS) return;
+    const T* const x = X + sample_of(step, first + row) * Own::N;
+    fetch_pack<Own::N, IN_PACKS>(w, w.tile(1) + place_of<Own::P>(row, pack), x, pack, true);
+}
+
+// Rows of X from number `first` of the step on begin to come. What is rare is one round at a time, to be short.
+DEVICE void fetch_inputs(const Step& step, const Block& w, long long first) {
+    constexpr int COUNT = ROWS * Layer<1>::P / 4;
     const T* const X = step.data(X_AT);
-    const bool in_packs = is_aligned(X);
-#pragma unroll
-    for (int round = 0; round < (ROWS * PACKS + THREADS - 1) / THREADS; ++round) {
-        const int e = w.thread + round * THREADS, row = e / PACKS, pack = e % PACKS;
-        if (row >= ROWS) return;
-        const T* const x = X + sample_of(step, first + row) * Own::N;
-        fetch_pack<Own::N>(w, w.tile(1) + place_of<Own::P>(row, pack), x, pack, in_packs, true);
+    if (Layer<1>::N % 4 == 0 && is_aligned(X)) {
+#pragma unroll 4
+        for (int e = w.thread; e < COUNT; e += THREADS) fetch_input<true>(step, w, X, first, e);
+    } else {
+#pragma unroll 1
+        for (int e = w.thread; e < COUNT; e += THREADS) fetch_input<false>(step, w, X, first, e);
     }
 }
 
@@ -291,11 +300,11 @@ template <int l> DEVICE void fetch_below(const Step& step, const Block& w, int k
     }
 }
 
-// BP3 of layer l over the tile: a thread adds up some rows of one column.
-template <int l> DEVICE void add_errors(const Block& w) {
+// BP3 of number k of the run from l down, over the tile: a thread adds up some rows of one column.
+template <int l> DEVICE void add_errors(const Block& w, int k) {
     constexpr int P = Layer<l + 1>::P, SHARE = ROWS * P / THREADS, FOURS = SHARE < 4 ? SHARE : 4;
     const int column = w.thread % P, first = w.thread / P * SHARE;
-    const int at = w.tile(l + 1) + place_of<P>(first, column / 4) + 4 * (column % 4);
+    const int at = w.tile(l + k + 1) + place_of<P>(first, column / 4) + 4 * (column % 4);
     T sum = T(0);
 #pragma unroll
     for (int r = 0; r < SHARE; r += FOURS) {
@@ -303,7 +312,7 @@ template <int l> DEVICE void add_errors(const Block& w) {
 #pragma unroll
         for (int i = 0; i < FOURS; ++i) sum += *w.numbers(place + 4 * P * i);
     }
-    w.numbers(Layer<l>::DB)[w.thread] += sum;
+    w.numbers(Layer<l>::DB - k * Layer<l>::STEP)[w.thread] += sum;
 }
 
 // How the threads share dW of layer l: each has fours of rows, as far apart as there are threads, and of columns, or
@@ -325,23 +334,22 @@ template <int l> struct Part {
     }
 };
 
-// BP4 and BP3 of layer l over the tile.
+// BP4 of layer l over the tile.
 template <int l> DEVICE void gradient(const Block& w, T (&sums)[SUMS]) {
     typedef Layer<l> Own;
     typedef Layer<l + 1> Next;
     typedef Part<l> Mine;
     constexpr int WIDTH = Mine::WIDTH;
-    add_errors<l>(w);
     const typename Mine::Threads threads = {w.thread};
     if (!threads.exists()) return;
     const Mine mine(threads);
     const int h_at = w.tile(l) + PACK * mine.down, d_at = w.tile(l + 1) + 4 * mine.column(0);
 #pragma unroll 1
-    for (int first = 0; first < ROWS / 4; first += AHEAD) {
+    for (int first = 0; first < ROWS / 4; first += FOURS_AHEAD) {
         const int h_round = (h_at ^ PACK * turn<Own::P>(first)) + 4 * Own::P * 4 * first;
         const int d_round = (d_at ^ PACK * turn<Next::P>(first)) + 4 * Next::P * 4 * first;
 #pragma unroll
-        for (int r = 0; r < 4 * AHEAD; ++r) {
+        for (int r = 0; r < 4 * FOURS_AHEAD; ++r) {
             const int h = (h_round ^ PACK * turn_of<Own::P>(r / 4)) + 4 * Own::P * r;
             const int d = (d_round ^ PACK * turn_of<Next::P>(r / 4)) + 4 * Next::P * r;
             Four a[Mine::FOURS_DOWN];
@@ -389,6 +397,7 @@ DEVICE void backward_layer(const Step& step, const Block& w, int k, long long fi
                                                          share.across, d);
         }
     }
+    add_errors<l>(w.again(), k);
     finish_copies();
     __syncthreads();  // H[l] is there
     gradient_of<l, l - Own::RUN_DOWN + 1>(l - k, w.again(), sums);
