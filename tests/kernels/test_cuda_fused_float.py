@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from bpcore.kernels.cuda import build, host_runner
 from bpcore.kernels.cuda.fused_float import FloatShape
-from bpcore.kernels.cuda.host_runner import HostRunError
+from bpcore.kernels.cuda.host_runner import HostModule, HostRunError
 from tests.helpers.compare import assert_same_bits
 from tests.kernels.fused_cases import FLOAT_CASES, OUTPUTS, Case, Run, text_of
 from tests.kernels.test_cuda_compile import Compiler, compiler
@@ -206,21 +206,39 @@ def test_threads_share_a_gradient(n_in: int, n: int) -> None:
     assert threads in ((256,) if n_in * n >= 4096 else (64, 128))
 
 
-def packs_of(shape: FloatShape, width: int) -> np.ndarray:
-    """Where the packs of a column lie in a matrix of so many columns, by the banks that they meet: as `turn` says."""
-    bits = 2 if width < 32 else 3
-    fours = np.arange(shape.rows) // 4
-    turn = (fours << (bits - 1) | (fours & (1 << bits) - 1) >> 1) & (1 << bits) - 1
-    return (np.arange(shape.rows) * width * 4 // 16 + turn) % 8
+_PLACES = """
+extern "C" __global__ void places(int* out) {
+    const int t = threadIdx.x;
+    for (int k = 0; k < 8; ++k) out[8 * t + k] = place_of<PADDED>(t, k) / PACK % 8;  // banks of sixteen bytes
+    const Share<3> share(t);
+    out[2048 + t] = share.down;
+    out[2304 + t] = share.across;
+}
+"""
 
 
+@on_host
 @pytest.mark.parametrize("width", [32, 64, 128])
-def test_what_half_a_warp_reads_lies_in_different_banks(width: int) -> None:
-    """Of the packs in one column: those of eight fours of rows, for BP2, and those of two neighbouring fours."""
-    first_of_fours = packs_of(FloatShape((width, width), 64), width)[::4]
-    assert sorted(first_of_fours[:8]) == list(range(8))
-    # going out, a lane has the row of the next four and half of the packs: the other half of the banks
-    assert (first_of_fours[1] - first_of_fours[0]) % 8 == 4
+def test_what_half_a_warp_reads_lies_in_different_banks(folder: Path, width: int) -> None:
+    """By what the kernel itself says: of packs, and of which rows and columns a lane has."""
+    case = FLOAT_CASES["128 samples"]  # layer 3 has tiles of 128 x 64
+    module = HostModule(text_of(case) + _PLACES.replace("PADDED", str(width)), folder)
+    out = np.zeros(2560, np.int32)
+    module.launch("places", (1,), (256,), (out,))
+    banks, down, across = out[:2048].reshape(256, 8), out[2048:2304], out[2304:]
+    assert sorted(zip(down, across, strict=True)) == [(i, j) for i in range(16) for j in range(16)]
+    for half in np.arange(256).reshape(16, 16):
+        rows, columns = np.unique(down[half]), np.unique(across[half])
+        assert (len(rows), len(columns)) == (2, 8)
+        assert len({banks[4 * row, 0] for row in rows}) == 2  # rows of a tile, at one pack
+        assert len({banks[4 * column, 0] for column in columns}) == 8  # going back: rows of W, at one pack
+        assert len({banks[0, column % 8] for column in columns}) == 8  # packs of one row
+        for first in (0, 2):  # of any four lanes two have the same row, and two the same columns
+            quarter = half[first : first + 4]
+            assert len(np.unique(down[quarter])) == len(np.unique(across[quarter])) == 2
+    for lanes in np.arange(256).reshape(32, 8):  # those that store a pack each at once
+        stored = banks[4 * down[lanes], across[lanes] % 8]
+        assert len(np.unique(stored)) == 8
 
 
 # ------------------------------------------------------------------------------------------ compilation
