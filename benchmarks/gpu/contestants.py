@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from benchmarks.peers.adapters import Contestant
+from bpcore.bench.workload import Workload
+from bpcore.kernels.cuda.fused import MOST_COLUMNS
 from bpcore.training.precision import plans_in
 
 __all__ = ["CONTESTANTS", "DRY_RUN", "KEEPS_KERNELS", "PLANS", "STARTS_SLOWLY", "compiles", "on_gpu"]
@@ -36,15 +38,17 @@ def on_gpu(name: str) -> bool:
     return name not in ("bpcore-numba", "bpcore-numpy")
 
 
-def compiles(name: str, precision: str) -> bool:
-    """Whether one of `KEEPS_KERNELS` has something to compile in a precision; a process that finds out costs seconds.
+def compiles(name: str, work: Workload) -> bool:
+    """Whether one of `KEEPS_KERNELS` has something to compile for a workload; a process that finds out costs seconds.
 
     Examples
     --------
-    >>> compiles("bpcore-fused", "float32"), compiles("bpcore-fused", "bf16"), compiles("bpcore-numba", "bf16")
-    (False, True, False)
+    >>> wide, narrow = (Workload("train", (64, n, 10), "relu", "softmax", "cross_entropy", "sgd", 8, 8, 1, 0.1)
+    ...     for n in (300, 64))
+    >>> compiles("bpcore-fused", wide), compiles("bpcore-fused", narrow), compiles("bpcore-numba", wide)
+    (False, True, True)
     """
     plan = CONTESTANTS[name].options.get("plan", "auto")
-    if precision == "float32":
-        return plan != "fused"
-    return on_gpu(name) and plan in ("auto", *plans_in(precision))
+    if plan == "fused" and max(work.sizes) > MOST_COLUMNS:
+        return False
+    return work.precision == "float32" or (on_gpu(name) and plan in ("auto", *plans_in(work.precision)))

@@ -57,6 +57,7 @@ TARGETS = (
     Target("digits-small", "persistent", ("resident",), steps=32, most=1),
     Target("mnist-mid", "graph", _TILES),
     Target("deep-narrow-bf16", "fused", ("fused_step", "add_slices", "move_parameters")),
+    Target("deep-narrow-float32", "fused", ("fused_step",), most=1),
     Target("nielsen", "persistent", ("resident",), steps=32, most=1),
     Target("wide-bf16", "wide"),
     Target("wide-tf32x3", "wide"),

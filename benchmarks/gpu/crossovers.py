@@ -45,7 +45,7 @@ SMALL = {"inputs": (256, 784), "widths": (32, 64, 128, 256), "depths": (1, 2, 3)
 LARGE = {"inputs": (256, 784), "widths": (256, 512, 1024, 2048), "depths": (1, 2, 3), "batches": (8, 64, 512, 4096)}
 NARROW = {"inputs": (64,), "widths": (16, 64, 128), "depths": (2, 6), "batches": (512, 8192, 65536)}
 """Networks of one width in their hidden layers: where the persistent plan may fit, where cuBLAS may be faster than our
-own products, and, in bf16, where a fused step may be faster than one by cuBLAS."""
+own products, and where a fused step may be faster than one by cuBLAS, in bf16 and in float32."""
 
 LEAST_FLOPS, MOST_DISTANCE = 2e6, math.log(30)
 """Small steps are persistent without question; far from where the wide plan is chosen there is none either."""
@@ -102,7 +102,7 @@ def networks(of: Mapping[str, Sequence[int]], **more: Any) -> list[Point]:
 
 
 def grid(properties: Mapping[str, Any] | None = None) -> list[Point]:
-    """Return all points: two of the middle, then three families in turn, of each the most informative ones first.
+    """Return all points: two of the middle, then four families in turn, of each the most informative ones first.
 
     Parameters
     ----------
@@ -118,7 +118,8 @@ def grid(properties: Mapping[str, Any] | None = None) -> list[Point]:
     large.sort(key=lambda point: point.far(plans.WIDE_FLOPS))
     lower = networks(NARROW, precision="bf16", plans=("wide", "fused"))
     lower.sort(key=lambda point: -point.batch)
-    families = [point for some in zip_longest(small, large, lower) for point in some if point is not None]
+    narrow = [replace(point, precision="float32", plans=("graph", "wide", "fused")) for point in lower]
+    families = [point for some in zip_longest(small, large, lower, narrow) for point in some if point is not None]
     switched = ("graph", *(f"graph-{switch}" for switch in SWITCHES))
     middle = [Point((784, 512, 512, OUTPUTS), batch, plans=switched) for batch in (128, 16)]
     return [*middle, *families]

@@ -102,7 +102,7 @@ class Race:
         with ThreadPoolExecutor(COMPILERS) as compilers:
             for row in self.rows:
                 for name in kept:
-                    if compiles(name, get_workload(row).precision):
+                    if compiles(name, get_workload(row)):
                         compilers.submit(self.compile, name, row)
             list(self.pool.map(lambda key: self.prepare(key[0], key[1]), slow))
         wait(self.expected.values(), self.limit(PREPARE_LIMIT))  # nothing is timed beside it

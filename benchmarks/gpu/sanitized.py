@@ -40,6 +40,7 @@ _BACKEND = "tests/backends/test_cupy_backend.py"
 TESTS = (
     f"{_RESIDENT}[{{on}}-two blocks-masked rows-float32]",
     f"{_FUSED}::test_the_gradient_is_that_of_rounded_operands[{{on}}-ragged]",
+    f"{_FUSED}::test_the_gradient_in_float32[{{on}}-ragged]",
     f"{_GRAPH}::test_equals_the_reference[{{on}}-graph-tiles-float32]",
     f"{_GRAPH}::test_equals_the_reference[{{on}}-graph-log-softmax rows-float32]",
     f"{_GRAPH}::test_equals_the_reference[{{on}}-wide-log-softmax rows-float32]",

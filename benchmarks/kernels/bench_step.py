@@ -38,7 +38,7 @@ plans = pytest.mark.parametrize(
         pytest.param(backend, plan, marks=pytest.mark.gpu if backend == "cupy" else ())
         for backend in ("numpy", "numba", "cupy")
         for plan in PLANS
-        # the workloads are of float32, and fused computes in bf16 only
+        # half of the workloads have layers that are too wide for fused; benchmarks/gpu races it
         if plan not in ("auto", "fused") and _BACKENDS.get(plan, backend) == backend
     ],
     indirect=["backend"],

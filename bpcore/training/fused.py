@@ -1,9 +1,10 @@
-"""The fused plan: one kernel takes tiles of samples through all layers and back, for narrow networks in bf16.
+"""The fused plan: one kernel takes tiles of samples through all layers and back, for narrow networks.
 
 Where layers are narrow and batches large, a step by :mod:`bpcore.training.wide` consists of activations that go through
-memory several times. Here they never leave the chip (``kernels/cuda/fused.cuh``): each block holds all weights and a
-tile of samples, and its sums of the gradient stay in registers until its last tile is done. A second kernel adds up
-what the blocks have found; the update, and its copy of the parameters in bf16, are those of the wide plan.
+memory several times. Here each block holds all weights and a tile of samples, and its sums of the gradient stay in
+registers until its last tile is done. In bf16 activations never leave the chip (``kernels/cuda/fused.cuh``); in float32
+those of one tile wait in the second-level cache (``kernels/cuda/fused_float.cuh``). A second kernel adds up what the
+blocks have found; the update, and its copy of the parameters in bf16, are those of the wide plan.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from bpcore.backends.contract import Backend
 from bpcore.backends.cupy_cluster import largest_shared_memory
 from bpcore.backends.cupy_device import THREADS
 from bpcore.errors import ConfigurationError
-from bpcore.kernels.cuda.fused import MOST_COLUMNS, ROWS, FusedShape, fused_unit
+from bpcore.kernels.cuda.fused import MOST_COLUMNS, FusedShape, fused_unit
+from bpcore.kernels.cuda.fused_float import FloatShape
 from bpcore.network import MLP
 from bpcore.training.device_steps import derivative_of_output
 from bpcore.training.spec import StepSpec
@@ -63,8 +65,10 @@ class FusedPlan(WidePlan):
         """Say why the steps of a spec cannot be run so; None if they can."""
         if be.name != "cupy":
             return f"the fused plan needs backend cupy; the network is on {be.name}"
-        if spec.precision != "bf16":
-            return f"its products are computed in bf16, not in {spec.precision or spec.dtype}; ask for precision='bf16'"
+        if spec.dtype != np.float32:
+            return f"it needs a network of float32; this one is of {spec.dtype}"
+        if spec.precision not in (None, "bf16"):
+            return f"its products are computed in float32 or bf16, not in {spec.precision}"
         if spec.rates:
             return "it has no dropout"
         widest = max(spec.sizes)
@@ -75,7 +79,7 @@ class FusedPlan(WidePlan):
                 return (
                     f"layer {l} is {activation.name}, whose derivative cannot be computed from what one neuron hands on"
                 )
-        least = FusedShape(spec.sizes, ROWS[-1])
+        least = _possible(spec)[-1]
         if sum(least.sums) > least.most_sums:
             return (
                 f"the gradient takes {sum(least.sums)} registers of a thread, and {least.most_sums} are the most: "
@@ -83,22 +87,24 @@ class FusedPlan(WidePlan):
             )
         if choose_shape(spec, be) is None:
             available = largest_shared_memory(be.gpu.properties())  # type: ignore[attr-defined]
-            return (
-                f"weights and {ROWS[-1]} samples take {least.needed / 1024:.0f} KiB of shared memory; this device has "
-                f"{available // 1024} KiB"
-            )
+            needed = f"weights and {least.rows} samples take {-(-least.needed // 1024)} KiB of shared memory"
+            return f"{needed}; this device has {available // 1024} KiB"
         return None
 
     # ---------------------------------------------------------------- memory
 
     @classmethod
     def device_bytes(cls, spec: StepSpec, be: Backend, size: int) -> dict[str, int]:
-        """Bytes that the plan allocates; the rest is on chip. See :meth:`ReferencePlan.device_bytes`."""
+        """Bytes that the plan allocates; the rest is on chip. See :meth:`ReferencePlan.device_bytes`.
+
+        What layers hand on is counted for the tiles that are on their way at once, not for the batch.
+        """
         item, gpu, shape = spec.dtype.itemsize, be.gpu, choose_shape(spec, be)  # type: ignore[attr-defined]
         blocks = 0 if shape is None else _blocks(spec, shape, gpu.multiprocessors)
         sums = 8 * (blocks * sum(spec.sizes[1:]) + (len(spec.sizes) + 1) * gpu.max_blocks)
         return {
-            "gradient": size * (item + 2),
+            "activations and Deltas": 0 if shape is None else blocks * shape.kept * item,
+            "gradient": size * (item if spec.precision is None else item + 2),
             "sums of the blocks": blocks * size * item,
             "partial sums": sums + spec.batch_size * item,
         }
@@ -107,8 +113,9 @@ class FusedPlan(WidePlan):
         """None is needed."""
 
     def _allocate_layers(self) -> None:
-        """Nothing of the layers is kept outside the chip."""
+        """Allocate what the layers keep of a tile outside the chip: in bf16 nothing."""
         self._masks: dict[int, Array] = {}
+        self._kept = self.be.empty(self._output_blocks(self.spec.batch_size) * self.shape.kept, self.spec.dtype)
 
     def _prepare_products(self) -> None:
         super()._prepare_products()
@@ -147,8 +154,9 @@ class FusedPlan(WidePlan):
         step, size, blocks = np.int32(j), np.int64(self.net.layout.size), self._output_blocks(m)
         if self.spec.weighted:
             self._launch(self._around("weigh"), 1, THREADS, self._batch, step, self._scales, self._T(self._s), m)
+        beside = self._kept if self.spec.precision is None else self._copy
         arguments = (
-            *(self._batch, step, self._copy, self.net.theta, self._scales, self._T(self._s / m)),
+            *(self._batch, step, beside, self.net.theta, self._scales, self._T(self._s / m)),
             *(self._layers, self._slices, self._of_block, size, np.int64(m)),
         )
         self._gpu.launch(self._step, ((blocks,), (THREADS,)), arguments, shared=self.shape.nbytes)
@@ -161,8 +169,13 @@ class FusedPlan(WidePlan):
 def choose_shape(spec: StepSpec, be: Backend) -> FusedShape | None:
     """Choose the largest tile that fits the shared memory of a device; None if none does."""
     available = largest_shared_memory(be.gpu.properties())  # type: ignore[attr-defined]
-    shapes = (FusedShape(spec.sizes, rows) for rows in ROWS)
-    return next((shape for shape in shapes if shape.needed <= available), None)
+    return next((shape for shape in _possible(spec) if shape.needed <= available), None)
+
+
+def _possible(spec: StepSpec) -> list[FusedShape]:
+    """Shapes of the kernel for the precision of a spec, the largest tile first."""
+    kind = FloatShape if spec.precision is None else FusedShape
+    return kind.possible(spec.sizes)
 
 
 def _blocks(spec: StepSpec, shape: FusedShape, multiprocessors: int) -> int:

@@ -175,6 +175,7 @@ def kind_on_gpu(plan: str, spec: StepSpec, be: Backend) -> tuple[Any, str]:
             return FusedPlan, ""
         others = f"no other plan computes in {spec.precision}"
         return WidePlan, f"{WidePlan.why}; {f'no fused plan: {reason}' if spec.precision == 'bf16' else others}"
+    # In the dtype of the network the fused plan is taken where it is asked for only: its speed there was not measured.
     flops = step_flops(spec.sizes, spec.batch_size)
     tuned, _ = valid_tuning()
     measured = None if tuned is None else tuned.plan(flops)

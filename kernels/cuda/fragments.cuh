@@ -35,14 +35,4 @@ DEVICE unsigned pair_of_bfloat16(float low, float high) {
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
     return pair;
 }
-
-// The same number, of which the compiler does not know that it is: what depends on it is computed where it is used, and
-// occupies no register before.
-DEVICE int afresh(int x) {
-    asm volatile("" : "+r"(x));
-    return x;
-}
-
-// Begin to bring a line of global memory into the second-level cache.
-DEVICE void prefetch_line(const void* place) { asm volatile("prefetch.global.L2 [%0];" ::"l"(place)); }
 #endif

@@ -1,7 +1,7 @@
 // A training step of a narrow network in one launch: a block takes tiles of samples through all layers and back.
 //
 // Requires: step.cuh and what it requires, records.cuh, output_operands.cuh, wide_update.cuh, cluster.cuh, fragments.cuh,
-// and the shape of the network (fused.py): struct Layer<l>, and constants. T is float, Operand Bfloat16.
+// the shape of the network (fused.py): struct Layer<l>, and constants; and fused_shared.cuh. T is float, Operand Bfloat16.
 //
 // Every block has all weights in shared memory, and what each layer hands on for ROWS samples. A warp owns 16 of them: it
 // takes them forward, through the loss, and back by BP2, without a word to the other warps, since what a product gives is
@@ -14,7 +14,6 @@
 // A matrix in shared memory has rows of P numbers, a power of two from 16 to 128, and runs of eight (16 bytes) in an order
 // that depends on the row, so that eight rows of one column of runs lie in different banks.
 
-constexpr int WARPS = 8;
 constexpr unsigned ONES = 0x3f803f80u;  // 1 and 1
 
 template <int P> DEVICE int swizzle(int row) {
@@ -132,9 +131,6 @@ DEVICE void clear_errors(const Warp& w) {
 
 // ---------------------------------------------------------------------------------------------- forward
 
-// A sample of the step; after the last one the last one again, so that what is computed of it is as finite as that.
-DEVICE long long sample_of(const Step& step, long long i) { return step.index()[i < step.m ? i : step.m - 1]; }
-
 // Rows of X from number `first` of the step on, rounded.
 DEVICE void load_inputs(const Step& step, const Warp& w, long long first) {
     typedef Layer<1> Own;
@@ -162,15 +158,6 @@ DEVICE void load_inputs(const Step& step, const Warp& w, long long first) {
         store_run<8>(reinterpret_cast<Operand*>(w.memory + Own::KEPT + byte), values);
     }
     __syncwarp();
-}
-
-// Ask for what the next tile will read.
-DEVICE void ask_for(const Step& step, const Warp& w, long long sample) {
-    constexpr int LINE = 128 / sizeof(T);
-    const T* const x = step.data(X_AT) + sample * Layer<1>::N;
-    for (int k = w.lane % 2 * LINE; k < Layer<1>::N; k += 2 * LINE) prefetch_line(x + k);
-    const T* const y = step.data(Y_AT) + sample * Layer<LAST>::N;
-    for (int k = w.lane % 2 * LINE; k < Layer<LAST>::N; k += 2 * LINE) prefetch_line(y + k);
 }
 
 template <int l> constexpr int KEPT_STEP = 2 * ROWS * Layer<l>::P;
@@ -473,36 +460,11 @@ extern "C" __global__ void __launch_bounds__(256) fused_step(
             forward<1>(w, x);
             output(step, w.again(), first, scales, scale, loss, right);
             load_rows<Layer<LAST>::P>(w.again(), Layer<LAST>::KEPT, delta);
-            if (next >= 0) ask_for(step, w, next);
+            if (next >= 0) ask_for(step, w.lane % 2, 2, next);
         }
         backward<LAST - 1>(w, delta, sums);
     }
     __syncthreads();
     store<1>(w, layers, slices + blockIdx.x * size, sums);
     record_block(step, loss, right, of_block, blockIdx.x, gridDim.x);
-}
-
-// grad (size,) = the sum of the slices (count, size), in one order: packs side by side to the lanes of a warp, every
-// eighth slice to a warp. Blocks of 256.
-extern "C" __global__ void add_slices(const T* slices, T* grad, long long count, long long size) {
-    SHARED_ARRAY(Pack, of_warp, WARPS * 32);
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    const long long at = (blockIdx.x * 32LL + lane) * LANES;
-    Pack sum = {};
-    if (at < size) {
-#pragma unroll 4
-        for (long long s = warp; s < count; s += WARPS) {
-            const Pack more = *reinterpret_cast<const Pack*>(slices + s * size + at);
-#pragma unroll
-            for (int k = 0; k < LANES; ++k) sum.v[k] += more.v[k];
-        }
-    }
-    of_warp[threadIdx.x] = sum;
-    __syncthreads();
-    if (warp > 0 || at >= size) return;
-    for (int other = 1; other < WARPS; ++other) {
-#pragma unroll
-        for (int k = 0; k < LANES; ++k) sum.v[k] += of_warp[32 * other + lane].v[k];
-    }
-    *reinterpret_cast<Pack*>(grad + at) = sum;
 }

@@ -1,4 +1,6 @@
-"""The shape of a network for ``fused.cuh``: how samples and sums are cut, where everything lies, and its text.
+"""The shape of a network for the fused plan: how samples and sums are cut, where everything lies, and its text.
+
+:class:`FusedShape` is that of ``fused.cuh``, in bf16; :mod:`bpcore.kernels.cuda.fused_float` has the other.
 
 Each width is padded to a power of two from 16 to 128, because the matrix units multiply 16 x 16 by 16 x 8 numbers and
 shared memory is read 16 bytes at a time. All sizes are printed as constants: sums that stay in registers from tile to
@@ -11,16 +13,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise, product
+from typing import ClassVar
 
 from bpcore.kernels.cuda.source import fused_source
 
-__all__ = ["MOST_COLUMNS", "ROWS", "FusedShape", "fused_unit"]
+__all__ = ["MOST_COLUMNS", "FusedShape", "fused_unit"]
 
 WARPS = 8
 MOST_COLUMNS = 128
 """Widest layer."""
-ROWS = (128, 96, 64, 48, 32, 16)
-"""Samples of a tile, the most first: a warp has 16, so fewer than 128 leave some without."""
 MOST_SUMS, MOST_SUMS_IF_WIDE = 150, 118
 """Sums of the gradient in the registers of a thread, which has 255: with layers of up to 64, and with wider ones, of
 which a product in flight takes 32 more. With more of them, numbers would go to memory and back."""
@@ -49,11 +50,21 @@ class FusedShape:
     sizes : tuple of int
         Widths of the layers, at most :data:`MOST_COLUMNS`.
     rows : int
-        Samples of a tile, one of :data:`ROWS`.
+        Samples of a tile, one of :attr:`heights`.
     """
 
+    heights: ClassVar[tuple[int, ...]] = (128, 96, 64, 48, 32, 16)
+    """Samples that a tile may have, the most first: a warp has 16, so fewer than 128 leave some without."""
+    kernel: ClassVar[str] = "fused"
+    """File of the kernel."""
+
     sizes: tuple[int, ...]
-    rows: int = ROWS[0]
+    rows: int = 128
+
+    @classmethod
+    def possible(cls, sizes: tuple[int, ...]) -> list[FusedShape]:
+        """List the shapes of a network, the largest tile first."""
+        return [cls(sizes, rows) for rows in cls.heights]
 
     @property
     def last(self) -> int:
@@ -117,6 +128,11 @@ class FusedShape:
         return places
 
     @property
+    def kept(self) -> int:
+        """Numbers that a block keeps in global memory from the way forward to the way back."""
+        return 0
+
+    @property
     def nbytes(self) -> int:
         """Dynamic shared memory of a block."""
         return self.places["MEMORY"]
@@ -127,15 +143,26 @@ class FusedShape:
         return self.nbytes + STATIC_BYTES
 
     def constants(self) -> str:
-        """Print the constants that ``fused.cuh`` reads."""
-        constants = {
+        """Print the constants that the kernel reads."""
+        return "\n".join(f"constexpr int {name} = {value};" for name, value in self._constants().items()) + "\n"
+
+    def _constants(self) -> dict[str, int]:
+        return {
             "LAST": self.last,
             "ROWS": self.rows,
             "SUMS": sum(self.sums),
             "LOGITS": self.places["LOGITS"],
             "LOGITS_ROW": self.logits_row,
         }
-        return "\n".join(f"constexpr int {name} = {value};" for name, value in constants.items()) + "\n"
+
+    def _of_layer(self, l: int) -> dict[str, int]:
+        """Constants of layer l that are this kernel's alone."""
+        own = {"KEPT": self.places[f"KEPT{l}"]}
+        return own | (dict(zip(("WARPS_DOWN", "WARPS_ACROSS"), self.cuts[l - 1], strict=True)) if l < self.last else {})
+
+    def _step(self, l: int) -> int:
+        """Bytes from the weights of layer l to those of the next, if it has the same shape."""
+        return self.places[f"W{l + 1}" if l + 1 < self.last else "KEPT1"] - self.places[f"W{l}"]
 
     def runs(self, codes: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """For each layer below the output, of how many layers a run upwards, and downwards, begins with it.
@@ -174,14 +201,11 @@ class FusedShape:
         structs, first = ["template <int l> struct Layer;"], 0
         up, down = self.runs(codes)
         for l, (n, width) in enumerate(zip(self.sizes, self.widths, strict=True), start=1):
-            integers = {"N": n, "P": width, "KEPT": self.places[f"KEPT{l}"], "CODE": codes[l - 2] if l > 1 else 0}
+            integers = {"N": n, "P": width, "CODE": codes[l - 2] if l > 1 else 0, **self._of_layer(l)}
             members = []
             if l < self.last:
                 integers |= {name: self.places[f"{name}{l}"] for name in ("W", "B", "DB")}
-                integers |= dict(zip(("WARPS_DOWN", "WARPS_ACROSS"), self.cuts[l - 1], strict=True))
-                after = f"W{l + 1}" if l + 1 < self.last else "KEPT1"
-                step = self.places[after] - self.places[f"W{l}"]
-                integers |= {"FIRST_SUM": first, "RUN_UP": up[l - 1], "RUN_DOWN": down[l - 1], "STEP": step}
+                integers |= {"FIRST_SUM": first, "RUN_UP": up[l - 1], "RUN_DOWN": down[l - 1], "STEP": self._step(l)}
                 first += self.sums[l - 1]
                 members = [f"static constexpr long long THETA_{x.upper()} = {offsets[x, l]};" for x in ("W", "b")]
             members += [f"static constexpr int {name} = {value};" for name, value in integers.items()]
@@ -190,12 +214,12 @@ class FusedShape:
 
 
 def fused_unit(shape: FusedShape, pieces: str, codes: Sequence[int], offsets: Mapping[tuple[str, int], int]) -> str:
-    """Text of the kernels ``fused_step`` and ``add_slices`` for a network of float32 with products in bf16.
+    """Text of the kernels ``fused_step`` and ``add_slices`` for a network of float32.
 
     Parameters
     ----------
     shape : FusedShape
-        Its shape.
+        Its shape: of the class that says in what the products are computed.
     pieces : str
         The printed declarations, see :mod:`bpcore.kernels.cuda.pieces`.
     codes : sequence of int
@@ -208,4 +232,4 @@ def fused_unit(shape: FusedShape, pieces: str, codes: Sequence[int], offsets: Ma
     str
         CUDA C++.
     """
-    return fused_source(pieces, shape.constants() + shape.layers(codes, offsets))
+    return fused_source(pieces, shape.constants() + shape.layers(codes, offsets), shape.kernel)

@@ -216,10 +216,20 @@ def wide_unit(pieces: str, dtype: Any, operands: str = "") -> str:
     )
 
 
-def fused_source(pieces: str, shape: str) -> str:
-    """Text of a step of a narrow network in bf16; `shape` as :mod:`bpcore.kernels.cuda.fused` prints it."""
-    choice = "typedef Bfloat16 Operand;\nconstexpr bool SCALED = false;"
-    after = ("output_operands", "wide_update", "cluster", "fragments")
+def fused_source(pieces: str, shape: str, kernel: str) -> str:
+    """Text of a step of a narrow network in one kernel.
+
+    Parameters
+    ----------
+    pieces : str
+        As for :func:`tile_unit`.
+    shape : str
+        As :mod:`bpcore.kernels.cuda.fused` prints it.
+    kernel : {"fused", "fused_float"}
+        The file with the kernel: products in bf16, or in float32.
+    """
+    choice = f"typedef {OPERANDS['bf16' if kernel == 'fused' else '']} Operand;\nconstexpr bool SCALED = false;"
+    after = ("output_operands", "wide_update", "cluster", *(("fragments",) if kernel == "fused" else ()))
     return translation_unit(
         np.float32,
         ("scalar", "memory", "team", "philox"),
@@ -228,7 +238,7 @@ def fused_source(pieces: str, shape: str) -> str:
         choice,
         *map(_text, after),
         shape,
-        _text("fused"),
+        *map(_text, ("fused_shared", kernel)),
     )
 
 

@@ -33,10 +33,11 @@ def test_the_most_informative_points_come_first() -> None:
     points = crossovers.grid()
     assert len(set(points)) == len(points) > 100
     assert {point.plans for point in points[:2]} == {("graph", "graph-late", "graph-apart")}
-    small, large, lower = points[2::3][:10], points[3::3][:10], points[4::3][:10]
+    small, large, lower, narrow = (points[k::4][:10] for k in range(2, 6))
     assert {point.plans for point in small} == {("persistent", "graph", "wide")}
     assert {point.plans for point in large} == {("graph", "wide")}
     assert {(point.precision, point.plans) for point in lower} == {("bf16", ("wide", "fused"))}
+    assert {(point.precision, point.plans) for point in narrow} == {("float32", ("graph", "wide", "fused"))}
     for family, flops in ((small, plans.ON_CHIP_FLOPS), (large, plans.WIDE_FLOPS)):
         distances = [point.far(flops) for point in family]
         assert distances == sorted(distances)

@@ -260,19 +260,22 @@ def test_who_failed_gets_a_new_process_and_who_did_not_keeps_its_own() -> None:
 
 
 @pytest.mark.parametrize("precision", workloads.PARITY)
-def test_only_who_can_compute_in_a_precision_compiles(precision: str, fake_backend: Any) -> None:
+@pytest.mark.parametrize("width", [5, 200])
+def test_only_who_can_compute_in_a_precision_compiles(precision: str, width: int, fake_backend: Any) -> None:
     """Whom no process is started for refuses, over the stand-in as on a GPU."""
+    sizes = (6, width, 3)
     spec = bp.Trainer(
-        bp.MLP([6, 5, 3], backend=fake_backend, dtype="float32"), "cross_entropy", bp.SGD(0.1), batch_size=4,
+        bp.MLP(sizes, backend=fake_backend, dtype="float32"), "cross_entropy", bp.SGD(0.1), batch_size=4,
         precision=None if precision == "float32" else precision,
     ).spec(weighted=False, classes=True)  # fmt: skip
-    net = bp.MLP([6, 5, 3], output="softmax", backend=fake_backend, dtype="float32")
+    net = bp.MLP(sizes, output="softmax", backend=fake_backend, dtype="float32")
+    work = replace(workloads.get_workload("smoke"), sizes=sizes, precision=precision)
     for name in contestants.KEEPS_KERNELS:
-        if not contestants.compiles(name, precision) and contestants.on_gpu(name):
+        if not contestants.compiles(name, work) and contestants.on_gpu(name):
             with pytest.raises(bp.errors.ConfigurationError):
                 choose_plan(name.removeprefix("bpcore-"), spec, net, fake_backend, 0)
-    assert contestants.compiles("bpcore-auto", precision)
-    assert contestants.compiles("bpcore-wide", precision)
+    assert contestants.compiles("bpcore-auto", work)
+    assert contestants.compiles("bpcore-wide", work)
 
 
 @pytest.mark.usefixtures("in_process")

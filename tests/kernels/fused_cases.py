@@ -1,13 +1,13 @@
-"""Steps of the fused kernel beside float64 that rounds at the same places, and a run under AddressSanitizer.
+"""Steps of the fused kernels beside float64 that rounds at the same places, and a run under AddressSanitizer.
 
-Run as a module with the library of AddressSanitizer preloaded. Arguments: the folder for builds, and optionally a text
-of the sources and its replacement. Buffers are exactly as large as the kernel may touch.
+Run as a module with the library of AddressSanitizer preloaded. Arguments: the folder for builds, bf16 or float32, and
+optionally a text of the sources and its replacement. Buffers are exactly as large as the kernel may touch.
 """
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,12 @@ import bpcore as bp
 from bpcore.backprop import sample_scale
 from bpcore.functions.losses import get_loss
 from bpcore.kernels.cuda.fused import FusedShape, fused_unit
+from bpcore.kernels.cuda.fused_float import FloatShape
 from bpcore.kernels.cuda.host_runner import HostModule
 from bpcore.training.device_steps import device_pieces
 from bpcore.training.spec import StepSpec
 from tests.backends.fake_cublas import from_bfloat16, to_bfloat16
+from tests.helpers import compare
 
 BLOCKS = 2
 DATA = 50  # rows of X
@@ -40,9 +42,16 @@ class Case:
     rows: int = 32
     weighted: bool = False
     shift: float = 0.0  # of all biases
+    precision: str | None = "bf16"
+
+    @property
+    def shape(self) -> FusedShape:
+        """Its shape."""
+        return (FusedShape if self.precision else FloatShape)(self.sizes, self.rows)
 
 
 RECIPROCAL = bp.Activation("reciprocal", "1/z", "-h*h", check=False)
+ROOT = bp.Activation("root", "sqrt(z)", "0.5/h", check=False)
 
 CASES = {
     "one tile": Case((16, 16, 16), "relu", "softmax", "cross_entropy", 32),
@@ -54,9 +63,17 @@ CASES = {
     "deep": Case((24, 32, 32, 32, 32, 32, 10), "relu", "softmax", "cross_entropy", 70, 32),
     "as wide to the end": Case((32, 32, 32, 32), "tanh", "softmax", "cross_entropy", 40, 32),
     "no value at 0": Case((5, 9, 21, 3), RECIPROCAL, "softmax", "cross_entropy", 20, 32, shift=4.0),
+    "steep at 0": Case((5, 9, 21, 3), ["tanh", ROOT], "softmax", "cross_entropy", 20, 32, shift=4.0),
     "two runs": Case(
         (16, 16, 16, 16, 30, 30, 30, 1), ["tanh"] * 4 + ["relu"] * 2, "sigmoid", "binary_cross_entropy", 33
     ),
+}
+
+# Tiles of float32 have other numbers of rows.
+_ROWS = {"wide rows": 32, "many outputs": 64, "no hidden layer": 128, "one output": 64, "two runs": 32}
+FLOAT_CASES = {name: replace(case, precision=None, rows=_ROWS.get(name, case.rows)) for name, case in CASES.items()} | {
+    "128 samples": Case((20, 64, 64, 64, 64, 12), "relu", "softmax", "cross_entropy", 300, 128, True, precision=None),
+    "128 neurons": Case((128, 100, 9, 128), "tanh", "softmax", "mse", 70, 64, precision=None),
 }
 
 
@@ -65,7 +82,7 @@ def spec_of(case: Case) -> tuple[bp.MLP, StepSpec]:
     net = bp.MLP(list(case.sizes), case.hidden, case.output, seed=1, dtype="float32", backend="numpy")
     spec = StepSpec(
         *(net.sizes, tuple(net.activations), get_loss(case.loss), bp.SGD(0.1), case.m, net.dtype),
-        weighted=case.weighted, classes=case.output != "identity", precision="bf16",
+        weighted=case.weighted, classes=case.output != "identity", precision=case.precision,
     )  # fmt: skip
     return net, spec
 
@@ -75,7 +92,7 @@ def text_of(case: Case) -> str:
     net, spec = spec_of(case)
     pieces = device_pieces(spec)
     offsets = {(block.name, block.layer): block.offset for block in net.layout.blocks}
-    return fused_unit(FusedShape(case.sizes, case.rows), pieces.text, pieces.codes, offsets)
+    return fused_unit(case.shape, pieces.text, pieces.codes, offsets)
 
 
 class Run:
@@ -104,11 +121,7 @@ class Run:
         if change:
             assert change[0] in text, f"{change[0]!r} is nowhere in the sources"
             text = text.replace(*change)
-        module, shape, size = (
-            HostModule(text, folder, sanitize=sanitize),
-            FusedShape(case.sizes, case.rows),
-            net.layout.size,
-        )
+        module, shape, size = HostModule(text, folder, sanitize=sanitize), case.shape, net.layout.size
         records, numbers = np.zeros((3, 2)), np.zeros((2, 1), np.float32)
         batch = np.zeros(11, np.int64)
         arrays = (self.X, self.Y, self.labels, self.weights, self.index, records, numbers)
@@ -123,7 +136,9 @@ class Run:
             module.launch("weigh", (1,), (32,), (batch, one, scales, scale, np.int64(m)), seed=seed)
         slices, grad, of_block = np.zeros((BLOCKS, size), np.float32), np.zeros(size, np.float32), np.zeros(2 * BLOCKS)
         theta = np.ascontiguousarray(net.theta)
-        arguments = (batch, one, to_bfloat16(theta), theta, scales, np.float32(scale / m), layers, slices, of_block)
+        kept = np.full(max(1, BLOCKS * shape.kept), np.nan, np.float32)
+        beside = to_bfloat16(theta) if case.precision else kept
+        arguments = (batch, one, beside, theta, scales, np.float32(scale / m), layers, slices, of_block)
         sizes = np.int64(size), np.int64(m)
         module.launch("fused_step", (BLOCKS,), (256,), (*arguments, *sizes), seed=seed, shared=shape.nbytes)
         blocks = -(-size // 128)
@@ -135,6 +150,7 @@ class Run:
 
     def reference(self) -> dict[str, Any]:
         """The same in float64, with operands of products rounded to bfloat16 where the kernel rounds them."""
+        rounded: Any = to_operand if self.case.precision else np.float64
         net, case, index, n = self.net, self.case, self.index[1], self.case.sizes[-1]
         weights = self.weights[index].astype(np.float64) if case.weighted else np.ones(case.m)
         scale = (weights / weights.sum() * (1 / n if case.loss == "mse" else 1))[:, None]
@@ -155,18 +171,21 @@ class Run:
         return found
 
     def compare(self, found: dict[str, Any], tolerance: float = TOLERANCE) -> None:
-        """Compare with the reference.
+        """Compare with the reference: in float32 as closely as so many roundings allow, else by a tolerance.
 
         Sums in float32 and in float64 may lie on two sides of a number halfway between two of bfloat16: then one
         operand of thousands differs by a whole rounding. Of the largest number of a gradient that is below 1e-3; a
         rounding left out or done twice is several times as much, and a wrong element all of it.
         """
+        least = 1e-3
+        if not self.case.precision:
+            tolerance, least = compare.tolerance(np.float32, length=self.case.m * len(self.case.sizes)), 0.0
         for name, wanted in self.reference().items():
-            scale = max(np.abs(wanted).max(), 1e-3)
+            scale = max(np.abs(wanted).max(), least)
             np.testing.assert_allclose(found[name], wanted, rtol=0, atol=tolerance * scale, err_msg=name)
 
 
-def rounded(values: Any) -> Any:
+def to_operand(values: Any) -> Any:
     """What bfloat16 makes of numbers."""
     return from_bfloat16(to_bfloat16(values)).astype(np.float64)
 
@@ -200,6 +219,7 @@ HIDDEN: dict[str, Any] = {
     "sigmoid": (lambda z: 1 / (1 + np.exp(-z)), lambda h: h * (1 - h)),
     "identity": (lambda z: z, np.ones_like),
     "reciprocal": (lambda z: 1 / z, lambda h: -h * h),
+    "root": (np.sqrt, lambda h: 0.5 / h),
 }
 # H, terms of the loss, BP1
 OUTPUTS: dict[tuple[str, str], Any] = {
@@ -213,9 +233,9 @@ OUTPUTS: dict[tuple[str, str], Any] = {
 
 def main() -> None:
     """Run the cases that differ most in how they end: rows, columns, runs of eight, tiles."""
-    folder, *change = sys.argv[1:]
+    folder, kind, *change = sys.argv[1:]
     for name in ("ragged", "wide rows", "many outputs", "two runs"):
-        run = Run(CASES[name])
+        run = Run((CASES if kind == "bf16" else FLOAT_CASES)[name])
         found = run.kernel(Path(folder), change=change, sanitize=True)
         assert np.isfinite(found["grad"]).all()
     print("all cases ran")

@@ -1,4 +1,4 @@
-"""The kernel of the fused plan: against float64 that rounds where it rounds, under several schedules; and it compiles.
+"""The kernel of the fused plan in bf16: against float64 that rounds where it rounds, by several schedules; it compiles.
 
 Nothing here is a measurement of a GPU: g++ compiles the text that a GPU would get, and a warp's products are emulated.
 """
@@ -188,7 +188,7 @@ def test_a_mutated_kernel_is_caught(folder: Path, mistake: str) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("change", [(), ("constexpr int LOGITS = ", "constexpr int LOGITS = 1024 + ")])
 def test_no_access_outside(tmp_path: Path, change: tuple[str, ...]) -> None:
-    done = run_sanitized("tests.kernels.fused_cases", tmp_path, *change)
+    done = run_sanitized("tests.kernels.fused_cases", tmp_path, "bf16", *change)
     if change:
         assert "AddressSanitizer: heap-buffer-overflow" in done.stderr
     else:
