@@ -225,9 +225,14 @@ def timed(runner: Any, problem: Problem, chunks: int) -> float:
 
 
 def conclude(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """From which size on each plan is the fastest in float32, with as few ranges as the times allow."""
-    times = [(float(row["flops"]), row["us"]) for row in rows if row["precision"] == "float32" and row["us"]]
-    points = [(flops, {name: us for name, us in found.items() if "-" not in name}) for flops, found in times]
+    """From which size on each plan is the fastest in float32, with as few ranges as the times allow.
+
+    Plans that are chosen by something else than the size are left out.
+    """
+    points = [
+        (float(row["flops"]), row["us"]) for row in rows
+        if row["precision"] == "float32" and row["us"] and set(row["us"]) <= set(PLANS)
+    ]  # fmt: skip
     return [vars(part) for part in ranges(points)] if points else []
 
 
