@@ -23,7 +23,7 @@ constexpr int PACK = 16;              // bytes
 constexpr int AHEAD = 4, FOURS_AHEAD = 2;
 
 // A pack comes to the place of its number ^ turn. Of a ^ b it is turn(a) ^ turn(b).
-template <int P> constexpr int turn_of(int fours) {
+template <int P> DEVICE constexpr int turn_of(int fours) {
     return P < 32 ? (fours << 1 | (fours & 3) >> 1) & 3 : (fours << 2 | (fours & 7) >> 1) & 7;
 }
 template <int P> DEVICE int turn(int fours) { return turn_of<P>(fours); }
@@ -329,7 +329,7 @@ template <int l> struct Part {
     // The first of a four of rows, or of columns.
     DEVICE_MEMBER int row(int i) const { return 4 * (down + i * DOWN); }
     DEVICE_MEMBER int column(int j) const { return WIDTH * (across + j * ACROSS); }
-    static constexpr int number(int i, int c, int j, int e) {
+    static DEVICE_MEMBER constexpr int number(int i, int c, int j, int e) {
         return Own::FIRST_SUM + ((4 * i + c) * FOURS_ACROSS + j) * WIDTH + e;
     }
 };
