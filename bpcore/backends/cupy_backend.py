@@ -446,6 +446,8 @@ class CupyBackend(Backend):
             "multiprocessors": int(properties["multiProcessorCount"]),
             "cublas": int(self._cublas.getVersion(handle)),
             "float32_products": "float32 (no TF32)",
+            # None: nobody has asked yet
+            "early_launches": self._gpu.early is not None if "early" in vars(self._gpu) else None,
             "kernels_compiled": self._gpu.loader.compiled,
             "kernels_from_cache": self._gpu.loader.reused,
         }

@@ -27,6 +27,8 @@ def trained(be: CupyBackend) -> Any:
     """Parameters after some steps of the plan `graph`."""
     net = bp.MLP([6, 40, 3], "tanh", seed=1, dtype="float32", backend=be)
     bp.train(net, X, Y, loss="mse", batch_size=8, epochs=2, plan="graph", seed=3)
+    if CudaProducts.early:
+        assert be.describe()["early_launches"] is (be.gpu.early is not None)
     return be.to_numpy(net.theta)
 
 
@@ -101,7 +103,10 @@ def test_a_driver_that_cannot_is_not_asked(fake_cupy: FakeCupy, monkeypatch: pyt
 
 def test_before_compute_capability_9_nothing_is_tried(fake_cupy: FakeCupy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.backends.fake_cupy.CAPABILITY", (8, 9))
-    assert CupyBackend().gpu.early is None
+    be = CupyBackend()
+    assert be.describe()["early_launches"] is None
+    assert be.gpu.early is None
+    assert be.describe()["early_launches"] is False
     assert fake_cupy.count["early"] == 0
 
 
