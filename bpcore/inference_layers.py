@@ -134,7 +134,7 @@ class LayerMaker:
         n_in, n = self._sizes[l - 1 : l + 1]
         multiply, launch = room.cublas.prepare(m, n_in, n, str(self._dtype)), None
         if finished:
-            kernel, _ = self._products.load("finish_answer", self._cut(m, l))
+            kernel = self._products.load("finish_answer", self._cut(m, l))
             launch = _launched(kernel, self._gpu.plane(m, -(-n * self._dtype.itemsize // 16)))
         others = *self._how(room, l), np.int64(m), np.int64(n)
         return Layer(*self._addresses(theta, l), H, multiply, launch, others, self._rowwise(l, 0))

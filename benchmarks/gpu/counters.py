@@ -7,7 +7,6 @@ where the driver keeps its counters to itself, that is all that is said.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from typing import Any
 
 from benchmarks.gpu import ncu
 from benchmarks.gpu.parts import run, tail
+from benchmarks.gpu.telling import telling
 
 __all__ = ["TARGETS", "Target", "measure"]
 
@@ -182,14 +182,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="write all figures here")
     parser.add_argument("--seconds", type=float, default=120.0, help="time for everything (default 120)")
     options = parser.parse_args(arguments)
-    begun = time.monotonic()
-
-    def write(result: dict[str, Any]) -> None:
-        options.output.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", "utf-8")
-
-    def tell(text: str) -> None:
-        print(f"{time.monotonic() - begun:6.1f} s  {text}", flush=True)
-
+    write, tell = telling(options.output)
     result = measure(options.seconds, write, tell)
     write(result)
     if "why" in result:

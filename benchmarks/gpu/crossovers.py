@@ -9,7 +9,6 @@ tune`` does the same for one machine, with fewer networks and all backends; how 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import multiprocessing
 import os
@@ -26,6 +25,7 @@ from typing import Any
 import bpcore as bp
 from benchmarks.gpu import with_bpcore
 from benchmarks.gpu.race import plan as chunks_of
+from benchmarks.gpu.telling import telling
 from benchmarks.peers.adapters import Skip
 from bpcore.backends.cupy_products import CudaProducts
 from bpcore.bench.networks import custom_network
@@ -300,14 +300,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--after", type=Path, metavar="FILE", help="compile now, and begin when this file is there")
     parser.add_argument("--dry-run", action="store_true", help="rehearse with two small networks on the processor")
     options = parser.parse_args(arguments)
-    begun = time.monotonic()
-
-    def write(result: dict[str, Any]) -> None:
-        options.output.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", "utf-8")
-
-    def tell(text: str) -> None:
-        print(f"{time.monotonic() - begun:6.1f} s  {text}", flush=True)
-
+    write, tell = telling(options.output)
     points = None
     if options.dry_run:
         points = [Point((8, *(16,) * k, 3), 8 * k, plans=("reference", "compiled")) for k in (1, 2)]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import math
 import os
 import time
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu.contestants import CONTESTANTS, DRY_RUN, KEEPS_KERNELS, STARTS_SLOWLY, compiles, on_gpu
+from benchmarks.gpu.telling import telling
 from benchmarks.gpu.workloads import PARITY, WORKLOADS, get_workload
 from benchmarks.peers import machine, results
 from benchmarks.peers.workloads import RacedWorkload
@@ -329,14 +329,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--after", type=Path, metavar="FILE", help="compile now, and begin when this file is there")
     parser.add_argument("--dry-run", action="store_true", help="rehearse on the processor")
     options = parser.parse_args(arguments)
-    begun = time.monotonic()
-
-    def write(result: dict[str, Any]) -> None:
-        options.output.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", "utf-8")
-
-    def tell(text: str) -> None:
-        print(f"{time.monotonic() - begun:6.1f} s  {text}", flush=True)
-
+    write, tell = telling(options.output)
     with rehearsal() if options.dry_run else contextlib.nullcontext():
         rows, names = options.workloads or WORKLOADS, options.contestants or CONTESTANTS
         # each once, whatever was typed

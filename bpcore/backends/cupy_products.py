@@ -7,6 +7,7 @@ go through memory.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -45,12 +46,11 @@ class CudaProducts:
     def __init__(self, be: Backend, dtype: Any, unit: Callable[[int, int, int], str]) -> None:
         self._be, self._gpu = be, be.gpu  # type: ignore[attr-defined]
         self.dtype, self._unit = np.dtype(dtype), unit
-        self._early = self.early and self._gpu.early is not None
         properties = self._gpu.properties()
         self._clusters = self.clusters and largest_cluster(properties) > 1
         available = largest_shared_memory(properties)
         self._shapes = [shape for shape in SHAPES if shared_bytes(*shape, self.dtype.itemsize) <= available]
-        self._kernels: dict[tuple[str, int, int, int], tuple[Any, int]] = {}
+        self._kernels: dict[tuple[str, int, int, int], tuple[Any, Any]] = {}
 
     def cut(self, products: Sequence[tuple[int, int]], k: int, *, whole_rows: bool = False) -> Tiling:
         """Cut products (m, n) of one launch, each a sum over k; see :func:`~bpcore.kernels.cuda.tiling.choose_tiling`.
@@ -72,34 +72,33 @@ class CudaProducts:
         """Blocks of the clusters of a launch."""
         return tiling.splits if self._clusters else 1
 
-    def scratch_size(self, tilings: Sequence[Tiling] | None) -> int:
-        """Elements that split sums of the largest of these launches need; None stands for any."""
-        if tilings is None:
-            rows, columns = self._shapes[0]
-            return 1 if self._clusters else self._most_blocks * rows * columns
+    def scratch_size(self, tilings: Sequence[Tiling]) -> int:
+        """Elements that split sums of the largest of these launches need."""
         return max([t.blocks * t.rows * t.columns for t in tilings if t.splits > self.together(t)], default=1)
 
     def scratch(self, size: int) -> tuple[Array, Array]:
         """Allocate so many elements for split sums, and counters of the blocks that have arrived."""
-        return self._be.empty(size, self.dtype), self._be.zeros(self._most_blocks, np.uint32)
+        # where a sum is split there are at most two blocks to a multiprocessor
+        return self._be.empty(size, self.dtype), self._be.zeros(2 * self._gpu.multiprocessors, np.uint32)
 
-    @property
-    def _most_blocks(self) -> int:
-        """Blocks of a launch whose sums are split, at most."""
-        return 2 * int(self._gpu.multiprocessors)
+    def load(self, name: str, tiling: Tiling) -> Any:
+        """Return a kernel for such tiles, compiled at first use, which is before a stream is captured."""
+        return self._loaded(name, tiling)[0]
 
-    def load(self, name: str, tiling: Tiling) -> tuple[Any, int]:
-        """Return a kernel for such tiles, and its bytes of shared memory; compiled at first use."""
+    def launch(self, name: str, tiling: Tiling, arguments: tuple[Any, ...]) -> None:
+        """Queue a kernel on the current stream."""
+        _, launch = self._loaded(name, tiling)
+        launch(((tiling.blocks,), (threads_of(*tiling.shape),)), arguments)
+
+    def _loaded(self, name: str, tiling: Tiling) -> tuple[Any, Any]:
+        """Return a kernel and what launches it."""
         together = self.together(tiling)
         key = name, tiling.rows, tiling.columns, together
         if key not in self._kernels:
             shared = shared_bytes(*tiling.shape, self.dtype.itemsize)
             source = self._unit(tiling.rows, tiling.columns, together)
-            self._kernels[key] = self._gpu.load(source, name, shared=shared, cluster=together), shared
+            kernel = self._gpu.load(source, name, shared=shared, cluster=together)
+            begins_early = self.early and self._gpu.early is not None
+            launch = self._gpu.launch_early if begins_early else self._gpu.launch
+            self._kernels[key] = kernel, partial(launch, kernel, shared=shared)
         return self._kernels[key]
-
-    def launch(self, name: str, tiling: Tiling, arguments: tuple[Any, ...]) -> None:
-        """Queue a kernel on the current stream."""
-        kernel, shared = self.load(name, tiling)
-        launch = self._gpu.launch_early if self._early else self._gpu.launch
-        launch(kernel, ((tiling.blocks,), (threads_of(*tiling.shape),)), arguments, shared=shared)
