@@ -51,7 +51,7 @@ def test_everything_has_a_place_of_its_own() -> None:
 def _module(folder: Path, body: str, blocks: int = 2) -> HostModule:
     head = f'extern "C" __global__ void __launch_bounds__(32) __cluster_dims__({blocks}, 1, 1) k(int* out, int n) {{'
     text = f"{head} DYNAMIC_SHARED(memory); int* place = reinterpret_cast<int*>(memory); {body} }}"
-    return HostModule(translation_unit("float32", ("scalar", "memory", "cluster"), text), folder)
+    return HostModule(translation_unit("float32", ("scalar", "memory", "cluster"), text), folder, races=False)
 
 
 MEET = "cluster_arrive(); cluster_wait();"
