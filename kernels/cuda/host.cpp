@@ -289,8 +289,14 @@ void make_gate(const void* gate) {
     gates[gate] = {};
 }
 
+static Gate& gate_at(const void* place) {
+    const auto found = gates.find(place);
+    if (found == gates.end()) fail("a gate is used that was not made before");
+    return found->second;
+}
+
 void announce(const void* place, int bytes) {
-    Gate& gate = gates.at(place);
+    Gate& gate = gate_at(place);
     if (gate.announcement) fail("a gate is announced twice");
     WATCHED(announce(current, place));
     gate.announcement = true;
@@ -301,7 +307,7 @@ void announce(const void* place, int bytes) {
 void copy_through(const void* place, void* to, const void* from, int bytes) {
     const size_t both = reinterpret_cast<size_t>(to) | reinterpret_cast<size_t>(from);
     if (bytes % 16 || both % 16) fail("a copy through a gate is not of whole runs of 16 bytes");
-    Gate& gate = gates.at(place);
+    Gate& gate = gate_at(place);
     WATCHED(begin_copy_through(current, place, to, from, bytes));
     gate.begun += bytes;
     if (early) {
@@ -315,7 +321,7 @@ void copy_through(const void* place, void* to, const void* from, int bytes) {
 // Copies that are late happen when the first thread passes.
 void pass_gate(const void* place, unsigned parity) {
     for (;;) {
-        Gate& gate = gates.at(place);
+        Gate& gate = gate_at(place);
         if (gate.openings % 2 != parity) break;
         if (gate.announcement && gate.begun == gate.announced) {
             for (const Copy& copy : gate.copies) memcpy(copy.to, copy.from, copy.size);
