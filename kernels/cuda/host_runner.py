@@ -218,7 +218,9 @@ class HostModule:
 
 @functools.cache
 def _digest_of_host() -> str:
-    return hashlib.sha256(b"".join((_HERE / name).read_bytes() for name in ("host.h", "host.cpp", "races.h", "races.cpp"))).hexdigest()
+    return hashlib.sha256(
+        b"".join((_HERE / name).read_bytes() for name in ("host.h", "host.cpp", "races.h", "races.cpp"))
+    ).hexdigest()
 
 
 def _built(folder: Path, text: str, suffix: str, options: tuple[str, ...]) -> Path:

@@ -207,14 +207,15 @@ static void forget_before(std::vector<Access>& accesses, const Access& access, u
     accesses.erase(std::remove_if(accesses.begin(), accesses.end(), stands_for), accesses.end());
 }
 
-// An access to one word, judged by what `thread` has seen.
+// An access to one word, judged by what `thread` has seen. Atomic changes happen in turn, and whoever made the last of
+// all may go on with the word as its own.
 static void enter(Cell& cell, const Access& access, unsigned thread, bool for_copies, bool changed_it_last,
                   uintptr_t place) {
     for (const std::vector<Access>* accesses : {&cell.changes, &cell.reads}) {
         if (access.kind == READ && accesses == &cell.reads) break;
         for (const Access& old : *accesses) {
-            if (!(old.bytes & access.bytes) || (old.kind == ATOMIC && (access.kind == ATOMIC || changed_it_last))) continue;
-            if (is_before(old, thread, for_copies)) continue;
+            const bool in_turn = old.kind == ATOMIC && (access.kind == ATOMIC || changed_it_last);
+            if (in_turn || !(old.bytes & access.bytes) || is_before(old, thread, for_copies)) continue;
             fail_with(std::string("a race in ") + memory_name(place) + " memory: " + deed(access) +
                       "; nothing orders it behind this: " + deed(old));
         }
@@ -242,7 +243,8 @@ static void visit(Access access, unsigned thread, const void* memory, size_t siz
     bool changed_it_last = false;
     if (!atomics.empty()) {
         const auto found = atomics.find(memory);
-        changed_it_last = found != atomics.end() && found->second.cluster == cluster && found->second.thread == thread;
+        changed_it_last = found != atomics.end() && found->second.cluster == cluster &&
+                          found->second.thread == thread;
     }
     for (uintptr_t place = begin; place < end; place = place / 4 * 4 + 4) {
         const uintptr_t first = place % 4, last = std::min<uintptr_t>(4, end - place / 4 * 4);

@@ -59,7 +59,7 @@ def unit(name: str, dtype: Any, **chosen: Any) -> tuple[str, tuple[StepSpec, bp.
     return resident_unit(shape, pieces, offsets, spec.dtype), (spec, net, shape)
 
 
-def run(name: str, dtype: Any, folder: Path, change: list[str], **chosen: Any) -> None:
+def run(name: str, dtype: Any, folder: Path, change: list[str], *, sanitize: bool = False, **chosen: Any) -> None:
     """Run three steps in arrays that end where the kernel must end."""
     text, (spec, net, shape) = unit(name, dtype, **chosen)
     if change:
@@ -78,7 +78,7 @@ def run(name: str, dtype: Any, folder: Path, change: list[str], **chosen: Any) -
     scalars = (T(0), np.float64(0.05), T(1), T(0.5), np.int64(0), np.uint32(1), np.uint32(0), np.int64(steps))
     states = [np.zeros_like(theta) for _ in spec.rule.state]
     arguments = (*arrays, np.zeros_like(theta), np.full(max(1, shape.prices), 0.1, T), *scalars)
-    module = HostModule(text, folder, sanitize=True)
+    module = HostModule(text, folder, sanitize=sanitize)
     module.launch(
         "resident", (shape.blocks,), (shape.threads,), (*arguments, np.int32(shape.batch), *states), shared=shape.nbytes
     )
@@ -98,7 +98,7 @@ def main() -> None:
         ):
             cut = {"blocks": blocks, "column_blocks": column_blocks, "shared": shared, "threads": 64}
             wide = CASES[name][0][0] * np.dtype(dtype).itemsize % 16 == 0
-            run(name, np.dtype(dtype), Path(folder), change, wide_inputs=wide, **cut)
+            run(name, np.dtype(dtype), Path(folder), change, sanitize=True, wide_inputs=wide, **cut)
     print("all cases ran")
 
 

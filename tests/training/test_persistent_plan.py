@@ -198,9 +198,9 @@ MUTATIONS = {
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_a_mutated_kernel_is_caught(fake_backend: CupyBackend, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     old, new, shape, cut = MUTATIONS[name]
-    original = resident._text
+    original = resident.cuda_text
     assert old in original("resident"), "the mutation is out of date"
-    monkeypatch.setattr(resident, "_text", lambda file: original(file).replace(old, new))
+    monkeypatch.setattr(resident, "cuda_text", lambda file: original(file).replace(old, new))
     for _ in range(4):  # each launch has another schedule
         made = case(fake_backend, shape, "float64", 9, cut)
         try:
