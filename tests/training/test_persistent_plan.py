@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bpcore.backends.cupy_backend import CupyBackend
 from bpcore.errors import ConfigurationError
-from bpcore.kernels.cuda import resident
+from bpcore.kernels.cuda import resident, source
 from bpcore.kernels.cuda.host_runner import HostRunError
 from bpcore.training.persistent import PersistentPlan, best_shape, step_cycles
 from bpcore.training.spec import Dropout
@@ -198,7 +198,7 @@ MUTATIONS = {
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_a_mutated_kernel_is_caught(fake_backend: CupyBackend, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     old, new, shape, cut = MUTATIONS[name]
-    original = resident.cuda_text
+    original = source.cuda_text
     assert old in original("resident"), "the mutation is out of date"
     monkeypatch.setattr(resident, "cuda_text", lambda file: original(file).replace(old, new))
     for _ in range(4):  # each launch has another schedule
