@@ -18,7 +18,7 @@ from bpcore.data.arrays import check_finite, check_matrix, check_rows, host_arra
 from bpcore.errors import ConfigurationError, DataError, ShapeError
 from bpcore.functions.activations import Activation, get_activation
 from bpcore.functions.initializers import Initializer, default_initializer, get_initializer, initialize
-from bpcore.inference import Inference, make_inference
+from bpcore.inference import ForwardSpec, Inference, make_inference
 from bpcore.layout import ByLayer, ParameterLayout
 from bpcore.settings import check_dtype, check_seed, default_dtype, default_seed
 from bpcore.typing import Array, FloatArray, NDArray
@@ -305,8 +305,8 @@ class MLP:
                 return self.predict(X, out=out, backend=be)
         infer = self._inferences.get(be)
         if infer is None:
-            activations = tuple(self.activations)
-            infer = self._inferences[be] = make_inference(be, self.layout, self.sizes, activations, self.dtype)
+            spec = ForwardSpec(self.layout, self.sizes, tuple(self.activations), self.dtype)
+            infer = self._inferences[be] = make_inference(be, spec)
         rows = self._rows_at_once(X, be, infer)
         if rows == 0:
             return self._infer(infer, X, out, be)

@@ -17,7 +17,7 @@ from bpcore.cores import usable_threads
 from bpcore.errors import ConfigurationError
 from bpcore.functions.activations import Activation
 from bpcore.functions.program import Program
-from bpcore.inference import BLOCK, LEAST_BLOCK
+from bpcore.inference.compiled import BLOCK, LEAST_BLOCK
 from bpcore.layout import ALIGNMENT
 from bpcore.network import MLP
 from bpcore.problem import Problem

@@ -276,7 +276,7 @@ def test_prediction_by_blocks(cupy_backend: CupyBackend, monkeypatch: Any) -> No
     net = bp.MLP([4, 6, 3], "tanh", seed=1, dtype="float32", backend=cupy_backend)
     whole = net.predict(X)
     monkeypatch.setattr(network, "PREDICTED_BYTES", 1)
-    monkeypatch.setattr("bpcore.inference_cuda.BLOCK_BYTES", 1)
+    monkeypatch.setattr("bpcore.inference.cuda.BLOCK_BYTES", 1)
     net = bp.MLP([4, 6, 3], "tanh", seed=1, dtype="float32", backend=cupy_backend)
     out = np.empty((1500, 3), np.float32)
     assert net.predict(X, out=out) is out
