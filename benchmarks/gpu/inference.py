@@ -149,7 +149,7 @@ def ours(net: Any, X: Any) -> tuple[dict[str, float], Any]:
 
     samples, out = next(pairs(1))
     facts = {"bpcore_us": us(lambda: net.predict(samples, out=out), nothing)}
-    replays = be.gpu.rooms[-1].places[net._inferences[be]].replays
+    replays = be.gpu.rooms[-1].places[net._predictors[be].infer].replays
     if replays:
         launch = list(replays.values())[-1].launch
         facts["bpcore_graph_queued_us"] = us(launch, be.synchronize, queued=True)

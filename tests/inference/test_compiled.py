@@ -137,9 +137,9 @@ def test_a_small_block_is_not_used_for_many_samples() -> None:
     blocks = []
     for m in (1, 1000, 1):
         net.predict(np.ones((m, 4), np.float32))
-        (infer,) = net._inferences.values()
-        assert isinstance(infer, compiled.CompiledInference)
-        blocks.append([block for block, *_ in infer._idle])
+        (predictor,) = net._predictors.values()
+        assert isinstance(predictor.infer, compiled.CompiledInference)
+        blocks.append([block for block, *_ in predictor.infer._idle])
     assert blocks == [[1], [1000], [1000]]
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import bpcore as bp
-from bpcore import network
 from bpcore.backends.cupy_backend import CupyBackend
 from bpcore.errors import DataError
+from bpcore.inference import predictor
 from tests.helpers.compare import assert_same_bits
 from tests.inference.networks import begin, check, judge, make, samples
 
@@ -65,7 +65,7 @@ def test_bad_samples_are_refused(
         with pytest.raises(DataError, match=r"X contains 1 value that is not finite; the first is .* in row 40"):
             net.predict(given)
     # nothing of them is left, in rows that are not used either
-    monkeypatch.setattr(network, "check_finite", lambda *_, **__: pytest.fail("these samples are good"))
+    monkeypatch.setattr(predictor, "check_finite", lambda *_, **__: pytest.fail("these samples are good"))
     for m in (32, 17, 32, 33):
         good = samples(net, m, m)
         check(net, good)

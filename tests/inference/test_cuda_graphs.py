@@ -172,5 +172,5 @@ def test_memory_is_bounded(fake_backend: CupyBackend, monkeypatch: pytest.Monkey
 
 def place_of(net: bp.MLP) -> Place:
     """Return what a network keeps in the room that was left last."""
-    (infer,) = net._inferences.values()
-    return net.backend.gpu.rooms[-1].places[infer]  # type: ignore[attr-defined]
+    (predictor,) = net._predictors.values()
+    return net.backend.gpu.rooms[-1].places[predictor.infer]  # type: ignore[attr-defined]
