@@ -13,11 +13,12 @@ import bpcore as bp
 from bpcore.backends.cupy_backend import CupyBackend
 from bpcore.errors import ConfigurationError, DeviceMemoryError, DivergenceError
 from bpcore.functions.losses import get_loss
-from bpcore.training import memory
+from bpcore.training import memory, placement
 from bpcore.training.graph import GraphPlan
-from bpcore.training.memory import DataShape, Forecast, place
+from bpcore.training.memory import DataShape, Forecast
 from bpcore.training.micro_batches import MicroBatchPlan
 from bpcore.training.persistent import PersistentPlan
+from bpcore.training.placement import place
 from bpcore.training.reference import ReferencePlan
 from bpcore.training.spec import Dropout, StepSpec
 from bpcore.training.wide import WidePlan
@@ -72,7 +73,7 @@ def test_the_forecast_is_what_training_takes(
     fake_backend: CupyBackend, fake_cupy: FakeCupy, plan: str, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Never less than what is allocated at most, and no more than a quarter and half a MiB (of records) above it."""
-    monkeypatch.setattr(memory, "STAGE_BYTES", 2**14)
+    monkeypatch.setattr(placement, "STAGE_BYTES", 2**14)
     sizes = [16, 12, 4] if plan == "persistent" else [30, 60, 4]
     rng, m = np.random.default_rng(0), 30_000
     X, y = rng.normal(size=(m, sizes[0])).astype(np.float32), rng.integers(0, 4, m)
@@ -98,8 +99,8 @@ def test_where_the_data_goes_as_the_memory_gets_less(fake_backend: CupyBackend, 
     found = []
     for megabytes in (900, 500, 300, 120, 80):
         fake_cupy.memory = megabytes * 10**6
-        placement = place("auto", spec, net, fake_backend, shape(2_000_000), validation=shape(100))
-        found.append((placement.where, placement.rows))
+        told = place("auto", spec, net, fake_backend, shape(2_000_000), validation=shape(100))
+        found.append((told.where, told.rows))
     assert found == [("resident", None), ("streamed", None), ("streamed", None), ("streamed", 5000), ("streamed", 313)]
     fake_cupy.memory = 70 * 10**6
     with pytest.raises(DeviceMemoryError, match=r"one sample at a time with data='auto' does not fit in the memory"):
@@ -248,7 +249,7 @@ def test_memory_that_ends_while_a_plan_is_built(
     X, y, net = problem()
     wanted = bp.train(net.copy(), X, y, **OPTIONS)
     net.to(fake_backend)
-    monkeypatch.setattr(memory, "available_bytes", lambda be: 2**40)
+    monkeypatch.setattr(placement, "available_bytes", lambda be: 2**40)
     fake_cupy.memory = fake_cupy.used + 200_000
     run = bp.train(net, X, y, verbose=True, **OPTIONS)
     assert run.record["plan"] == "micro-batches"
@@ -289,7 +290,7 @@ def test_a_start_that_fails_changes_nothing(
     net.to(fake_backend)
     before = np.array(fake_backend.to_numpy(net.theta))
     held = fake_cupy.used
-    monkeypatch.setattr(memory, "available_bytes", lambda be: 2**40)
+    monkeypatch.setattr(placement, "available_bytes", lambda be: 2**40)
     fake_cupy.memory = held + 40_000
     what = "one sample at a time" if plan == "auto" else "a step of 64 samples under plan='graph'"
     words = rf"(?s){what} does not fit.*gradient.*free.*Possible.*CuPy says: Out of"

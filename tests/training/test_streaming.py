@@ -16,7 +16,7 @@ from bpcore.data import arrays
 from bpcore.errors import ConfigurationError, DataError, DivergenceError, UnknownNameError
 from bpcore.functions.losses import CrossEntropy
 from bpcore.inference import predictor
-from bpcore.training import memory
+from bpcore.training import memory, placement
 from tests.backends.fake_cupy import FakeCupy
 from tests.helpers.compare import assert_same_bits
 
@@ -39,7 +39,7 @@ PLANS = ("reference", "graph", "wide", "persistent")
 @pytest.fixture(autouse=True)
 def small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three steps in a buffer, a few rows in a block."""
-    monkeypatch.setattr(memory, "STAGE_BYTES", 18 * 36)
+    monkeypatch.setattr(placement, "STAGE_BYTES", 18 * 36)
     monkeypatch.setattr(evaluation, "ROWS", 7)
     monkeypatch.setattr(memory, "ROWS", 7)
     monkeypatch.setattr(arrays, "BLOCK_BYTES", 200)
