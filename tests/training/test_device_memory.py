@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import gc
 import logging
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 import bpcore as bp
+from bpcore.backends import cupy_device
 from bpcore.backends.cupy_backend import CupyBackend
 from bpcore.errors import ConfigurationError, DeviceMemoryError, DivergenceError
 from bpcore.functions.losses import get_loss
-from bpcore.training import memory, placement
+from bpcore.kernels.cuda.build import KernelLoader
+from bpcore.training import memory, placement, wide
 from bpcore.training.graph import GraphPlan
 from bpcore.training.memory import DataShape, Forecast
 from bpcore.training.micro_batches import MicroBatchPlan
@@ -105,6 +108,30 @@ def test_where_the_data_goes_as_the_memory_gets_less(fake_backend: CupyBackend, 
     fake_cupy.memory = 70 * 10**6
     with pytest.raises(DeviceMemoryError, match=r"one sample at a time with data='auto' does not fit in the memory"):
         place("auto", spec, net, fake_backend, shape(2_000_000))
+
+
+@pytest.mark.parametrize("plan", ["auto", "reference", "graph", "wide", "persistent", "fused"])
+def test_a_forecast_asks_no_driver(
+    fake_backend: CupyBackend, fake_cupy: FakeCupy, monkeypatch: pytest.MonkeyPatch, plan: str
+) -> None:
+    """Whoever asks what a training would take gets numbers: no probe, no handle, no kernel, nothing on the device."""
+    net = bp.MLP([16, 12, 4], seed=0, dtype="float32", backend=fake_backend)
+    before = fake_cupy.count.copy(), fake_cupy.used
+
+    def refuse(what: str) -> Any:
+        return lambda *args, **kwargs: pytest.fail(f"a forecast {what}")
+
+    monkeypatch.setattr(cupy_device, "load_driver", refuse("asks for launches that begin early"))
+    monkeypatch.setattr(KernelLoader, "function", refuse("loads a kernel"))
+    monkeypatch.setattr(wide, "load_cublas", refuse("loads cuBLAS"))
+    # of a device it may read the properties and what is free; all else would begin something there
+    asked = {name: getattr(fake_cupy.cuda.runtime, name) for name in ("getDevice", "getDeviceProperties", "memGetInfo")}
+    monkeypatch.setattr(fake_cupy, "cuda", SimpleNamespace(runtime=SimpleNamespace(**asked)))
+    spec = spec_of(net, precision="bf16" if plan == "fused" else None)
+    forecast = place("auto", spec, net, fake_backend, shape(10_000), plan=plan, validation=shape(100)).forecast
+    assert forecast is not None
+    assert forecast.fits()
+    assert (fake_cupy.count, fake_cupy.used) == before
 
 
 def test_the_limit_of_the_pool_counts(fake_backend: CupyBackend, fake_cupy: FakeCupy) -> None:
