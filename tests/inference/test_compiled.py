@@ -16,9 +16,10 @@ import bpcore as bp
 from bpcore.errors import DataError
 from bpcore.functions.activations import ACTIVATIONS
 from bpcore.inference import compiled
+from tests.helpers.declared import BUMP
 from tests.inference.networks import check
 
-HIDDEN = ["relu", "tanh", "sigmoid", bp.Activation("bump", "z * exp(-0.5 * z*z) + 0.1 * z")]
+HIDDEN = ["relu", "tanh", "sigmoid", BUMP]
 
 
 @pytest.mark.parametrize("name", list(ACTIVATIONS))

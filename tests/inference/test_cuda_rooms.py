@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import pytest
 import bpcore as bp
 from bpcore.backends.cupy_backend import CupyBackend
 from tests.backends.fake_cupy import FakeCupy
+from tests.helpers.threads import at_once
 from tests.inference.networks import check, judge, make, samples
 
 
@@ -103,20 +103,12 @@ def test_threads_and_streams(gpu_backend: CupyBackend) -> None:
     net = bp.MLP([20, 64, 64, 5], "tanh", seed=1, backend=gpu_backend)
     given = [samples(net, m, m) for m in (1, 3, 200, 30000, 1, 64)]
     expected = [net.predict(X) for X in given]
-    cuda, barrier, wrong = gpu_backend.xp.cuda, threading.Barrier(len(given)), []
 
-    def work(k: int) -> None:
-        with cuda.Stream(non_blocking=True):
+    def wrong(k: int) -> int:
+        with gpu_backend.xp.cuda.Stream(non_blocking=True):
             X, out = gpu_backend.asarray(given[k]), gpu_backend.empty(expected[k].shape, np.float32)
-            barrier.wait(60)
-            for _ in range(100):
-                # cuBLAS may add up in another order while other streams are busy
-                if not np.allclose(gpu_backend.to_numpy(net.predict(X, out=out)), expected[k], rtol=1e-4):
-                    wrong.append(k)
+            found = [np.array(gpu_backend.to_numpy(net.predict(X, out=out))) for _ in range(100)]
+        # cuBLAS may add up in another order while other streams are busy
+        return sum(not np.allclose(H, expected[k], rtol=1e-4) for H in found)
 
-    workers = [threading.Thread(target=work, args=(k,)) for k in range(len(given))]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert wrong == []
+    assert sum(at_once(wrong, len(given))) == 0

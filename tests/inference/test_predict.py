@@ -6,7 +6,6 @@ What CuPy has besides is tested in the files ``test_cuda_*``.
 from __future__ import annotations
 
 import pickle
-import threading
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ import pytest
 import bpcore as bp
 from bpcore.errors import DataError, ShapeError
 from tests.helpers.compare import assert_same_bits
+from tests.helpers.threads import at_once
 from tests.inference.networks import check
 
 
@@ -122,18 +122,9 @@ def test_threads_that_predict_at_once(cpu_backend: Any, rng: np.random.Generator
     net = bp.MLP((20, 64, 64, 5), "tanh", seed=1, backend=cpu_backend)
     samples = [rng.normal(size=(m, 20)).astype(np.float32) for m in (1, 3, 200, 900, 1, 64)]
     expected = [np.array(net.predict(X)) for X in samples]
-    barrier, wrong = threading.Barrier(len(samples)), []
 
-    def work(k: int) -> None:
-        barrier.wait(60)
+    def wrong(k: int) -> int:
         out = np.empty_like(expected[k])
-        for _ in range(200):
-            if not np.array_equal(net.predict(samples[k], out=out), expected[k]):
-                wrong.append(k)
+        return sum(not np.array_equal(net.predict(samples[k], out=out), expected[k]) for _ in range(200))
 
-    workers = [threading.Thread(target=work, args=(k,)) for k in range(len(samples))]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert wrong == []
+    assert sum(at_once(wrong, len(samples))) == 0
