@@ -45,7 +45,7 @@ class CudaInference:
 
     def __init__(self, be: Backend, spec: ForwardSpec) -> None:
         self._be, self._sizes, self._dtype = be, spec.sizes, spec.dtype
-        self._gpu: CudaDevice = be.gpu  # type: ignore[attr-defined]
+        self._gpu: CudaDevice = be.gpu
         self._maker = LayerMaker(be, spec)
         self.block = max(LEAST_ROWS, BLOCK_BYTES // (2 * max(spec.sizes[1:]) * spec.dtype.itemsize))
 

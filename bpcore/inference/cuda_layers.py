@@ -64,7 +64,7 @@ class LayerMaker:
     def __init__(self, be: Backend, spec: ForwardSpec) -> None:
         self._be, self._layout, self._sizes = be, spec.layout, spec.sizes
         self._activations, self._dtype = spec.activations, spec.dtype
-        self._gpu: CudaDevice = be.gpu  # type: ignore[attr-defined]
+        self._gpu: CudaDevice = be.gpu
         kinds = [(None if f.rowwise else Program({"h": f.value_formula}), f.rowwise) for f in spec.activations]
         self._printed = pieces.print_activations([pieces.Layer(value, None, rowwise) for value, rowwise in kinds])
         text, dtype = self._printed.text, spec.dtype

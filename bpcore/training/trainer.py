@@ -23,7 +23,7 @@ from bpcore.functions.update_rules import get_update_rule
 from bpcore.host_data import HostProblem, would_be_copied
 from bpcore.network import MLP
 from bpcore.problem import Problem, choose_loss
-from bpcore.settings import check_seed, check_threads, default_seed, default_threads
+from bpcore.settings import check_count, check_seed, check_threads, default_seed, default_threads
 from bpcore.store_problem import StoreProblem
 from bpcore.training.announcement import announce
 from bpcore.training.choice import choose_backend
@@ -123,10 +123,9 @@ class Trainer:
     ) -> None:
         if data not in ("auto", "resident", "stream"):
             raise unknown("value for data", data, ["auto", "resident", "stream"])
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
-            raise ConfigurationError(f"batch_size is {batch_size!r}; it must be a whole number of at least 1")
+        self.batch_size = check_count("batch_size", batch_size)
         self.net = net
-        self.be, self.backend_why = choose_backend(net, backend, int(batch_size))
+        self.be, self.backend_why = choose_backend(net, backend, self.batch_size)
         self.loss = choose_loss(net, loss)
         self.rule = get_update_rule("sgd" if optimizer is None else optimizer)
         if optimizer is None:
@@ -134,7 +133,6 @@ class Trainer:
         for activation in net.activations:
             if not activation.rowwise:
                 _ = activation.derivative_formula  # refuses activations that cannot be trained
-        self.batch_size = int(batch_size)
         self.dropout = as_dropout(dropout)
         if self.dropout is not None:
             if net.n_layers < 3:

@@ -159,7 +159,7 @@ def test_no_operation_crosses_or_waits_or_allocates_twice(fake_backend: CupyBack
 
 
 def test_threads_and_streams_do_not_share_partial_sums(fake_backend: CupyBackend, fake_cupy: FakeCupy) -> None:
-    gpu = fake_backend._gpu
+    gpu = fake_backend.gpu
     buffers = [gpu.partials(10)]
     fake_cupy.stream = 7
     buffers.append(gpu.partials(10))

@@ -173,4 +173,4 @@ def test_memory_is_bounded(fake_backend: CupyBackend, monkeypatch: pytest.Monkey
 def place_of(net: bp.MLP) -> Place:
     """Return what a network keeps in the room that was left last."""
     (predictor,) = net._predictors.values()
-    return net.backend.gpu.rooms[-1].places[predictor.infer]  # type: ignore[attr-defined]
+    return net.backend.gpu.rooms[-1].places[predictor.infer]

@@ -94,7 +94,7 @@ def text_of(case: Case) -> str:
     """Text of the kernels for a case."""
     net, spec = spec_of(case)
     pieces = device_pieces(spec)
-    offsets = {(block.name, block.layer): block.offset for block in net.layout.blocks}
+    offsets = net.layout.offsets
     return fused_unit(case.shape, pieces.text, pieces.codes, offsets)
 
 
