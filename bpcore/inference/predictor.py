@@ -40,6 +40,8 @@ class Predictor:
 
     def __call__(self, theta: Array, X: Any, out: Array | None) -> Array:
         """Compute the outputs of samples; see :meth:`bpcore.MLP.predict`."""
+        if self._on_host and not isinstance(X, np.memmap):  # what is in a file may have to be converted
+            return self._together(theta, X, out)
         rows = self._rows_at_once(X)
         return self._together(theta, X, out) if rows == 0 else self._by_blocks(theta, X, out, rows)
 
@@ -47,8 +49,8 @@ class Predictor:
         """How many samples are brought to the backend at a time; 0 for all of them."""
         if not isinstance(X, np.ndarray) or X.ndim != 2 or X.shape[1] != self._n_in:
             return 0
-        if self._on_host and not (isinstance(X, np.memmap) and not is_plain(X, X.shape, self._dtype)):
-            return 0  # but what is in a file and would be converted as a whole
+        if self._on_host and is_plain(X, X.shape, self._dtype):
+            return 0
         widest = max(self._n_in, self._n_out) * self._dtype.itemsize
         rows = max(1, PREDICTED_BYTES // (self.infer.block * widest)) * self.infer.block
         return rows if len(X) > rows else 0
