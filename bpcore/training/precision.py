@@ -95,7 +95,7 @@ def refuse_precision(precision: str | None, plan: str, be: Backend) -> None:
             f"{asked} is possible with {plans} only; asked for was plan={plan!r}. Use plan='auto', or leave "
             "precision out"
         )
-    properties = be.gpu.properties()  # type: ignore[attr-defined]
+    properties = be.gpu.properties()
     capability, needed = 10 * int(properties["major"]) + int(properties["minor"]), _LEAST_CAPABILITY[precision]
     if capability < needed:
         known = [name for name in LOWER if _LEAST_CAPABILITY[name] <= capability]

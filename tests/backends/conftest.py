@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from bpcore import inference_room
 from bpcore.backends import cupy_device, cupy_probe, registry
 from bpcore.backends.cupy_backend import CupyBackend
 from bpcore.errors import BackendError
+from bpcore.inference import cuda_room
 from bpcore.kernels.cuda import host_runner
 from bpcore.kernels.cuda.build import KernelLoader
 from bpcore.training import wide
@@ -38,7 +38,7 @@ def fake_cupy(monkeypatch: pytest.MonkeyPatch, kernel_folder: Path) -> FakeCupy:
     # what the registry chose or started before knows another CuPy, or none
     monkeypatch.setattr(registry, "_instances", {})
     monkeypatch.setattr(registry, "_auto", None)
-    for module in (wide, inference_room):
+    for module in (wide, cuda_room):
         monkeypatch.setattr(module, "load_cublas", FakeLibrary)
     monkeypatch.setattr(KernelLoader, "_code", lambda self, source: source.encode())
     monkeypatch.setattr(cupy_device, "load_driver", lambda: fake.libcuda)

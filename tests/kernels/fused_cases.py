@@ -76,6 +76,9 @@ FLOAT_CASES = {name: replace(case, precision=None, rows=_ROWS.get(name, case.row
     "128 neurons": Case((128, 100, 9, 128), "tanh", "softmax", "mse", 70, 64, precision=None),
 }
 
+KINDS = {"bf16": CASES, "float32": FLOAT_CASES}
+"""By the precision of the kernel."""
+
 
 def spec_of(case: Case) -> tuple[bp.MLP, StepSpec]:
     """The network and its spec."""
@@ -91,7 +94,7 @@ def text_of(case: Case) -> str:
     """Text of the kernels for a case."""
     net, spec = spec_of(case)
     pieces = device_pieces(spec)
-    offsets = {(block.name, block.layer): block.offset for block in net.layout.blocks}
+    offsets = net.layout.offsets
     return fused_unit(case.shape, pieces.text, pieces.codes, offsets)
 
 
@@ -235,7 +238,7 @@ def main() -> None:
     """Run the cases that differ most in how they end: rows, columns, runs of eight, tiles."""
     folder, kind, *change = sys.argv[1:]
     for name in ("ragged", "wide rows", "many outputs", "two runs"):
-        run = Run((CASES if kind == "bf16" else FLOAT_CASES)[name])
+        run = Run(KINDS[kind][name])
         found = run.kernel(Path(folder), change=change, sanitize=True)
         assert np.isfinite(found["grad"]).all()
     print("all cases ran")

@@ -113,4 +113,4 @@ if __name__ == "__main__":
         if changed and change is None:
             continue
         case(Where(Path(folder), sanitize=True, change=change), *sizes)
-    print("they ran")
+    print("all cases ran")

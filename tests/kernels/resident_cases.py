@@ -55,7 +55,7 @@ def unit(name: str, dtype: Any, **chosen: Any) -> tuple[str, tuple[StepSpec, bp.
         clip="" if spec.clip is None else spec.clip.scope,
     )
     shape = replace(shape, **chosen)
-    offsets = {(block.name, block.layer): block.offset for block in net.layout.blocks}
+    offsets = net.layout.offsets
     return resident_unit(shape, pieces, offsets, spec.dtype), (spec, net, shape)
 
 
