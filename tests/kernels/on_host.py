@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,27 @@ import pytest
 from bpcore.kernels.cuda import host_runner
 from bpcore.kernels.cuda.host_runner import HostRunError
 
-__all__ = ["is_noticed", "leaves_its_arrays", "on_host", "stays_inside"]
+__all__ = ["changed", "is_noticed", "leaves_its_arrays", "on_host", "stays_inside"]
 
 ROOT = Path(__file__).resolve().parents[2]
 
 on_host = pytest.mark.skipif(bool(host_runner.unavailable()), reason=host_runner.unavailable() or "g++ is here")
+
+
+def changed(source: str, change: Sequence[str]) -> str:
+    """Replace one text in the sources by another: a mistake, or nothing for an empty sequence.
+
+    Raises
+    ------
+    LookupError
+        If it is not there. That is no AssertionError, which would pass for a mistake that is noticed.
+    """
+    if not change:
+        return source
+    old, new = change
+    if old not in source:
+        raise LookupError(f"{old!r} is nowhere in the sources: the mistake is out of date")
+    return source.replace(old, new)
 
 
 def is_noticed(judge: Callable[[int], Any]) -> bool:
