@@ -417,3 +417,33 @@ def test_it_starts_in_a_checkout_that_was_not_installed(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", text], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "found" / "dry-run.json").exists()
+
+
+OLDER = """
+import os
+from tests.backends import fake_cupy
+
+fake_cupy.CAPABILITY = tuple(map(int, os.environ["STAND_IN"].split(".")))
+fake_cupy.SHARED_MEMORY = int(os.environ["STAND_IN_KIB"]) * 1024
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("capability", "kib"), [("7.5", "64"), ("8.9", "99")], ids=["T4", "L4 and RTX 4090"])
+def test_the_suite_fails_on_no_older_gpu(tmp_path: Path, kernel_folder: Path, capability: str, kib: str) -> None:
+    """What such a device cannot do is skipped; over the stand-in for CuPy, told that it is one."""
+    if host_runner.unavailable():
+        pytest.skip(host_runner.unavailable())
+    (tmp_path / "older.py").write_text(OLDER, "utf-8")
+    (tmp_path / kernel_folder.name).symlink_to(kernel_folder)
+    words = ["-q", "-p", "no:cacheprovider", "-p", "older", "-k", "stand-in", f"--kept-cache={tmp_path}"]
+    places = [str(acceptance.ROOT / "tests" / name) for name in ("training", "backends")]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    environment |= {"PYTHONPATH": f"{tmp_path}{os.pathsep}{acceptance.ROOT}"}
+    environment |= {"STAND_IN": capability, "STAND_IN_KIB": kib}
+    command = [sys.executable, "-m", "pytest", *words, *places]
+    done = subprocess.run(command, cwd=acceptance.ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr
+    found = acceptance.counts(done.stdout)
+    assert found["passed"] > 300
+    assert found["skipped"] > 30
