@@ -425,6 +425,29 @@ def test_a_measurement_that_fails_takes_no_other_with_it(monkeypatch: pytest.Mon
     assert (found["parts"]["good"]["status"], found["parts"]["good"]["us"]) == ("ok", 1.0)
 
 
+def test_predictions_on_the_processor_are_those_of_the_same_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    inference: Any = importlib.import_module("benchmarks.gpu.inference")
+    net = bp.MLP([6, 9, 3], "relu", "softmax", seed=3, dtype="float32", backend="numpy")
+    samples = np.random.default_rng(0).normal(size=(5, 6)).astype(np.float32)
+    X = types.SimpleNamespace(cpu=lambda: types.SimpleNamespace(numpy=lambda: samples))
+    found: list[Any] = []
+
+    class Tensor(types.SimpleNamespace):
+        def __len__(self) -> int:
+            return len(samples)
+
+    def us(call: Any, wait: Any) -> float:
+        found.append(np.array(call()))
+        return 7.0
+
+    monkeypatch.setattr(inference, "us", us)
+    assert inference.on_the_processor(net, Tensor(**vars(X))) == {"numba_us": 7.0, "numpy_us": 7.0}
+    for H in found:
+        np.testing.assert_allclose(H, net.predict(samples), rtol=1e-5)
+    monkeypatch.setattr(inference, "MOST_FLOPS", 2 * 5 * (6 * 9 + 9 * 3) - 1)
+    assert inference.on_the_processor(net, Tensor(**vars(X))) == {}, "a call that takes too long"
+
+
 def test_without_pytorch_its_measurements_are_left_out_and_nothing_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     bench = types.SimpleNamespace(multiprocessors=2, properties={"l2CacheSize": 7}, capability=89)
