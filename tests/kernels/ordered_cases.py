@@ -14,6 +14,7 @@ from bpcore.backends.cupy_backend import CupyBackend
 from tests.helpers.compare import assert_close
 from tests.kernels import cuda_cases, cuda_products, fused_cases, prediction_cases, resident_cases
 from tests.kernels import test_cuda_planes as plane_cases
+from tests.training import test_random_steps_on_gpu as steps
 from tests.training import test_wide_mistakes as wide_cases
 
 __all__ = ["RUNS", "Run"]
@@ -22,20 +23,24 @@ Run = Callable[[Path, CupyBackend], None]
 """Takes the folder for what g++ builds, and the backend over the stand-in for a GPU."""
 
 
-def _rows(wide: bool, m: int, n: int, folder: Path, be: CupyBackend) -> None:
-    bench = cuda_cases.Bench(folder, "float32", seed=0)
+def _rows(wide: bool, m: int, n: int, folder: Path, be: CupyBackend, offset: int = 0) -> None:
+    bench = cuda_cases.Bench(folder, "float32", seed=0, offset=offset)
     for case in cuda_cases.ROW_CASES if wide else (*cuda_cases.ROW_CASES, *cuda_cases.OTHER_CASES):
         case(bench, m, n, wide)
 
 
-def _products(together: int, size: tuple[int, int, int, int], folder: Path, be: CupyBackend) -> None:
-    products = cuda_products.Products(folder, "float32", together=together, seed=0)
+def _products(together: int, size: tuple[int, int, int, int], folder: Path, be: CupyBackend, offset: int = 0) -> None:
+    products = cuda_products.Products(folder, "float32", together=together, seed=0, offset=offset)
     for case in cuda_products.ALL:
         case(products, *size)
 
 
 def _wide(case: tuple[str, str | None, dict[str, Any]], folder: Path, be: CupyBackend) -> None:
     wide_cases.check(be, *case)
+
+
+def _odd_inputs(folder: Path, be: CupyBackend) -> None:
+    steps.compare(steps.Drawn([8, 12, 5], ["tanh"], "mse", "identity", "sgd", 20, odd=True), be, "wide", "float32")
 
 
 def _planes(m: int, n: int, folder: Path, be: CupyBackend) -> None:
@@ -75,12 +80,17 @@ def _answers(folder: Path, be: CupyBackend) -> None:
 
 
 RUNS: dict[str, tuple[Run, ...]] = {
-    "rows": (partial(_rows, False, 40, 3), partial(_rows, True, 3, 1025)),
-    "products": (partial(_products, 1, (66, 70, 31, 3)), partial(_products, 4, (66, 300, 40, 4))),
+    "rows": (partial(_rows, False, 40, 3), partial(_rows, True, 3, 1025), partial(_rows, False, 9, 8, offset=1)),
+    "products": (
+        partial(_products, 1, (66, 70, 31, 3)),
+        partial(_products, 4, (66, 300, 40, 4)),
+        partial(_products, 1, (33, 36, 40, 1), offset=1),
+    ),
     "wide": (
         partial(_wide, wide_cases.CLIPPED),
         partial(_wide, wide_cases.PLANES_SAMPLES),
         partial(_planes, 33, 130),
+        _odd_inputs,
         _many_neurons,
     ),
     "resident": (

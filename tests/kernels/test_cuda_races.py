@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -13,17 +14,13 @@ from bpcore.backends.cupy_backend import CupyBackend
 from bpcore.kernels.cuda import host_runner, resident, source
 from bpcore.kernels.cuda.host_runner import HostModule, HostRunError
 from bpcore.kernels.cuda.source import translation_unit
-from tests.backends.conftest import fake_backend, fake_cupy
+from tests.backends.conftest import fake_backend, fake_cupy, watched
+from tests.kernels.on_host import changed, is_noticed, on_host
 from tests.kernels.ordered_cases import RUNS
 
-__all__ = ["fake_backend", "fake_cupy"]
+__all__ = ["fake_backend", "fake_cupy", "watched"]
 
-pytestmark = pytest.mark.skipif(bool(host_runner.unavailable()), reason=host_runner.unavailable() or "g++ is here")
-
-
-@pytest.fixture(autouse=True)
-def watched(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(HostModule, "watch_races", True)
+pytestmark = [on_host, pytest.mark.usefixtures("watched")]
 
 
 # ------------------------------------------------------------------------------------------ the rules
@@ -223,18 +220,42 @@ def without(text: str, k: int) -> str:
     return before + ";" + after
 
 
+def change_file(monkeypatch: pytest.MonkeyPatch, file: str, change: Callable[[str], str]) -> None:
+    """Change the text of one file of the kernels."""
+    text = source.cuda_text
+    for module in (source, resident):
+        monkeypatch.setattr(module, "cuda_text", lambda name: change(text(name)) if name == file else text(name))
+
+
 @pytest.mark.long
 @pytest.mark.parametrize(("file", "k"), SITES)
 def test_every_barrier_is_needed(
     kernel_folder: Path, fake_backend: CupyBackend, monkeypatch: pytest.MonkeyPatch, file: str, k: int
 ) -> None:
     """Each statement that orders accesses, left out alone, is missed in one of the runs."""
-    text = source.cuda_text
-    for module in (source, resident):
-        monkeypatch.setattr(module, "cuda_text", lambda name: without(text(name), k) if name == file else text(name))
-    for run in [run for about in RUNS_OF[file] for run in RUNS[about]]:
-        try:
-            run(kernel_folder, fake_backend)
-        except (HostRunError, AssertionError):
-            return
-    pytest.fail(f"nothing needs number {k} of the barriers of {file}.cuh")
+    change_file(monkeypatch, file, lambda text: without(text, k))
+    runs = [run for about in RUNS_OF[file] for run in RUNS[about]]
+    assert any(is_noticed(lambda _, run=run: run(kernel_folder, fake_backend), seeds=[0]) for run in runs)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("file", "right", "wrong", "about"),
+    [
+        ("memory", "& 15) == 0", "& 15) < 99", "products"),
+        ("operand", "% (V * sizeof(E)) == 0", "% sizeof(E) == 0", "wide"),
+    ],
+    ids=["a pack", "a run of a pass"],
+)
+def test_an_access_that_is_too_wide_for_its_address_is_reported(
+    kernel_folder: Path,
+    fake_backend: CupyBackend,
+    monkeypatch: pytest.MonkeyPatch,
+    file: str,
+    right: str,
+    wrong: str,
+    about: str,
+) -> None:
+    change_file(monkeypatch, file, lambda text: changed(text, (right, wrong)))
+    run = {"products": RUNS["products"][2], "wide": RUNS["wide"][3]}[about]  # those of odd addresses
+    with pytest.raises(HostRunError, match="bytes that are not aligned to their size"):
+        run(kernel_folder, fake_backend)
