@@ -56,7 +56,7 @@ SCALARS = {
 _SANITIZE = ("-fsanitize=address", "-fno-omit-frame-pointer")
 _TELL = ("-fsanitize=thread", "--param=tsan-distinguish-volatile=1")
 _WATCH = ("-DHOST_RACES", "-gdwarf-4")  # addr2line takes one file for the other in what g++ 12 writes by itself
-_PLACE = re.compile(r",? (?:at|from) <([0-9a-f]+)>")
+_PLACE = re.compile(r" (in|called in) <([0-9a-f]+)>")
 
 
 class HostRunError(RuntimeError):
@@ -192,13 +192,13 @@ class HostModule:
 
     def _line(self, place: re.Match[str]) -> str:
         """The line of the source at a place in the library, if it is one of the kernels'."""
-        address = f"{int(place.group(1), 16) - 1:x}"  # calls are told by what comes after them
+        address = f"{int(place.group(2), 16) - 1:x}"  # calls are told by what comes after them
         command = ["addr2line", "-e", str(self._path), address]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         file, _, line = done.stdout.split(" ")[0].strip().rpartition(":")
         if not Path(file).name.startswith("host-") or not line.isdigit():
             return ""
-        return f" in line {line}, `{self._lines[int(line) - 1].strip()}`"
+        return f" {place.group(1)} line {line}, `{self._lines[int(line) - 1].strip()}`"
 
     def _check(self, name: str, arguments: tuple[Any, ...]) -> None:
         parameters = self.kernels[name]

@@ -157,7 +157,7 @@ static std::string line_name(const Access& access) {
         Dl_info info;
         if (!place || !dladdr(place, &info)) continue;
         char name[32];
-        snprintf(name, sizeof name, "%s<%zx>", text.empty() ? " at " : ", from ",
+        snprintf(name, sizeof name, "%s<%zx>", text.empty() ? " in " : " called in ",
                  static_cast<size_t>(static_cast<const char*>(place) - static_cast<const char*>(info.dli_fbase)));
         text += name;
     }
