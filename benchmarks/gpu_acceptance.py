@@ -44,7 +44,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # started as a file, Python would look beside it
 
 # Nothing that imports bpcore: in a checkout that was not installed, only what lay_out makes can be imported.
-from benchmarks.gpu import sanitized, schedule  # noqa: E402
+from benchmarks.gpu import here, sanitized, schedule  # noqa: E402
 from benchmarks.gpu.parts import run, tail  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -86,11 +86,9 @@ def lay_out(folder: Path) -> dict[str, str]:
 
 
 def machine(commit: str | None = None) -> dict[str, Any]:
-    """Processor, GPU, driver, versions, commit."""
+    """Processor, versions, commit."""
     from bpcore.backends.diagnosis import cpu
 
-    query = "--query-gpu=name,driver_version,memory.total,compute_cap,clocks.max.sm"
-    gpu = run(["nvidia-smi", query, "--format=csv,noheader"], 20, ROOT, dict(os.environ))
     found = run(["git", "rev-parse", "HEAD"], 20, ROOT, dict(os.environ))
     dirty = run(["git", "status", "--porcelain"], 20, ROOT, dict(os.environ))
     versions = {}
@@ -101,7 +99,7 @@ def machine(commit: str | None = None) -> dict[str, Any]:
             continue
     return {
         "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "gpu": gpu["output"].strip().splitlines()[0] if gpu["status"] == "ok" and gpu["output"].strip() else None,
+        "gpu": None,
         "processor": cpu()["model"],
         "cores": os.cpu_count(),
         "python": platform.python_version(),
@@ -214,8 +212,9 @@ PARTS: dict[str, Callable[[Path, dict[str, str], float, bool], dict[str, Any]]] 
 def complete(result: dict[str, Any]) -> bool:
     """Whether every part was done and found nothing wrong.
 
-    What a contestant says that it cannot do is nothing wrong, nor is a machine without ncu, or one that keeps its
-    counters to itself. A dry run cannot do the sanitizers and the costs.
+    What a contestant says that it cannot do is nothing wrong, nor is a machine without other libraries or ncu, or one
+    that keeps its counters to itself; but bpcore itself must have been raced. A dry run cannot do the sanitizers and
+    the costs.
     """
     parts = result["parts"]
     if any(name not in parts for name in result["asked"]):
@@ -227,9 +226,16 @@ def complete(result: dict[str, Any]) -> bool:
     if not result["dry_run"]:
         rights += [part["status"] == "ok" for part in parts.get("sanitizers", {}).values()]
         rights += [parts[name]["status"] == "ok" for name in ("costs",) if name in parts]
+    if "tests" in parts:
+        counted = parts["tests"].get("counts", {})
+        rights += [counted.get("passed", 0) > 0, not any(counted.get(word) for word in ("failed", "error", "errors"))]
+    if "race" in parts:
+        rights += [bool(parts["race"].get("rows"))]
     for found in parts.get("race", {}).get("rows", {}).values():
-        rights += [bool(found["contestants"])]
-        rights += [row["status"] in ("ok", "skipped") for row in found["contestants"].values()]
+        rows = found["contestants"]
+        rights += [bool(rows), *(row["status"] in ("ok", "skipped") for row in rows.values())]
+        if not result["dry_run"] and found.get("precision", "float32") == "float32":  # what every GPU can do
+            rights += [rows.get("bpcore-auto", {"status": "not there"})["status"] == "ok"]
     return all(rights)
 
 
@@ -263,21 +269,29 @@ def measure(
 ) -> int:
     """Run the chosen parts until `end`, with what was laid out in a folder, and write the files."""
     from benchmarks.gpu import report
+    from benchmarks.gpu.contestants import GPU_BYTES
 
     about = machine(options.commit)
-    if about["gpu"] is None and not options.dry_run:
-        print(
-            "nvidia-smi shows no GPU here; nothing was run and nothing written. --dry-run shows what can run without."
-        )
-        return 2
+    asked = [part for part in schedule.ORDER if part in chosen]
+    if not options.dry_run:
+        found = here.gpu(folder, environment)
+        if "why" in found:
+            print(f"bpcore has no GPU here: {found['why']}")
+            print("Nothing was run and nothing written. --dry-run shows what can run without a GPU.")
+            return 2
+        about |= {"gpu": here.smi(found, folder, environment), "cuda": found}
+        environment[GPU_BYTES] = str(found["memory"])
+    lacking = here.missing(asked)
+    for missing, lost in lacking.items():
+        print(f"{missing} is not installed: {lost}", flush=True)
     if options.dry_run:
         target, name = options.output or Path(tempfile.mkdtemp(prefix="bpcore-dry-run-")), "dry-run"
     else:
         target = options.output or RESULTS
         name = "gpu-" + re.sub(r"[^A-Za-z0-9]+", "-", f"{about['gpu'].split(',')[0]} {about['when'][:16]}").lower()
     target.mkdir(parents=True, exist_ok=True)
-    asked = [part for part in schedule.ORDER if part in chosen]
-    result: dict[str, Any] = {"dry_run": options.dry_run, "machine": about, "asked": asked, "parts": {}}
+    result: dict[str, Any] = {"dry_run": options.dry_run, "machine": about, "asked": asked, "missing": lacking}
+    result["parts"] = {}
     with ThreadPoolExecutor(len(asked)) as pool:
 
         def begin(part: str, limit: float) -> Any:
@@ -303,7 +317,10 @@ def measure(
                 (folder / GATE.format(part)).touch()
     print(report.markdown(result))
     print(f"written: {target / name}.json and .md")
-    return 0 if complete(result) else 1
+    if complete(result):
+        return 0
+    print("Not all that was asked for was done and found right; what is missing or wrong is in the lines above.")
+    return 1
 
 
 if __name__ == "__main__":

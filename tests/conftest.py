@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -45,12 +46,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="begin no further test then, and sum up; what fails is named, as in a run that comes to its end",
     )
     group.addoption("--long", action="store_true", help="run the tests that take minutes, too")
+    group.addoption(
+        "--watch-races",
+        action="store_true",
+        help="watch every access of the CUDA kernels that run on this CPU, and fail where nothing orders two of them; "
+        "takes ten times as long",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     # A developer's settings must not decide what the tests see. `clean_environment` sets the cache folder.
     for name in [name for name in os.environ if name.startswith("BPCORE_")]:
         del os.environ[name]
+    if config.getoption("--watch-races"):
+        from bpcore.kernels.cuda.host_runner import HostModule
+
+        HostModule.watch_races = True
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -76,6 +87,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         # The files of tests that take long begin first: none of them is left for one worker when the others have ended.
         slow = {item.path for item in items if item.get_closest_marker("slow")}
         items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[Any]:
+    """Skip a test on a GPU that is too old for what it asks, with the words of bpcore; no newer GPU is excused."""
+    try:
+        return (yield)
+    except Exception as error:
+        asked = re.search(r"needs compute capability (\d+\.\d+); this GPU has (\d+\.\d+)", str(error))
+        if asked is None or float(asked[2]) >= float(asked[1]):
+            raise
+        message = str(error)
+    pytest.skip(message)
 
 
 def backend_params(*names: str) -> list[Any]:

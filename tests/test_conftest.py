@@ -53,6 +53,24 @@ def test_a_backend_that_cannot_run_is_skipped_with_its_reason(run_suite):
     assert "backend cupy: backend 'cupy' cannot run: " in out
 
 
+TOO_OLD = """
+from bpcore.errors import ConfigurationError
+
+def test_it():
+    raise ConfigurationError("precision='bf16' needs compute capability 8.0; this GPU has {found}. Possible: float32")
+"""
+
+
+def test_what_a_gpu_is_too_old_for_is_skipped_with_the_reason(run_suite):
+    code, out = run_suite(TOO_OLD.replace("{found}", "7.5"))
+    assert code == 0
+    assert "1 skipped" in out
+    assert "precision='bf16' needs compute capability 8.0; this GPU has 7.5" in out
+    code, out = run_suite(TOO_OLD.replace("{found}", "10.0"))
+    assert code == 1, "who can and refuses is wrong"
+    assert "1 failed" in out
+
+
 def test_require_backend_makes_the_skip_a_failure(run_suite):
     code, out = run_suite(ON_EACH_BACKEND, "--require-backend", "numba", "--require-backend", "cupy")
     assert code == 1

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
+
 from benchmarks.peers.adapters import Contestant
 from bpcore.bench.workload import Workload
 from bpcore.kernels.cuda.fused import MOST_COLUMNS
 from bpcore.training.precision import plans_in
 
-__all__ = ["CONTESTANTS", "DRY_RUN", "KEEPS_KERNELS", "PLANS", "STARTS_SLOWLY", "compiles", "on_gpu"]
+__all__ = [
+    "CONTESTANTS", "DRY_RUN", "GPU_BYTES", "KEEPS_KERNELS", "PLANS", "STARTS_SLOWLY", "compile_at_once", "compiles",
+    "on_gpu",
+]  # fmt: skip
 
 DRY_RUN = "BENCHMARKS_DRY_RUN"
 """A variable of the environment: when it is set, who can compute on the processor does, to rehearse."""
+
+GPU_BYTES = "BENCHMARKS_GPU_BYTES"
+"""A variable of the environment: bytes of memory of the GPU, where they are known."""
+
+PROCESS_BYTES = 2**29
+"""Of the GPU's memory, for a process that uses it: its context, code and workspaces. A guess that is not too small."""
+DATA_BYTES = 2**33
+"""For the data of a workload, by all contestants."""
 
 PLANS = ("auto", "reference", "graph", "wide", "fused", "persistent")
 
@@ -26,11 +40,31 @@ CONTESTANTS = {
 }
 
 STARTS_SLOWLY = ("torch-compile", "jax-scan")
-"""They compile for seconds: they get a process for each workload, and compile all of them at once before the race."""
+"""They compile for seconds: they get a process for each workload, and compile all of them at once before the race.
+Where the GPU has no memory for so many processes, they have one each like the others, and compile in the race."""
 
 
 KEEPS_KERNELS = tuple(name for name in CONTESTANTS if name.startswith("bpcore-") and name != "bpcore-numpy")
 """What they compile stays on the disk: it is compiled before the race, by processes that are not part of it."""
+
+
+def compile_at_once(names: Iterable[str], workloads: int) -> tuple[str, ...]:
+    """Those of `STARTS_SLOWLY` that get a process for each workload.
+
+    Examples
+    --------
+    >>> os.environ[GPU_BYTES] = str(80 * 2**30)
+    >>> compile_at_once(["torch-eager", "jax-scan"], 12)
+    ('jax-scan',)
+    >>> os.environ[GPU_BYTES] = str(12 * 2**30)
+    >>> compile_at_once(["torch-eager", "jax-scan"], 12)
+    ()
+    >>> del os.environ[GPU_BYTES]
+    """
+    names = list(names)
+    slow = tuple(name for name in names if name in STARTS_SLOWLY)
+    needed = DATA_BYTES + PROCESS_BYTES * (sum(map(on_gpu, names)) + len(slow) * (workloads - 1))
+    return slow if needed <= int(os.environ.get(GPU_BYTES, needed)) else ()
 
 
 def on_gpu(name: str) -> bool:

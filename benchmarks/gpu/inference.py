@@ -16,6 +16,7 @@ others that nobody waits for.
 ``torch_graph_us``               the replay of a graph over these arrays
 ``torch_graph_copied_us``        other samples copied in before, and outputs copied out after it
 ``torch_compile_us``             ``torch.compile`` without graphs; only by the command, since it takes long to compile
+``numba_us``, ``numpy_us``       ``net.predict`` on the processor of the same machine, samples and outputs in its memory
 ===============================  ===============================================================================
 """
 
@@ -24,8 +25,10 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from itertools import cycle
+from itertools import cycle, pairwise
 from typing import Any
+
+import numpy as np
 
 from benchmarks.gpu.profile import LEAST_US, kernels
 
@@ -47,6 +50,8 @@ MOST_BYTES = 2**30
 LARGEST_DIFFERENCE = 1e-4
 """Between outputs of softmax, which are at most 1."""
 DEVICE = "cuda"
+MOST_FLOPS = 10**10
+"""Of a call on the processor; more would take seconds, some dozens of times."""
 
 
 def us(call: Callable[[], Any], wait: Callable[[], Any], *, queued: bool = False) -> float:
@@ -124,7 +129,23 @@ def measured(net: Any, model: Any, X: Any) -> dict[str, float]:
         facts |= timed("torch_eager", lambda: model(X), torch.cuda.synchronize)
         facts |= timed("torch_graph", graph.replay, torch.cuda.synchronize)
         facts |= timed("torch_graph_copied", copied, torch.cuda.synchronize)
-    return facts | {"difference": off}
+    return facts | on_the_processor(net, X) | {"difference": off}
+
+
+def on_the_processor(net: Any, X: Any) -> dict[str, float]:
+    """Measure the same network on the backends of the processor, where a call is not too long."""
+    import bpcore as bp
+
+    m, sizes = len(X), net.sizes
+    if 2 * m * sum(n_in * n for n_in, n in pairwise(sizes)) > MOST_FLOPS:
+        return {}
+    samples, found = X.cpu().numpy(), {}
+    for backend in ("numba", "numpy"):
+        same = bp.MLP(sizes, "relu", "softmax", init="zeros", dtype="float32", backend=backend)
+        same.set_weights(net.get_weights())
+        out = np.empty((m, sizes[-1]), np.float32)
+        found[f"{backend}_us"] = us(lambda: same.predict(samples, out=out), lambda: None)  # noqa: B023
+    return found
 
 
 def ours(net: Any, X: Any) -> tuple[dict[str, float], Any]:

@@ -61,6 +61,13 @@ def run(command: list[str], limit: float, folder: Path, environment: dict[str, s
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End the process and all that it has started, first kindly: interrupted, pytest still says what has failed."""
+    if not hasattr(os, "killpg"):  # Windows, where processes form a tree and no group
+        if process.poll() is None:
+            with contextlib.suppress(OSError):
+                subprocess.run(["taskkill", "/F", "/T", "/PID", str(process.pid)], capture_output=True, check=False)
+            process.kill()
+        process.wait()
+        return
     for word in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, word)

@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.contestants import CONTESTANTS, DRY_RUN, KEEPS_KERNELS, STARTS_SLOWLY, compiles, on_gpu
+from benchmarks.gpu.contestants import CONTESTANTS, DRY_RUN, KEEPS_KERNELS, compile_at_once, compiles, on_gpu
 from benchmarks.gpu.telling import telling
 from benchmarks.gpu.workloads import PARITY, WORKLOADS, get_workload
 from benchmarks.peers import machine, results
@@ -70,6 +70,7 @@ class Race:
 
     def __init__(self, rows: list[str], names: list[str], seconds: float, tell: Callable[[str], None] = print) -> None:
         self.rows, self.names, self.tell = rows, names, tell
+        self.at_once = compile_at_once(names, len(rows))
         self.end = time.monotonic() + seconds
         self.threads = os.cpu_count() or 1
         self.workers: dict[tuple[str, str], Worker] = {}
@@ -82,11 +83,11 @@ class Race:
 
     @property
     def keys(self) -> list[tuple[str, str]]:
-        """Which workers there are: the slow starters have one for each workload."""
-        return [(name, row) for name in self.names for row in (self.rows if name in STARTS_SLOWLY else [""])]
+        """Which workers there are: the slow starters have one for each workload, where there is room."""
+        return [(name, row) for name in self.names for row in (self.rows if name in self.at_once else [""])]
 
     def key(self, name: str, row: str) -> tuple[str, str]:
-        return (name, row if name in STARTS_SLOWLY else "")
+        return (name, row if name in self.at_once else "")
 
     def left(self) -> float:
         return self.end - time.monotonic()

@@ -28,6 +28,7 @@ def markdown(result: dict[str, Any]) -> str:
     lines += [f"- {name}: {about[name]}" for name in ("when", "commit", "changed_files", "python", "system", "cores")]
     lines += [f"- processor: {about['processor']}"]
     lines += ["- " + ", ".join(f"{name} {version}" for name, version in about["versions"].items())]
+    lines += [f"- not installed: {name}: {lost}" for name, lost in result.get("missing", {}).items()]
     lines += ["", *verdict(result)]
     parts = result["parts"]
     if "race" in parts:

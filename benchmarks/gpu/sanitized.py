@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import sys
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from benchmarks.gpu.here import find_sanitizer
 from benchmarks.gpu.parts import run, tail
 
 __all__ = ["TESTS", "TOOLS", "findings", "named", "sanitizers"]
@@ -104,7 +104,7 @@ def sanitizers(folder: Path, environment: dict[str, str], limit: float, dry: boo
     dict
         For each tool the status, how many tests passed, and what was found.
     """
-    program = shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path="/usr/local/cuda/bin")
+    program = find_sanitizer()
     if program is None or dry:
         why = "compute-sanitizer is not installed" if program is None else "a dry run has no kernels on a GPU"
         return {tool: {"status": "not done", "why": why} for tool in TOOLS}
@@ -137,7 +137,10 @@ def merged(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:
     output = "\n".join(part["output"] for part in parts)
     facts = {name: worst[name] for name in ("status", "command", "limit_seconds")}
     seconds = max(part["seconds"] for part in parts)
-    return facts | {"seconds": seconds, "of": len(TESTS), **findings(output), "output": tail(worst)["output"]}
+    found = findings(output)
+    if facts["status"] == "ok" and (not found["passed"] or found["passed"] + found["skipped"] < len(TESTS)):
+        facts |= {"status": "failed"}  # nobody has complained, because not all of them have run
+    return facts | {"seconds": seconds, "of": len(TESTS), **found, "output": tail(worst)["output"]}
 
 
 def findings(output: str) -> dict[str, Any]:
@@ -146,12 +149,16 @@ def findings(output: str) -> dict[str, Any]:
     Examples
     --------
     >>> findings("a.py::test PASSED [ 10%]\\n========= Invalid __global__ read of size 4 bytes")["summary"]
-    '1 tests passed, 1 reports'
+    '1 tests of 30 passed, 1 reports'
     """
-    passed, reports = len(re.findall(r"(?:^|\s)PASSED\b", output)), len(re.findall(f"========= {REPORT}", output))
+    passed = len(re.findall(r"(?:^|\s)PASSED\b", output, re.M))
+    skipped = len(re.findall(r"(?:^|\s)SKIPPED\b(?! \[\d+\] )", output, re.M))  # and not where pytest sums up
+    reports = len(re.findall(f"========= {REPORT}", output))
     summary = re.findall(r"(?:ERROR|RACECHECK) SUMMARY: .*", output)
-    told = [*summary, f"{passed} tests passed, {reports} reports"]
-    return {"passed": passed, "reports": reports, "summary": "; ".join(told), "found": reported(output)}
+    left = f", {skipped} skipped" if skipped else ""
+    told = [*summary, f"{passed} tests of {len(TESTS)} passed{left}, {reports} reports"]
+    counted = {"passed": passed, "skipped": skipped, "reports": reports}
+    return counted | {"summary": "; ".join(told), "found": reported(output)}
 
 
 def reported(output: str) -> list[dict[str, Any]]:

@@ -71,11 +71,11 @@ def crossovers(part: dict[str, Any]) -> list[str]:
         f"What is chosen was the fastest for {right} of {len(rows)} points ({part['of']} in all), and takes at most "
         f"{worst:.2f} times as long as what was.",
         f"Chosen in float32: persistent up to {spell(chosen_by['persistent_up_to_flops'])} where it fits, wide from "
-        f"{spell(chosen_by['wide_from_flops'])} on. "
-        + "Measured: "
-        + ", ".join(f"{row['best']} from {spell(row['from_flops'])}" for row in part["ranges"])
-        + ".",
+        f"{spell(chosen_by['wide_from_flops'])} on.",
     ]
+    if part["ranges"]:
+        found = ", ".join(f"{row['best']} from {spell(row['from_flops'])}" for row in part["ranges"])
+        lines[-1] += f" Measured: {found}."
     plans = list(dict.fromkeys(name for row in rows for name in row["us"]))
     head = ["network", "precision", "chosen", "fastest", "batch", "step", *(f"{plan} µs" for plan in plans)]
     shown = [

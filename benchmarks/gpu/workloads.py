@@ -44,6 +44,7 @@ WORKLOADS = {
     "nielsen": replace(cpu.WORKLOADS["nielsen"], at_most_us=5.0),
     "tabular": cpu.WORKLOADS["tabular"],
     "regression-tiny": cpu.WORKLOADS["regression-tiny"],
+    "full-batch": cpu.WORKLOADS["full-batch"],
     "deep-narrow-tf32x3": replace(_narrow, precision="tf32x3"),
 }
 """In the order of a race: first those whose goals are furthest away, last those without one."""

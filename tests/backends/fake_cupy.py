@@ -249,7 +249,7 @@ class FakeModule:
         self._cupy = cupy
 
     def load(self, code: bytes) -> None:
-        self._kernels = HostModule(code.decode(), self._cupy.folder)
+        self._kernels = HostModule(code.decode(), self._cupy.folder, sanitize=self._cupy.sanitize)
 
     def get_function(self, name: str) -> Any:
         def function(
@@ -393,6 +393,8 @@ class FakeCupy(types.ModuleType):
 
     ndarray = DeviceArray
     __version__ = "14.0.0"
+    sanitize = False
+    """Whether kernels are built with AddressSanitizer; arrays then end where the memory that it knows does."""
 
     def __init__(self, folder: Path, devices: int = 1) -> None:
         super().__init__("cupy")
@@ -498,9 +500,9 @@ class FakeCupy(types.ModuleType):
         taken = -(-size // POOL_ALIGNMENT) * POOL_ALIGNMENT
         if self.used + taken > self.memory:
             raise OutOfMemoryError(f"Out of memory allocating {taken:,} bytes (allocated so far: {self.used:,} bytes)")
-        raw = np.full(size + POOL_ALIGNMENT, 0xFF, np.uint8)
-        start = -raw.ctypes.data % POOL_ALIGNMENT
+        raw = np.full(size if self.sanitize else size + POOL_ALIGNMENT, 0xFF, np.uint8)
         address = raw.ctypes.data
+        start = 0 if self.sanitize else -address % POOL_ALIGNMENT
         self._blocks[address] = address, address + raw.size
         self.used += taken
         self.held, self.peak = max(self.held, self.used), max(self.peak, self.used)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -65,3 +67,37 @@ def test_arrays_of_pytorch_are_used_where_they_are(gpu_backend: CupyBackend) -> 
     found = gpu_backend.asarray(tensor)
     assert found.data.ptr == tensor.data_ptr()
     assert gpu_backend.to_numpy(found).tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+class OnlyDlpack:
+    """An array of a library that has DLPack and nothing else."""
+
+    def __init__(self, array: Any) -> None:
+        self.array = array
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self.array.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> Any:
+        return self.array.__dlpack_device__()
+
+
+def test_a_tensor_goes_in_and_comes_out_without_a_copy(gpu_backend: CupyBackend) -> None:
+    """By the CUDA array interface and by DLPack in, by DLPack out; training reads the tensor where it lies."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    if not torch.cuda.is_available():
+        pytest.skip("this PyTorch has no CUDA")
+    tensor = torch.rand(40, 6, device="cuda")
+    torch.cuda.synchronize()  # it was drawn on a stream of PyTorch
+    net = bp.MLP([6, 5, 3], seed=0, dtype="float32", backend=gpu_backend)
+    H = net.predict(tensor)
+    assert torch.from_dlpack(H).data_ptr() == H.data.ptr
+    assert gpu_backend.asarray(OnlyDlpack(tensor)).data.ptr == tensor.data_ptr()
+    trainer = bp.Trainer(net, batch_size=10, seed=0)
+    data = trainer.load(tensor, np.arange(40) % 3)
+    assert data.X.data.ptr == tensor.data_ptr()
+    theta = torch.from_dlpack(net.theta)
+    before = theta.clone()
+    trainer.run_loaded(data, np.arange(40).reshape(4, 10))
+    assert theta.data_ptr() == net.theta.data.ptr
+    assert not torch.equal(theta, before), "the tensor is the parameters"

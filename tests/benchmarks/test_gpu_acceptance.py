@@ -23,6 +23,7 @@ from bpcore.kernels.cuda import host_runner
 
 # by name, because the benchmarks are no part of what is type-checked
 acceptance: Any = importlib.import_module("benchmarks.gpu_acceptance")
+here: Any = importlib.import_module("benchmarks.gpu.here")
 parts: Any = importlib.import_module("benchmarks.gpu.parts")
 report: Any = importlib.import_module("benchmarks.gpu.report")
 sanitized: Any = importlib.import_module("benchmarks.gpu.sanitized")
@@ -52,7 +53,8 @@ def contestant(**changes: Any) -> dict[str, Any]:
 
 
 def result_of(dry_run: bool = True, **contestants: dict[str, Any]) -> dict[str, Any]:
-    row = {"flops": 2112, "at_most_us": 3.0, "contestants": contestants or {"torch": contestant()}}
+    raced = contestants or {"torch": contestant(), "bpcore-auto": contestant()}
+    row = {"flops": 2112, "at_most_us": 3.0, "precision": "float32", "contestants": raced}
     found = {
         "tests": PART | {"counts": {"passed": 3}},
         "sanitizers": {"memcheck": {"status": "not done", "why": "compute-sanitizer is not installed"}},
@@ -64,7 +66,7 @@ def result_of(dry_run: bool = True, **contestants: dict[str, Any]) -> dict[str, 
 
 
 def test_the_examples() -> None:
-    for module in (acceptance, sanitized, schedule):
+    for module in (acceptance, here, sanitized, schedule):
         found = doctest.testmod(module)
         assert found.attempted > 0
         assert found.failed == 0
@@ -73,10 +75,64 @@ def test_the_examples() -> None:
 def test_without_a_gpu_it_refuses_and_writes_nothing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(acceptance, "machine", lambda commit: MACHINE)
-    assert acceptance.main(["--output", str(tmp_path)]) == 2
-    assert "nothing was run and nothing written" in capsys.readouterr().out
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert acceptance.main(["--output", str(tmp_path / "results")]) == 2
+    told = capsys.readouterr().out
+    assert "bpcore has no GPU here: backend 'cupy' cannot run: " in told, "the words of the backend, and what to do"
+    assert "Nothing was run and nothing written" in told
     assert list(tmp_path.iterdir()) == []
+
+
+FOUND = {
+    "name": "NVIDIA L4", "capability": "8.9", "memory": 24 * 2**30, "cuda": 12090, "driver_cuda": 12080,
+    "bus": "0000:81:00.0", "cupy": "14.2.0",
+}  # fmt: skip
+
+
+def test_the_gpu_that_is_named_is_the_one_that_computes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine may have several; without nvidia-smi CUDA says what there is."""
+    program = tmp_path / "nvidia-smi"
+    program.write_text('#!/bin/sh\n[ "$2" = 0000:81:00.0 ] && echo "NVIDIA L4, 570.1, 23034 MiB, 8.9, 2040 MHz"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert here.smi(FOUND, tmp_path, dict(os.environ)) == "NVIDIA L4, 570.1, 23034 MiB, 8.9, 2040 MHz"
+    by_cuda = "NVIDIA L4, CUDA 12080 by its driver, 24576 MiB, 8.9"
+    assert here.smi(FOUND | {"bus": "0000:01:00.0"}, tmp_path, dict(os.environ)) == by_cuda
+    program.unlink()
+    assert here.smi(FOUND, tmp_path, dict(os.environ)) == by_cuda
+
+
+def test_what_is_not_installed_is_said_before_anything_runs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(here, "gpu", lambda *_: FOUND)
+    monkeypatch.setattr(here, "find_ncu", lambda: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torch" else object())
+    monkeypatch.setattr(acceptance, "lay_out", lambda folder: dict(os.environ))
+    monkeypatch.setitem(acceptance.PARTS, "costs", lambda *_: COSTS)
+    monkeypatch.setitem(acceptance.PARTS, "profile", lambda *_: PART | {"status": "skipped", "why": "no ncu"})
+    assert acceptance.main(["--only", "costs,profile", "--output", str(tmp_path)]) == 0
+    told = capsys.readouterr().out
+    assert told.index("torch is not installed: nothing is compared with PyTorch") < told.index("costs (at most")
+    (file,) = tmp_path.glob("gpu-nvidia-l4-*.json")
+    found = json.loads(file.read_text("utf-8"))
+    assert set(found["missing"]) == {"torch", "ncu"}, "and nothing that no part asks for"
+    assert found["machine"]["cuda"] == FOUND
+    assert "- not installed: ncu: the counters of the GPU are not read" in file.with_suffix(".md").read_text("utf-8")
+
+
+def test_what_has_no_group_of_processes_is_ended_as_a_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows, played: there is no killpg, and taskkill ends a process with those that it has started."""
+    program = tmp_path / "taskkill"
+    program.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\n', "utf-8")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.delattr(os, "killpg")
+    part = parts.run([sys.executable, "-c", "import time; time.sleep(60)"], 1, tmp_path, dict(os.environ))
+    assert part["status"] == "out of time"
+    assert part["seconds"] < 20
+    assert (tmp_path / "asked").read_text("utf-8").startswith("/F /T /PID ")
+    assert parts.run([sys.executable, "-c", ""], 20, tmp_path, dict(os.environ))["status"] == "ok"
 
 
 def test_a_part_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -86,7 +142,8 @@ def test_a_part_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str])
 
 
 def test_what_was_not_done_is_said_and_counts() -> None:
-    good = result_of(torch=contestant(), other={"status": "skipped", "why": "not supported: dropout"})
+    mine = {"bpcore-auto": contestant()}
+    good = result_of(torch=contestant(), other={"status": "skipped", "why": "not supported: dropout"}, **mine)
     table = report.markdown(good)
     assert table.startswith("# DRY RUN: no GPU was used, these are not GPU results")
     assert "- compute-sanitizer memcheck: not done (compute-sanitizer is not installed)" in table
@@ -118,8 +175,20 @@ def test_what_was_not_done_is_said_and_counts() -> None:
         spoilt("parts", "profile", value={"status": "out of time"}),
         spoilt("asked", value=["tests", "unheard-of"]),
         spoilt("dry_run", value=False),  # on a GPU memcheck must be done
+        spoilt("parts", "tests", "counts", value={"skipped": 900}),
+        spoilt("parts", "tests", "counts", value={"passed": 3, "error": 1}),
+        spoilt("parts", "race", "rows", value={}),
     ):
         assert not acceptance.complete(bad)
+
+    good |= {"dry_run": False}
+    good["parts"]["sanitizers"]["memcheck"]["status"] = "ok"
+    assert acceptance.complete(good)
+    refused = {"status": "skipped", "why": "backend 'cupy' cannot run"}
+    bad = spoilt(*rows, "bpcore-auto", value=refused)
+    assert not acceptance.complete(bad), "nothing of bpcore was raced"
+    bad["parts"]["race"]["rows"]["smoke"]["precision"] = "bf16"
+    assert acceptance.complete(bad), "which not every GPU can do"
 
 
 def test_the_table_by_hand() -> None:
@@ -155,12 +224,13 @@ a.py::test_two FAILED [100%]
 def test_an_interrupted_sanitizer_says_how_far_it_came_and_what_it_found() -> None:
     found = sanitized.findings(SANITIZED)
     assert (found["passed"], found["reports"]) == (2, 3)
-    assert found["summary"] == "RACECHECK SUMMARY: 1 hazard displayed (1 error, 0 warnings); 2 tests passed, 3 reports"
+    told = f"2 tests of {len(sanitized.TESTS)} passed, 3 reports"
+    assert found["summary"] == f"RACECHECK SUMMARY: 1 hazard displayed (1 error, 0 warnings); {told}"
     assert found["found"] == [
         {"test": "tests/b.py::test[gpu-two blocks-masked rows]", "report": f"Error: {RACED}", "times": 2},
         {"test": "a.py::test_two", "report": "Invalid __global__ read of size 4 bytes at forward+0x10", "times": 1},
     ]
-    assert sanitized.findings("")["summary"] == "0 tests passed, 0 reports"
+    assert sanitized.findings("")["summary"] == f"0 tests of {len(sanitized.TESTS)} passed, 0 reports"
     result = result_of()
     result["parts"]["sanitizers"] = {"racecheck": {"status": "failed", **found}}
     assert f"    - tests/b.py::test[gpu-two blocks-masked rows]: Error: {RACED} (2 times)" in report.markdown(result)
@@ -252,6 +322,8 @@ def test_measuring_waits_for_tests_and_compiling_does_not(monkeypatch: pytest.Mo
                 assert not (folder / acceptance.GATE.format("race")).exists()
             told.append(f"{name} {limit / 60:.1f}")
             assert gate.exists()
+            if name in ("race", "tests"):
+                return dict(result_of()["parts"][name])
             return PART | {"rows": {}, "targets": {}, "result": None}
 
         return part
@@ -301,10 +373,25 @@ def test_tests_stop_in_time_to_say_what_failed(monkeypatch: pytest.MonkeyPatch, 
     assert asked[0][-1] == "cupy" or "-n" in asked[0]
 
 
+def test_a_sanitizer_that_saw_no_kernel_has_not_succeeded() -> None:
+    """Tests that were skipped are counted once, and are no reason to be content when there are no others."""
+    run = PART | {"command": "x", "output": ""}
+
+    def judged(passed: int, skipped: int) -> dict[str, Any]:
+        lines = ["a.py::test PASSED [ 50%]"] * passed + ["a.py::test SKIPPED (no clusters here) [ 60%]"] * skipped
+        lines += ["=== short test summary info ===", "SKIPPED [1] a.py:3: no clusters here"]
+        return dict(sanitized.merged([run | {"output": "\n".join(lines)}, run]))
+
+    count = len(sanitized.TESTS)
+    assert judged(count, 0)["status"] == judged(count - 4, 4)["status"] == "ok"
+    assert judged(count - 4, 4)["summary"] == f"{count - 4} tests of {count} passed, 4 skipped, 0 reports"
+    assert judged(0, count)["status"] == judged(count - 1, 0)["status"] == "failed"
+
+
 FAKE_SANITIZER = """#!/bin/sh
 # plays compute-sanitizer: writes what it was asked, and a report of one tool
 echo "$@" >> "{folder}/asked"
-echo "a.py::test_one[x] PASSED [ 50%]"
+for test in $(seq {tests}); do echo "a.py::test_one[x] PASSED [ 50%]"; done
 case "$2" in racecheck)
     echo "========= Race reported between Write access at k+0x10 and Read access at k+0x20 [4 hazards]"; exit 99;; esac
 """
@@ -312,7 +399,8 @@ case "$2" in racecheck)
 
 def test_the_sanitizers_share_the_tests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "compute-sanitizer"
-    program.write_text(FAKE_SANITIZER.format(folder=tmp_path), "utf-8")
+    each = len(sanitized.TESTS) // sanitized.SHARDS
+    program.write_text(FAKE_SANITIZER.format(folder=tmp_path, tests=each), "utf-8")
     program.chmod(0o755)
     monkeypatch.setattr(shutil, "which", lambda name, path=None: str(program))
     warmed: list[list[str]] = []
@@ -327,7 +415,7 @@ def test_the_sanitizers_share_the_tests(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(sanitized, "run", only_the_play)
     found = sanitized.sanitizers(tmp_path, dict(os.environ), 100.0, False, tmp_path / "cache")
-    assert (found["memcheck"]["status"], found["memcheck"]["passed"]) == ("ok", sanitized.SHARDS)
+    assert (found["memcheck"]["status"], found["memcheck"]["passed"]) == ("ok", len(sanitized.TESTS))
     assert (found["racecheck"]["status"], found["racecheck"]["reports"]) == ("failed", sanitized.SHARDS)
     assert found["racecheck"]["of"] == len(sanitized.TESTS)
     asked = (tmp_path / "asked").read_text("utf-8")
@@ -336,7 +424,8 @@ def test_the_sanitizers_share_the_tests(tmp_path: Path, monkeypatch: pytest.Monk
         assert sum(test in command for command in warmed) == 1, "and once before, to compile"
     result = result_of()
     result["parts"]["sanitizers"] = found
-    assert "racecheck: failed (2 tests passed, 2 reports)" in report.markdown(result)
+    told = f"{len(sanitized.TESTS)} tests of {len(sanitized.TESTS)}"
+    assert f"racecheck: failed ({told} passed, 2 reports)" in report.markdown(result)
 
 
 def kernels_of(folders: list[Path]) -> set[str]:
@@ -417,3 +506,33 @@ def test_it_starts_in_a_checkout_that_was_not_installed(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", text], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "found" / "dry-run.json").exists()
+
+
+OLDER = """
+import os
+from tests.backends import fake_cupy
+
+fake_cupy.CAPABILITY = tuple(map(int, os.environ["STAND_IN"].split(".")))
+fake_cupy.SHARED_MEMORY = int(os.environ["STAND_IN_KIB"]) * 1024
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("capability", "kib"), [("7.5", "64"), ("8.9", "99")], ids=["T4", "L4 and RTX 4090"])
+def test_the_suite_fails_on_no_older_gpu(tmp_path: Path, kernel_folder: Path, capability: str, kib: str) -> None:
+    """What such a device cannot do is skipped; over the stand-in for CuPy, told that it is one."""
+    if host_runner.unavailable():
+        pytest.skip(host_runner.unavailable())
+    (tmp_path / "older.py").write_text(OLDER, "utf-8")
+    (tmp_path / kernel_folder.name).symlink_to(kernel_folder)
+    words = ["-q", "-p", "no:cacheprovider", "-p", "older", "-k", "stand-in", f"--kept-cache={tmp_path}"]
+    places = [str(acceptance.ROOT / "tests" / name) for name in ("training", "backends")]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    environment |= {"PYTHONPATH": f"{tmp_path}{os.pathsep}{acceptance.ROOT}"}
+    environment |= {"STAND_IN": capability, "STAND_IN_KIB": kib}
+    command = [sys.executable, "-m", "pytest", *words, *places]
+    done = subprocess.run(command, cwd=acceptance.ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr
+    found = acceptance.counts(done.stdout)
+    assert found["passed"] > 300
+    assert found["skipped"] > 30

@@ -401,6 +401,94 @@ def test_a_measurement_that_fails_takes_no_other_with_it(monkeypatch: pytest.Mon
     assert (found["parts"]["good"]["status"], found["parts"]["good"]["us"]) == ("ok", 1.0)
 
 
+def test_predictions_on_the_processor_are_those_of_the_same_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    inference: Any = importlib.import_module("benchmarks.gpu.inference")
+    net = bp.MLP([6, 9, 3], "relu", "softmax", seed=3, dtype="float32", backend="numpy")
+    samples = np.random.default_rng(0).normal(size=(5, 6)).astype(np.float32)
+    X = types.SimpleNamespace(cpu=lambda: types.SimpleNamespace(numpy=lambda: samples))
+    found: list[Any] = []
+
+    class Tensor(types.SimpleNamespace):
+        def __len__(self) -> int:
+            return len(samples)
+
+    def us(call: Any, wait: Any) -> float:
+        found.append(np.array(call()))
+        return 7.0
+
+    monkeypatch.setattr(inference, "us", us)
+    assert inference.on_the_processor(net, Tensor(**vars(X))) == {"numba_us": 7.0, "numpy_us": 7.0}
+    for H in found:
+        np.testing.assert_allclose(H, net.predict(samples), rtol=1e-5)
+    monkeypatch.setattr(inference, "MOST_FLOPS", 2 * 5 * (6 * 9 + 9 * 3) - 1)
+    assert inference.on_the_processor(net, Tensor(**vars(X))) == {}, "a call that takes too long"
+
+
+def test_without_pytorch_its_measurements_are_left_out_and_nothing_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    bench = types.SimpleNamespace(multiprocessors=2, properties={"l2CacheSize": 7}, capability=89)
+    chosen = {
+        "products": costs.products,
+        "steps": costs.steps,
+        "inference": costs.inference,
+        "good": lambda _: {"us": 1},
+    }
+    monkeypatch.setattr(costs, "MEASUREMENTS", chosen)
+    found = costs.measure(lambda result: None, lambda: bench)
+    assert found["status"] == "ok"
+    assert {part["why"] for name, part in found["parts"].items() if name != "good"} == {"PyTorch is not installed"}
+    assert {part["status"] for part in found["parts"].values()} == {"skipped", "ok"}
+    assert workloads.floor(cpu.SMOKE, found) is None
+
+
+class PlayedTorch:
+    """As much of PyTorch as products ask for, on a GPU whose products of float64 take a quarter of a second."""
+
+    float32, float64, float16, bfloat16 = "float32", "float64", "float16", "bfloat16"
+
+    def __init__(self) -> None:
+        self.calls: dict[str, int] = {}
+        self.now = 0.0
+        self.cuda = types.SimpleNamespace(Event=lambda enable_timing: self.Event(self), empty_cache=lambda: None)
+
+    class Event:
+        def __init__(self, torch: PlayedTorch) -> None:
+            self.torch = torch
+
+        def record(self) -> None:
+            self.at = self.torch.now
+
+        def synchronize(self) -> None:
+            pass
+
+        def elapsed_time(self, other: Any) -> float:
+            return float(other.at - self.at)
+
+    def set_float32_matmul_precision(self, how: str) -> None:
+        pass
+
+    def randn(self, *shape: int, device: str) -> Any:
+        return types.SimpleNamespace(to=lambda dtype: dtype)
+
+    def empty_like(self, dtype: str) -> str:
+        return dtype
+
+    def mm(self, A: str, B: str, out: str) -> None:
+        self.calls[A] = self.calls.get(A, 0) + 1
+        self.now += 250.0 if A == "float64" else 1.0
+
+
+def test_slow_products_do_not_take_minutes_and_absent_ones_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = PlayedTorch()
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    found = costs.products(types.SimpleNamespace(capability=75))
+    assert set(found["best_tflops"]) == {"float32", "float16", "float64"}, "nothing is called tf32 that is not"
+    assert found["tflops"]["float64 4096"] == pytest.approx(2e-6 * 4096**3 / 250e3)
+    assert torch.calls["float64"] <= 4 * len(costs.SIZES)
+    assert torch.calls["float16"] > 20 * len(costs.SIZES)
+    assert "bfloat16" in costs.products(types.SimpleNamespace(capability=80))["best_tflops"]
+
+
 @pytest.mark.parametrize("plan", ["auto", "wide"])
 def test_a_profile_without_a_gpu_says_so(plan: str, capsys: pytest.CaptureFixture[str]) -> None:
     if "cupy" in [status.name for status in bp.backends() if status.usable]:

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from bpcore.inference import cuda, cuda_layers
-from tests.backends.conftest import cupy_backend, fake_backend, fake_cupy, gpu_backend
+from tests.backends.conftest import cupy_backend, fake_backend, fake_cupy, gpu_backend, watched
 
-__all__ = ["cupy_backend", "fake_backend", "fake_cupy", "gpu_backend"]
+__all__ = ["cupy_backend", "fake_backend", "fake_cupy", "gpu_backend", "watched"]
 
 
 @pytest.fixture

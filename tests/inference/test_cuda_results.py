@@ -33,6 +33,18 @@ def test_by_blocks(cupy_backend: CupyBackend, how: str, name: str, m: int) -> No
         check(net, X)
 
 
+@pytest.mark.usefixtures("watched")
+@pytest.mark.parametrize("how", ["wide", "blocks"], indirect=True)
+def test_samples_and_outputs_at_odd_addresses(cupy_backend: CupyBackend, how: str, dtype: Any) -> None:
+    """Rows of whole packs that begin between multiples of 16 bytes."""
+    net = begin(cupy_backend, [8, 64, 12], "tanh", "softmax", dtype)
+    X = samples(net, 33)
+    flat = cupy_backend.asarray(np.append(np.zeros(1, dtype), X))
+    out = cupy_backend.empty(33 * 12 + 1, dtype)[1:].reshape(33, 12)
+    for _ in range(2):  # the second time by a graph
+        judge(net, X, cupy_backend.to_numpy(net.predict(flat[1:].reshape(X.shape), out=out)))
+
+
 def test_many_samples(cupy_backend: CupyBackend, dtype: Any) -> None:
     net = begin(cupy_backend, [6, 300, 3], "relu", "softmax", dtype)
     X = samples(net, 5000)

@@ -23,6 +23,7 @@ from bpcore.training.device_steps import device_pieces
 from bpcore.training.spec import StepSpec
 from tests.backends.fake_cublas import from_bfloat16, to_bfloat16
 from tests.helpers import compare
+from tests.kernels.on_host import changed
 
 BLOCKS = 2
 DATA = 50  # rows of X
@@ -120,10 +121,7 @@ class Run:
     def kernel(self, folder: Path, seed: int = 2, change: Any = (), sanitize: bool = False) -> dict[str, Any]:
         """Run the kernels for the second step of two: gradient by layer, loss, hits."""
         case, net, m = self.case, self.net, self.case.m
-        text = text_of(case)
-        if change:
-            assert change[0] in text, f"{change[0]!r} is nowhere in the sources"
-            text = text.replace(*change)
+        text = changed(text_of(case), change)
         module, shape, size = HostModule(text, folder, sanitize=sanitize), case.shape, net.layout.size
         records, numbers = np.zeros((3, 2)), np.zeros((2, 1), np.float32)
         batch = np.zeros(11, np.int64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,32 @@ import pytest
 from bpcore.kernels.cuda import host_runner
 from bpcore.kernels.cuda.host_runner import HostRunError
 
-__all__ = ["is_noticed", "leaves_its_arrays", "on_host", "stays_inside"]
+__all__ = ["changed", "is_noticed", "leaves_its_arrays", "on_host", "stays_inside"]
 
 ROOT = Path(__file__).resolve().parents[2]
 
 on_host = pytest.mark.skipif(bool(host_runner.unavailable()), reason=host_runner.unavailable() or "g++ is here")
 
 
-def is_noticed(judge: Callable[[int], Any]) -> bool:
+def changed(source: str, change: Sequence[str]) -> str:
+    """Replace one text in the sources by another: a mistake, or nothing for an empty sequence.
+
+    Raises
+    ------
+    LookupError
+        If it is not there. That is no AssertionError, which would pass for a mistake that is noticed.
+    """
+    if not change:
+        return source
+    old, new = change
+    if old not in source:
+        raise LookupError(f"{old!r} is nowhere in the sources: the mistake is out of date")
+    return source.replace(old, new)
+
+
+def is_noticed(judge: Callable[[int], Any], seeds: Sequence[int] = host_runner.SEEDS) -> bool:
     """Whether a result is wrong, or a kernel is reported, under any schedule; ``judge`` gets its seed."""
-    for seed in host_runner.SEEDS:
+    for seed in seeds:
         try:
             judge(seed)
         except (AssertionError, HostRunError):
@@ -34,7 +50,7 @@ def is_noticed(judge: Callable[[int], Any]) -> bool:
 def stays_inside(module: str, folder: Path, *arguments: str) -> None:
     """Assert that the kernels of a module of the tests touch nothing outside their arrays."""
     done = _run_sanitized(module, folder, *arguments)
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "all cases ran" in done.stdout
 
 
@@ -42,7 +58,7 @@ def leaves_its_arrays(module: str, folder: Path, *arguments: str, how: str = "he
     """Assert that an access outside is reported; the arguments tell the module what to change in the sources."""
     done = _run_sanitized(module, folder, *arguments)
     assert done.returncode != 0
-    assert f"AddressSanitizer: {how}" in done.stderr
+    assert f"AddressSanitizer: {how}" in done.stdout + done.stderr
 
 
 def _run_sanitized(module: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -263,7 +263,7 @@ def _source(bench: cuda_cases.Bench, unit: str) -> str:
 
 def _module(folder: Path, body: str) -> HostModule:
     text = f'extern "C" __global__ void k(int* out, int n) {{ {body} }}'
-    return HostModule(translation_unit("float32", ("scalar", "memory"), text), folder)
+    return HostModule(translation_unit("float32", ("scalar", "memory"), text), folder, races=False)
 
 
 @pytest.mark.parametrize(

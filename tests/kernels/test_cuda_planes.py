@@ -74,7 +74,8 @@ def check(p: Planes, m: int, n: int) -> None:
     np.testing.assert_array_equal(whole(inputs, m), X[rows])
 
     handed_on = aligned(2 * m, n)
-    product = p.normal(m, n)
+    product = aligned(m, n)
+    product[...] = p.normal(m, n)
     handed_on[:m] = product
     p.launch("finish_forward", p.plane(n), batch, step, handed_on, b, handed_on, np.int32(0), *p.dropped(), m, n)
     H = whole(handed_on, m)

@@ -21,7 +21,7 @@ MUTATIONS = {
     "lanes of other columns": ("few", "mask >= ALONG", "mask > ALONG"),
     "columns behind the end": ("few", "rows && row < ROWS && column < n", "rows && row < ROWS"),
     "no bias": ("few", "h += b[column];", ""),
-    "nobody watches": ("few", "if (watch && !finite_(h)) *odd = 1;", ""),
+    "nobody watches": ("few", "if (watch && !finite_(h)) raise_flag(odd);", ""),
     "rows finished too early": ("few", "n > COLUMNS) return;\n    __syncthreads();", "n > COLUMNS) return;"),
     "W not there yet": ("narrow", "T(0);\n    }\n    __syncthreads();", "T(0);\n    }"),
     "no bias before": ("narrow", "h[r].v[c] + bias.v[c]", "h[r].v[c]"),
