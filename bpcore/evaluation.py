@@ -23,12 +23,12 @@ from bpcore.workspace import Trace
 if TYPE_CHECKING:
     from bpcore.network import MLP
 
-__all__ = ["Evaluator", "evaluate", "stays_on_host"]
+__all__ = ["WEIGHTED_HITS", "Evaluator", "evaluate", "stays_on_host"]
 
 ROWS = 4096
 """Rows that are measured at a time, so that the memory does not grow with the data."""
 
-_WEIGHTED_HITS = Program("hits = hits * w", name="weighted hits")
+WEIGHTED_HITS = Program("hits = hits * w", name="weighted hits")
 _RESIDUAL = Program("r = sw * (h - y)", name="residual")
 _ROOT = Program("sw = sqrt(w)", name="root of weights")
 
@@ -114,7 +114,7 @@ class Evaluator:
             if part.labels is not None:
                 hits = be.row_hits(H, part.labels, problem.threshold, out=self.hits[:m])
                 if weights is not None:
-                    be.elementwise(_WEIGHTED_HITS, out=hits, hits=hits, w=weights)
+                    be.elementwise(WEIGHTED_HITS, out=hits, hits=hits, w=weights)
                 be.total(hits, out=sums[1, block : block + 1])
             else:
                 sw: Any = 1.0

@@ -31,7 +31,7 @@ from bpcore.training.spec import StepSpec
 from bpcore.training.state import TrainingState
 from bpcore.typing import Array
 
-__all__ = ["GraphPlan"]
+__all__ = ["GraphPlan", "as_values"]
 
 MOST_NODES = 256
 """Kernels in one graph: the launch of a graph costs the host some microseconds, each kernel in it a fraction."""
@@ -307,9 +307,8 @@ class GraphPlan(FastPlan):
         )
         if n <= WIDEST_FOR_LANES:
             width = min(32, power_of_two(n))
-            blocks = max(1, min(-(-m * width // THREADS), self._gpu.max_blocks))
-            self._recorded = blocks
-            self._launch(self._around("output_narrow"), blocks, THREADS, *arguments, np.int32(width))
+            self._recorded, threads = self._flat(m * width)
+            self._launch(self._around("output_narrow"), self._recorded, threads, *arguments, np.int32(width))
         else:
             self._recorded = min(m, self._gpu.max_blocks)
             self._launch(self._around("output_wide"), self._recorded, THREADS, *arguments)
@@ -374,23 +373,24 @@ class GraphPlan(FastPlan):
         source = unit_source("rowwise", self.spec.dtype)
         if n <= WIDEST_FOR_LANES:
             width = min(32, power_of_two(n))
-            blocks = max(1, min(-(-m * width // THREADS), self._gpu.max_blocks))
-            self._launch(self._gpu.load(source, f"{name}_narrow"), blocks, THREADS, *arrays, m, n, np.int32(width))
+            kernel = self._gpu.load(source, f"{name}_narrow")
+            self._launch(kernel, *self._flat(m * width), *arrays, m, n, np.int32(width))
         else:
-            blocks = min(m, self._gpu.max_blocks)
-            self._launch(self._gpu.load(source, f"{name}_wide"), blocks, THREADS, *arrays, m, n)
+            kernel = self._gpu.load(source, f"{name}_wide")
+            self._launch(kernel, min(m, self._gpu.max_blocks), THREADS, *arrays, m, n)
 
     def _flat(self, size: int) -> tuple[int, int]:
         """Blocks and threads for so many elements."""
-        return max(1, min(-(-size // THREADS), self._gpu.max_blocks)), THREADS
+        (blocks,), (threads,) = self._gpu.line(size)
+        return blocks, threads
 
     def _launch(self, function: Any, blocks: int, threads: int, *arguments: Any) -> None:
-        self._gpu.launch(function, ((blocks,), (threads,)), _values(arguments))
+        self._gpu.launch(function, ((blocks,), (threads,)), as_values(arguments))
 
     def _launch_product(self, name: str, tiling: Tiling, *arguments: Any) -> None:
-        self._products.launch(name, tiling, _values(arguments))
+        self._products.launch(name, tiling, as_values(arguments))
 
 
-def _values(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+def as_values(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     """Arguments of a kernel: sizes are 64 bits there."""
     return tuple([np.int64(value) if isinstance(value, int) else value for value in arguments])

@@ -13,6 +13,7 @@ import numpy as np
 
 from bpcore.backends.contract import Backend
 from bpcore.backprop import backward_into, forward_into, loss_value, sample_scale, scale_column
+from bpcore.evaluation import WEIGHTED_HITS
 from bpcore.functions.clipping import CLIP, RESCALE, SCALE
 from bpcore.functions.program import Program
 from bpcore.network import MLP
@@ -26,8 +27,6 @@ __all__ = ["ReferencePlan"]
 
 Watch = Callable[[str, int, Array], None]
 """Called with the quantity, its layer and the array, after it was computed."""
-
-_WEIGHTED_HITS = Program("hits = hits * w", name="weighted hits")
 
 
 class ReferencePlan:
@@ -196,7 +195,7 @@ class ReferencePlan:
         labels = self.be.take_rows(problem.labels, rows, out=self._labels[:m])
         hits = self.be.row_hits(H, labels, problem.threshold, out=self._hits[:m])
         if self._w is not None:
-            self.be.elementwise(_WEIGHTED_HITS, out=hits, hits=hits, w=self._w[:m])
+            self.be.elementwise(WEIGHTED_HITS, out=hits, hits=hits, w=self._w[:m])
         self.be.total(hits, out=record[1])
 
     def _penalise(self, grads: Gradients) -> None:

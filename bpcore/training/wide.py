@@ -24,7 +24,7 @@ from bpcore.layout import ByLayer
 from bpcore.network import MLP
 from bpcore.problem import Problem
 from bpcore.training.device_steps import derivative_of_output, is_relu
-from bpcore.training.graph import GraphPlan
+from bpcore.training.graph import GraphPlan, as_values
 from bpcore.training.spec import StepSpec
 from bpcore.training.state import TrainingState
 from bpcore.typing import Array
@@ -200,8 +200,7 @@ class WidePlan(GraphPlan):
 
     def _pass(self, name: str, n: int, *arguments: Any) -> None:
         """Launch a pass over a matrix of n columns."""
-        values = tuple([np.int64(value) if isinstance(value, int) else value for value in arguments])
-        self._gpu.launch(self._around(name), self._plane(n), values)
+        self._gpu.launch(self._around(name), self._plane(n), as_values(arguments))
 
     def _output_blocks(self, m: int) -> int:
         """Blocks of the kernel of the output; of a narrow one always as many as for a whole batch."""
