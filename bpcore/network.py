@@ -14,7 +14,7 @@ import numpy as np
 
 from bpcore.backends import get_backend, selection
 from bpcore.backends.contract import Backend
-from bpcore.data.arrays import check_finite, check_matrix, check_rows, host_array, is_plain, row_blocks
+from bpcore.data.arrays import TRAINING_DTYPES, check_finite, check_matrix, check_rows, host_array, is_plain, row_blocks
 from bpcore.errors import ConfigurationError, DataError, ShapeError
 from bpcore.functions.activations import Activation, get_activation
 from bpcore.functions.initializers import Initializer, default_initializer, get_initializer, initialize
@@ -107,8 +107,8 @@ class MLP:
         self._inferences: dict[Backend, Inference] = {}
         self._pinned = backend is not None
         self._preferred: Backend | None = None
-        self._backend = get_backend(backend)
-        self._place(self._backend.asarray(self._initial_theta(init)))
+        be = get_backend(backend)
+        self._place(be.asarray(self._initial_theta(init)), be)
 
     def _initial_theta(self, init: str | Initializer | Sequence[str | Initializer]) -> NDArray[Any]:
         """Draw the parameters on the host in float64, so that they are the same on every backend."""
@@ -120,11 +120,14 @@ class MLP:
             W[l][...], b[l][...] = initialize(chosen, self.sizes[l - 1], self.sizes[l], seed=self.seed, layer=l)
         return theta.astype(self.dtype)
 
-    def _place(self, theta: Array) -> None:
-        aligned = self._backend.copy(theta, out=self._backend.empty(self.layout.size, self.dtype))
+    def _place(self, theta: Array, backend: Backend) -> None:
+        """Copy parameters that are on the device of a backend; if that fails, the network has those that it had."""
+        aligned = backend.copy(theta, out=backend.empty(self.layout.size, self.dtype))
+        W, b = self.layout.views(aligned, "W"), self.layout.views(aligned, "b")
+        self._backend: Backend = backend
         self.theta: Array = aligned
-        self.W: ByLayer[Array] = self.layout.views(aligned, "W")
-        self.b: ByLayer[Array] = self.layout.views(aligned, "b")
+        self.W: ByLayer[Array] = W
+        self.b: ByLayer[Array] = b
 
     @property
     def n_parameters(self) -> int:
@@ -159,14 +162,16 @@ class MLP:
         MLP
             This network. Views taken before a move to another device show the old copy.
         """
+        self._move(get_backend(backend))
         self._pinned = True
-        return self._move(get_backend(backend))
+        return self
 
     def _move(self, backend: Backend) -> MLP:
         if backend is not self._backend:
-            before, self._backend = self._backend, backend
-            if not backend.owns(self.theta):
-                self._place(backend.asarray(before.to_numpy(self.theta)))
+            if backend.owns(self.theta):
+                self._backend = backend
+            else:
+                self._place(backend.asarray(self._backend.to_numpy(self.theta)), backend)
         return self
 
     def on(self, backend: str | Backend | None = None) -> Backend:
@@ -202,8 +207,8 @@ class MLP:
         Backend
             The same.
         """
-        self._preferred = backend
         self._move(backend)
+        self._preferred = backend
         return backend
 
     # ---------------------------------------------------------------- parameters
@@ -452,7 +457,7 @@ class MLP:
         twin = object.__new__(MLP)
         twin.__dict__.update(self.__dict__)
         twin.meta = deepcopy(self.meta)
-        twin._place(self.theta)
+        twin._place(self.theta, self._backend)
         return twin
 
     def __getstate__(self) -> dict[str, Any]:
@@ -470,10 +475,10 @@ class MLP:
         theta, backend = state.pop("theta"), state.pop("backend")
         self.__dict__.update(state, _inferences={}, _preferred=None)
         try:
-            self._backend = get_backend(backend)
+            be = get_backend(backend)
         except BpcoreError:
-            self._backend, self._pinned = get_backend(None), False
-        self._place(self._backend.asarray(theta))
+            be, self._pinned = get_backend(None), False
+        self._place(be.asarray(theta), be)
 
     def __repr__(self) -> str:
         names = ", ".join(activation.name for activation in self.activations)
@@ -502,10 +507,13 @@ def to_device(
         if X.ndim != 2 or X.shape[0] == 0 or (n_columns is not None and X.shape[1] != n_columns):
             where = "" if layer is None else f"layer {layer}: "
             raise ShapeError(f"{where}{name} has shape {X.shape}; expected (m, {n_columns or 'n'}) with m at least 1")
-        X = be.asarray(X, dtype=dtype)
-        if not be.all_finite(X):
-            raise DataError(f"{name} holds NaN or infinite values")
-        return True, X
+        if X.dtype in TRAINING_DTYPES or X.dtype.kind in "biu":
+            found = be.asarray(X, dtype=dtype)
+            if be.all_finite(found):
+                return True, found
+        # refused in the words that there are for data on the host
+        check_matrix(be.to_numpy(X), name=name, n_columns=n_columns, dtype=dtype, layer=layer, first_row=first_row)
+        raise DataError(f"{name} holds NaN or infinite values")
     matrix = check_matrix(X, name=name, n_columns=n_columns, dtype=dtype, layer=layer, first_row=first_row)
     return False, be.asarray(matrix)
 

@@ -317,6 +317,8 @@ def refusing(be: Backend, what: str, parts: dict[str, int]) -> Iterator[None]:
     """Turn the end of the device's memory inside a ``with`` block into a :class:`DeviceMemoryError`."""
     try:
         yield
+    except DeviceMemoryError:  # which says more already
+        raise
     except Exception as error:
         if not be.is_out_of_memory(error):
             raise

@@ -9,6 +9,7 @@ from bpcore.training.memory import Forecast, Placement, available_bytes, too_lar
 from bpcore.training.micro_batches import MicroBatchPlan
 from bpcore.training.plans import Plan, choose_plan
 from bpcore.training.spec import StepSpec
+from bpcore.typing import Array
 
 __all__ = ["Planner"]
 
@@ -36,6 +37,7 @@ class Planner:
         self._net, self._be, self._seed, self._threads = net, be, seed, threads
         self.plan: Plan | None = None
         self.why = ""
+        self._carried: dict[str, Array] = {}
 
     def build(self, spec: StepSpec, placement: Placement | None, verbose: bool | None) -> None:
         """Build the plan for a spec, in parts where the forecast says so, or where memory ends while it is built.
@@ -45,13 +47,14 @@ class Planner:
         DeviceMemoryError
             If it does not fit and may not be another, or not even one sample at a time fits.
         """
-        self.plan = None
+        self.drop()
         rows = None if placement is None else placement.rows
         try:
             if rows is None or placement is None:
                 self.plan, self.why = choose_plan(self.asked, spec, self._net, self._be, self._seed, self._threads)
             else:
                 self._use_parts(spec, rows, placement.why, verbose)
+            self._take_over()
             return
         except Exception as error:
             if not self._be.is_out_of_memory(error):
@@ -59,6 +62,18 @@ class Planner:
             message = str(error)
         # the error is gone, and with it what its frames held
         self._split(spec, rows or spec.batch_size, message, placement, verbose)
+
+    def drop(self) -> None:
+        """Give up the plan, but not what it carries from step to step: the next one goes on from there."""
+        if self.plan is not None:
+            self._carried = self.plan.carried
+        self.plan = None
+
+    def _take_over(self) -> None:
+        assert self.plan is not None
+        for name, array in self.plan.carried.items():
+            if name in self._carried:
+                self._be.copy(self._carried[name], out=array)
 
     def shrink(self, message: str, placement: Placement | None, verbose: bool | None) -> None:
         """Replace the plan by one in parts, or in smaller ones, after the device has refused an allocation.

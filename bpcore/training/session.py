@@ -174,6 +174,7 @@ class Session:
         for callback in self.callbacks:
             callback.on_data(self.trainer, self.problem)
             callback.on_start(self.trainer.net)
+        self.trainer.bring_back()
 
     def _stretch_ends(self) -> int | None:
         """At multiples of how many steps somebody wants to look."""
@@ -190,6 +191,7 @@ class Session:
             if callback.every_steps is not None and step % callback.every_steps == 0:
                 if callback.on_steps(self.trainer.net, self._progress()) is True and reason is None:
                     self.ended_by, reason = "callback", "a callback asked to stop"
+        self.trainer.bring_back()
         return reason
 
     @property
@@ -253,6 +255,7 @@ class Session:
             row["penalty"] = trainer.penalty_value()
         if self.validation is not None:
             row.update(self.validation.measure())
+            trainer.bring_back()  # a metric of the user's own may have computed elsewhere
         row["eta"] = schedule.at(max(state.step - 1, 0), state.epoch, state.schedule)
         row["seconds"] = self.seconds
         state.schedule = schedule.observe(state.schedule, row.get("val_loss", row["loss"]))
@@ -271,6 +274,7 @@ class Session:
         progress = self._progress(norm)
         fired = self.rule.observe(self.rule_state, progress)
         stops = [callback.on_epoch(self.trainer.net, progress) for callback in self.callbacks]
+        self.trainer.bring_back()
         asked = "a callback asked to stop" if any(stop is True for stop in stops) else None
         if reason is None and (fired or asked):
             self.ended_by = "rule" if fired else "callback"

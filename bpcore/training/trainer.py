@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -171,6 +171,7 @@ class Trainer:
         self.precision = check_precision(precision, net.dtype)
         self._planner = Planner(plan, net, self.be, self.seed, self._threads_asked)
         self._key: tuple[bool, bool, int | None] | None = None
+        self._planned: Array = None
         self.placement: Placement | None = None
         self.verbose: bool | None = False
         self.moves_by_rule = True
@@ -230,10 +231,24 @@ class Trainer:
         rows = None if self.placement is None else self.placement.rows
         key = (problem.weights is not None, problem.labels is not None, rows)
         spec = self.spec(weighted=key[0], classes=key[1])
+        self.net.on(self.be)
         if self._plan is None or key != self._key:
-            self._planner.build(spec, self.placement, self.verbose)
+            self._build(spec)
             self._key = key
         return spec
+
+    def _build(self, spec: StepSpec) -> None:
+        self._planner.build(spec, self.placement, self.verbose)
+        self._planned = self.net.theta
+
+    def bring_back(self) -> None:
+        """Have the network where it is trained, if somebody has computed with it elsewhere between two steps.
+
+        A plan knows where the parameters lie. Where they have come back to another place, it is built anew.
+        """
+        self.net.on(self.be)
+        if self._plan is not None and self._planned is not self.net.theta:
+            self._build(self._plan.spec)
 
     @property
     def _plan(self) -> Plan | None:
@@ -467,17 +482,21 @@ class Trainer:
         """
         parts: list[StepRecords] = []
         feeder = self._feeder_of(problem, index.shape[1])
-        snapshot = self._snapshot = self._snapshot or Snapshot(self.be, self.net.theta, self.state)
+        self.bring_back()
+        with self.refusing("a snapshot of the parameters"):
+            snapshot = self._snapshot = self._snapshot or Snapshot(self.be, self.net.theta, self.state)
         start, count = 0, self._steps_at_once(feeder, index, every)
         while start < len(index):
             rows = index[start : start + count]
             # what is sent ahead cannot be cut otherwise afterwards
             following = self._steps_at_once(feeder, index, every, len(rows))
+            self.bring_back()
             begun = time.perf_counter()
-            snapshot.take(self.net.theta, self.state)
+            snapshot.take(self.net.theta, self.state, self.carried)
             copied = time.perf_counter()
             start += len(rows)
-            parts.append(self._run_stretch(problem, rows, feeder, index[start : start + following]))
+            with self._whole_or_not_at_all():
+                parts.append(self._run_stretch(problem, rows, feeder, index[start : start + following]))
             elapsed = time.perf_counter() - copied
             seconds = min(max(STRETCH_SECONDS, COPIES_PER_STRETCH * (copied - begun)), LONGEST_STRETCH_SECONDS)
             wanted = len(rows) * seconds / max(elapsed, 1e-9)
@@ -487,6 +506,20 @@ class Trainer:
                 break
         return StepRecords.join(parts)
 
+    @contextmanager
+    def _whole_or_not_at_all(self) -> Iterator[None]:
+        """Put back what was before a stretch that an error ends, Ctrl-C included: parameters and state of one step."""
+        try:
+            with self.refusing("a stretch of steps"):
+                yield
+        except BaseException:
+            with suppress(Exception):  # of a device that is lost: what ended the stretch says more
+                self._put_back()
+            raise
+
+    def _put_back(self) -> None:
+        self._back().put_back(self.net.theta, self.state, self.carried)
+
     def _feeder_of(self, problem: Problem, m: int) -> Feeder | None:
         """What brings the rows of a problem on the host to the device; None for one that is there."""
         if not isinstance(problem, HostProblem):
@@ -495,14 +528,16 @@ class Trainer:
             self._drop_feeder()
             rows = max(m, 1 if self.placement is None else self.placement.stage_rows)
             with self.refusing("two buffers of data"):
-                self._feeder = Feeder(self.be, problem, rows)
+                feeder = Feeder(self.be, problem, rows)
                 self._local = self.be.asarray(np.arange(rows))
+            self._feeder = feeder  # when nothing is missing any more
         return self._feeder
 
     def _drop_feeder(self) -> None:
-        if self._feeder is not None:
-            self._feeder.close()
+        feeder = self._feeder
         self._feeder = self._local = None
+        if feeder is not None:
+            feeder.close()
 
     def _steps_at_once(self, feeder: Feeder | None, index: Array, every: int | None, ahead: int = 0) -> int:
         """Length of the next stretch, or of the one that begins `ahead` steps later; it never changes a result."""
@@ -526,7 +561,7 @@ class Trainer:
             feeder.send(following)  # while the device computes
         table = np.array(be.to_numpy(sums))
         if not (np.isfinite(table[0]).all() and be.all_finite(self.net.theta)):
-            self._back().put_back(self.net.theta, state)
+            self._put_back()
             assert self._plan is not None
             raise first_bad(self.be, self.net, self._plan, state, self._back(), problem, index, etas, sums)
         return StepRecords(table)
@@ -547,7 +582,7 @@ class Trainer:
                     raise
                 message = str(error)
             # the error is gone, and with it what its frames held
-            self._back().put_back(self.net.theta, self.state)
+            self._put_back()
             self._planner.shrink(message, self.placement, self.verbose)
             self.be.fill(sums, 0.0)
 
@@ -562,7 +597,8 @@ class Trainer:
         self._drop_feeder()
         if state:
             self.state.arrays.clear()
-        self._planner.plan = self._snapshot = self._key = None
+        self._planner.drop()
+        self._snapshot = self._key = self._planned = None
         self._device_sums = self.be.empty((3, 0), np.float64)
         if self.be.memory().get("held", 0) > self._held:
             self.be.release()
