@@ -15,6 +15,7 @@ import numpy as np
 from bpcore.backends import get_backend, selection
 from bpcore.backends.contract import Backend
 from bpcore.data.arrays import TRAINING_DTYPES, check_finite, check_matrix, check_rows, host_array, is_plain, row_blocks
+from bpcore.device_room import no_room, samples
 from bpcore.errors import ConfigurationError, DataError, ShapeError
 from bpcore.functions.activations import Activation, get_activation
 from bpcore.functions.initializers import Initializer, default_initializer, get_initializer, initialize
@@ -107,8 +108,7 @@ class MLP:
         self._inferences: dict[Backend, Inference] = {}
         self._pinned = backend is not None
         self._preferred: Backend | None = None
-        be = get_backend(backend)
-        self._place(be.asarray(self._initial_theta(init)), be)
+        self._bring(self._initial_theta(init), get_backend(backend))
 
     def _initial_theta(self, init: str | Initializer | Sequence[str | Initializer]) -> NDArray[Any]:
         """Draw the parameters on the host in float64, so that they are the same on every backend."""
@@ -171,8 +171,20 @@ class MLP:
             if backend.owns(self.theta):
                 self._backend = backend
             else:
-                self._place(backend.asarray(self._backend.to_numpy(self.theta)), backend)
+                self._bring(self._backend.to_numpy(self.theta), backend)
         return self
+
+    def _bring(self, theta: NDArray[Any], backend: Backend) -> None:
+        """Bring parameters from the host to the device of a backend."""
+        try:
+            self._place(backend.asarray(theta), backend)
+            return
+        except Exception as error:
+            if not backend.is_out_of_memory(error):
+                raise
+            said = str(error)
+        what = f"a network of {self.n_parameters:,} parameters in {self.dtype}"
+        raise no_room(backend, what, "dtype='float32', a narrower network, or another backend", said)
 
     def on(self, backend: str | Backend | None = None) -> Backend:
         """Resolve the backend of one call and bring the parameters there.
@@ -297,6 +309,8 @@ class MLP:
             If X is not a matrix of n_1 columns, or out does not fit.
         DataError
             If X is empty or not finite.
+        DeviceMemoryError
+            If the device has no room.
 
         Examples
         --------
@@ -305,9 +319,18 @@ class MLP:
         (2, 1)
         """
         be = self.on(backend)
-        if stream is not None:
+        try:
+            if stream is None:
+                return self._predict(X, out, be)
             with be.on_stream(stream):
-                return self.predict(X, out=out, backend=be)
+                return self._predict(X, out, be)
+        except Exception as error:
+            if not be.is_out_of_memory(error):
+                raise
+            said = str(error)
+        raise no_room(be, f"a prediction for {samples(X)}", "fewer samples at a time, or samples on the host", said)
+
+    def _predict(self, X: Any, out: Array | None, be: Backend) -> Array:
         infer = self._inferences.get(be)
         if infer is None:
             activations = tuple(self.activations)
@@ -478,7 +501,7 @@ class MLP:
             be = get_backend(backend)
         except BpcoreError:
             be, self._pinned = get_backend(None), False
-        self._place(be.asarray(theta), be)
+        self._bring(theta, be)
 
     def __repr__(self) -> str:
         names = ", ".join(activation.name for activation in self.activations)

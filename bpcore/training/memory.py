@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bpcore.backends.contract import Backend
+from bpcore.device_room import in_words
 from bpcore.errors import DeviceMemoryError
 from bpcore.evaluation import ROWS
 from bpcore.feeder import STAGE_BYTES
@@ -327,17 +328,3 @@ def refusing(be: Backend, what: str, parts: dict[str, int]) -> Iterator[None]:
         return
     be.release()
     raise DeviceMemoryError(f"{too_large(what, Forecast(parts, available_bytes(be) or 0))}. CuPy says: {message}")
-
-
-def in_words(size: int) -> str:
-    """Write a number of bytes.
-
-    Examples
-    --------
-    >>> in_words(3 * 2**30), in_words(5)
-    ('3.00 GiB', '5 bytes')
-    """
-    for unit, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
-        if size >= unit:
-            return f"{size / unit:.2f} {name}"
-    return f"{size} bytes"

@@ -477,9 +477,16 @@ class Trainer:
 
         Raises
         ------
+        ConfigurationError
+            If the state of the optimiser was given up.
         DivergenceError
             If a number is not finite.
         """
+        if set(self.state.arrays) != set(self.rule.state):
+            raise ConfigurationError(
+                "this trainer has given up the state of its optimiser, release(state=True), and can do no more steps; "
+                "make another one, or call release() without state"
+            )
         parts: list[StepRecords] = []
         feeder = self._feeder_of(problem, index.shape[1])
         self.bring_back()

@@ -10,7 +10,7 @@ import pytest
 
 import bpcore as bp
 from bpcore.backends.cupy_backend import CupyBackend
-from bpcore.errors import DeviceMemoryError, DivergenceError
+from bpcore.errors import ConfigurationError, DeviceMemoryError, DivergenceError
 from bpcore.feeder import Feeder
 from tests.backends.fake_cupy import FakeCupy, FakeStream, OutOfMemoryError
 from tests.helpers.compare import assert_same_bits
@@ -225,11 +225,41 @@ def test_callbacks_and_metrics_may_compute_elsewhere(fake_backend: CupyBackend, 
 
 
 def test_a_network_that_does_not_fit_stays_where_it_is(fake_backend: CupyBackend, fake_cupy: FakeCupy) -> None:
-    net = bp.MLP([5, 700, 3], "tanh", seed=1, dtype="float64")
-    expected, pinned = np.array(net.predict(X, backend="numpy")), net.pinned
+    net = bp.MLP([5, 700, 3], "tanh", seed=1, dtype="float64", backend="numpy")
+    net._pinned = False
+    expected = np.array(net.predict(X, backend="numpy"))
     fake_cupy.memory = fake_cupy.used + 1000
+    words = (
+        r"a network of 6,303 parameters in float64 does not fit in the memory of cuda:0, of which 1000 bytes are free"
+    )
     for move in (net.to, net.prefer, lambda be: net.predict(X, backend=be)):
-        with pytest.raises(OutOfMemoryError):
+        with pytest.raises(DeviceMemoryError, match=words + r"\. Possible: dtype='float32'.* cupy says: Out of memory"):
             move(fake_backend)
-        assert (net.backend.name, net.pinned) == ("numpy", pinned)
+        assert (net.backend.name, net.pinned, net._preferred) == ("numpy", False, None)
         assert_same_bits(net.predict(X, backend="numpy"), expected)
+
+
+def test_memory_that_ends_outside_of_training(fake_backend: CupyBackend, fake_cupy: FakeCupy) -> None:
+    net = bp.MLP([5, 7, 3], "tanh", seed=1, dtype="float32", backend=fake_backend)
+    many, classes = np.zeros((3000, 5), np.float32), np.arange(3000) % 3
+    fake_cupy.memory = fake_cupy.used + 1024
+    words = r"3,000 samples does not fit in the memory of cuda:0, of which 1.00 KiB are free\. Possible: fewer.*Out of"
+    for ask in (
+        net.predict,
+        lambda X: net.evaluate(X, classes),
+        lambda X: net.predict(X, stream=fake_cupy.cuda.Stream()),
+    ):
+        with pytest.raises(DeviceMemoryError, match=words):
+            ask(many)
+    gc.collect()
+    assert fake_cupy.memory - fake_cupy.used == 1024
+    fake_cupy.memory = 2**29
+    assert len(net.predict(many)) == 3000
+
+
+def test_a_trainer_without_state_does_no_step(cpu_backend: Any) -> None:
+    trainer = begin(cpu_backend)
+    data = trainer.load(X, Y)
+    trainer.release(state=True)
+    with pytest.raises(ConfigurationError, match=r"given up the state of its optimiser, release\(state=True\)"):
+        trainer.run_loaded(data, ORDER)
