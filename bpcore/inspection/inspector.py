@@ -136,6 +136,7 @@ class Inspector(Callback):
         mine = self.reports[self._first :]
         if mine and mine[-1].step == trainer.state.step:
             return None
+        trainer.bring_back()  # a callback before this one may have computed elsewhere
         with trainer.refusing("a look at the network"):
             self.reports.append(look(trainer, problem, updates=trainer.moves_by_rule))
         for alarm in self.alarms:

@@ -156,7 +156,8 @@ def test_the_loss_scale_outlives_the_plan(fake_backend: CupyBackend) -> None:
     """Other data needs another plan, and memory may be given back between two runs."""
     trainer = begin(fake_backend, "wide", "fp16")
     trainer.run(X, Y, ORDER[:1])
-    fake_backend.copy(fake_backend.asarray(np.array([4, 0.25, 0, 1, 5, 3], np.float32)), out=trainer._plan._loss_scale)
+    scale = fake_backend.asarray(np.array([4, 0.25, 0, 1, 5, 3], np.float32))
+    fake_backend.copy(scale, out=trainer.carried["loss_scale"])
     trainer.run(X, Y, ORDER[1:2], sample_weight=np.ones(60))
     assert trainer.loss_scaling == {"scale": 4, "skipped_steps": 3}
     trainer.release()
@@ -214,10 +215,19 @@ def test_callbacks_and_metrics_may_compute_elsewhere(fake_backend: CupyBackend, 
         def share(Y: Any, H: Any, net: bp.MLP = net, watched: bool = watched) -> float:
             return float(net.predict(X, backend="numpy" if watched else None).mean())
 
+        look = bp.Inspector()  # which computes where the training does
         options: dict[str, Any] = {"metrics": {"share": share}, "validation": (X, Y), "keep": "best", "seed": 3}
         run = bp.train(
-            net, X, Y, optimizer=optimizer, batch_size=8, epochs=3, callbacks=[Elsewhere()] * watched, **options
+            net,
+            X,
+            Y,
+            optimizer=optimizer,
+            batch_size=8,
+            epochs=3,
+            callbacks=[*[Elsewhere()] * watched, look],
+            **options,
         )
+        assert [report.step for report in look.reports] == [0, *run.history["step"]]
         assert net.backend is fake_backend
         found.append((np.array(fake_backend.to_numpy(net.theta)), run.history["val_share"]))
     assert_same_bits(found[0][0], found[1][0])
