@@ -105,7 +105,8 @@ class Inspector(Callback):
         rows = self.samples
         if trainer.placement is not None and trainer.placement.rows is not None:
             rows = min(rows, trainer.placement.rows)  # as many as there is room for at a time
-        self._trainer, self._problem = trainer, sample_of(trainer.be, problem, rows, self.seed)
+        with trainer.refusing("samples for the looks at the network"):
+            self._trainer, self._problem = trainer, sample_of(trainer.be, problem, rows, self.seed)
         self._first, self._raised, self._stopping = len(self.reports), set(), False
 
     def on_start(self, net: MLP) -> None:

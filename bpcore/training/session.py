@@ -235,10 +235,12 @@ class Session:
         if isinstance(self.problem, HostProblem):
             draw = trainer.be.random_bits if trainer.be.device == "cpu" else None
             order = np.arange(m) if seed is None else permutation(m, seed=seed, epoch=epoch, draw=draw)
-        elif seed is None:
-            order = trainer.be.asarray(np.arange(m))
         else:
-            order = trainer.be.permutation(m, seed=seed, epoch=epoch)
+            with trainer.refusing("the order of the samples"):
+                if seed is None:
+                    order = trainer.be.asarray(np.arange(m))
+                else:
+                    order = trainer.be.permutation(m, seed=seed, epoch=epoch)
         whole = m // B * B
         for piece in (order[:whole].reshape(m // B, B), order[whole:].reshape(1, m - whole)):
             if piece.size:

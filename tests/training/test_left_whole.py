@@ -10,8 +10,10 @@ import pytest
 
 import bpcore as bp
 from bpcore.backends.cupy_backend import CupyBackend
+from bpcore.backprop import loss_value
 from bpcore.errors import ConfigurationError, DeviceMemoryError, DivergenceError
 from bpcore.feeder import Feeder
+from bpcore.training import full_batch
 from tests.backends.fake_cupy import FakeCupy, FakeStream, OutOfMemoryError
 from tests.helpers.compare import assert_same_bits
 
@@ -98,6 +100,52 @@ def test_memory_that_ends_beside_the_plan(fake_backend: CupyBackend, monkeypatch
             trainer.run_loaded(data, ORDER)
     assert_equal(trainer, twin)
     assert len(trainer.run_loaded(data, ORDER)) == 12
+
+
+@pytest.mark.parametrize(
+    ("operation", "options", "words"),
+    [
+        ("permutation", {}, "the order of the samples"),
+        (
+            "take_rows",
+            {"plan": "graph", "callbacks": [bp.Inspector(samples=20)]},
+            "samples for the looks at the network",
+        ),
+        ("matmul", {"optimizer": bp.LBFGS()}, "an iteration over all samples"),
+        ("column_sums", {"optimizer": bp.LBFGS()}, "an iteration over all samples"),
+        ("row_hits", {"optimizer": bp.LBFGS()}, "an iteration over all samples"),
+    ],
+)
+def test_memory_that_ends_anywhere_in_a_training(
+    fake_backend: CupyBackend, monkeypatch: pytest.MonkeyPatch, operation: str, options: dict[str, Any], words: str
+) -> None:
+    def no_room(*arguments: Any, **others: Any) -> Any:
+        raise OutOfMemoryError("Out of memory allocating 512 bytes")
+
+    net = begin(fake_backend).net
+    before = np.array(fake_backend.to_numpy(net.theta))
+    monkeypatch.setattr(fake_backend, operation, no_room)
+    with pytest.raises(DeviceMemoryError, match=rf"(?s){words} does not fit in the memory.*CuPy says: Out of memory"):
+        bp.train(net, X, Y, epochs=2, **options)
+    if operation != "row_hits":  # with which an iteration ends
+        assert_same_bits(fake_backend.to_numpy(net.theta), before)
+
+
+def test_a_full_batch_method_ends_at_an_iteration(cpu_backend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not at the parameters that a line search has tried."""
+    net = bp.MLP([5, 7, 3], "tanh", seed=1, dtype="float64", backend=cpu_backend)
+    kept: list[Any] = []
+
+    def value(*arguments: Any, **others: Any) -> Any:
+        if len(kept) == 3:
+            raise KeyboardInterrupt
+        return loss_value(*arguments, **others)
+
+    monkeypatch.setattr(full_batch, "loss_value", value)
+    with pytest.raises(KeyboardInterrupt):
+        bp.train(net, X, Y, optimizer=bp.LBFGS(), callbacks=[lambda net, progress: kept.append(net.theta.copy())])
+    assert len(kept) == 3
+    assert_same_bits(net.theta, kept[-1])
 
 
 def test_buffers_of_streamed_data_are_there_or_not(fake_backend: CupyBackend, monkeypatch: pytest.MonkeyPatch) -> None:
