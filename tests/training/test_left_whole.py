@@ -76,9 +76,9 @@ def stopped_in_the_middle(be: Any, error: BaseException, plan: str, precision: s
 @PLANS
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("unspecified launch failure")], ids=type)
 def test_parameters_and_state_are_those_of_one_step(
-    fake_backend: CupyBackend, plan: str, precision: str | None, error: BaseException
+    cupy_backend: CupyBackend, plan: str, precision: str | None, error: BaseException
 ) -> None:
-    stopped_in_the_middle(fake_backend, error, plan, precision)
+    stopped_in_the_middle(cupy_backend, error, plan, precision)
 
 
 def test_parameters_and_state_are_those_of_one_step_on_a_cpu(cpu_backend: Any) -> None:
@@ -189,9 +189,9 @@ def test_nothing_is_captured_any_more_after_an_error(
 # ------------------------------------------------------------------------------------------ the loss scale
 
 
-def test_the_loss_scale_goes_back_with_the_parameters(fake_backend: CupyBackend) -> None:
+def test_the_loss_scale_goes_back_with_the_parameters(cupy_backend: CupyBackend) -> None:
     """Else the steps that are looked at once more are not those that went wrong."""
-    trainer = begin(fake_backend, "wide", "fp16", dropout=None)
+    trainer = begin(cupy_backend, "wide", "fp16", dropout=None)
     trainer.run(X, Y, ORDER[:2])
     before = results(trainer)
     with pytest.raises(DivergenceError, match="step 3: "):
@@ -200,12 +200,12 @@ def test_the_loss_scale_goes_back_with_the_parameters(fake_backend: CupyBackend)
         assert_same_bits(array, before[name])
 
 
-def test_the_loss_scale_outlives_the_plan(fake_backend: CupyBackend) -> None:
+def test_the_loss_scale_outlives_the_plan(cupy_backend: CupyBackend) -> None:
     """Other data needs another plan, and memory may be given back between two runs."""
-    trainer = begin(fake_backend, "wide", "fp16")
+    trainer = begin(cupy_backend, "wide", "fp16")
     trainer.run(X, Y, ORDER[:1])
-    scale = fake_backend.asarray(np.array([4, 0.25, 0, 1, 5, 3], np.float32))
-    fake_backend.copy(scale, out=trainer.carried["loss_scale"])
+    scale = cupy_backend.asarray(np.array([4, 0.25, 0, 1, 5, 3], np.float32))
+    cupy_backend.copy(scale, out=trainer.carried["loss_scale"])
     trainer.run(X, Y, ORDER[1:2], sample_weight=np.ones(60))
     assert trainer.loss_scaling == {"scale": 4, "skipped_steps": 3}
     trainer.release()
@@ -221,21 +221,21 @@ def test_the_loss_scale_outlives_the_plan(fake_backend: CupyBackend) -> None:
     ("plan", "precision"), [*ON_GPU, ("fused", "bf16")], ids=[name for name, _ in (*ON_GPU, ("fused", ""))]
 )
 def test_a_network_that_was_on_another_backend_meanwhile(
-    fake_backend: CupyBackend, plan: str, precision: str | None, back: bool
+    cupy_backend: CupyBackend, plan: str, precision: str | None, back: bool
 ) -> None:
     """Its parameters come back to another address, and where they were there may be something else."""
     others = {"dropout": None} if plan == "fused" else {}
-    trainer, twin = begin(fake_backend, plan, precision, **others), begin(fake_backend, plan, precision, **others)
+    trainer, twin = begin(cupy_backend, plan, precision, **others), begin(cupy_backend, plan, precision, **others)
     data = trainer.load(X, Y)
-    for count, (some, goes) in enumerate([(trainer, True), (twin, False)]):
+    for some, goes in ((trainer, True), (twin, False)):
         some.run_loaded(data, ORDER[:3])
         if goes:
             some.net.predict(X, backend="numpy")
             gc.collect()
             if back:
-                some.net.predict(X, backend=fake_backend)
+                some.net.predict(X, backend=cupy_backend)
         some.run_loaded(data, ORDER[3:])
-        assert some.net.backend is fake_backend, count
+        assert some.net.backend is cupy_backend
     assert_equal(trainer, twin)
 
 
@@ -255,10 +255,10 @@ class Elsewhere(bp.Callback):
 
 
 @pytest.mark.parametrize("optimizer", [bp.Adam(0.01), bp.LBFGS()], ids=["adam", "lbfgs"])
-def test_callbacks_and_metrics_may_compute_elsewhere(fake_backend: CupyBackend, optimizer: Any) -> None:
+def test_callbacks_and_metrics_may_compute_elsewhere(cupy_backend: CupyBackend, optimizer: Any) -> None:
     found = []
     for watched in (True, False):
-        net = bp.MLP([5, 7, 3], "tanh", seed=1, dtype="float64", backend=fake_backend)
+        net = bp.MLP([5, 7, 3], "tanh", seed=1, dtype="float64", backend=cupy_backend)
 
         def share(Y: Any, H: Any, net: bp.MLP = net, watched: bool = watched) -> float:
             return float(net.predict(X, backend="numpy" if watched else None).mean())
@@ -276,8 +276,8 @@ def test_callbacks_and_metrics_may_compute_elsewhere(fake_backend: CupyBackend, 
             **options,
         )
         assert [report.step for report in look.reports] == [0, *run.history["step"]]
-        assert net.backend is fake_backend
-        found.append((np.array(fake_backend.to_numpy(net.theta)), run.history["val_share"]))
+        assert net.backend is cupy_backend
+        found.append((np.array(cupy_backend.to_numpy(net.theta)), run.history["val_share"]))
     assert_same_bits(found[0][0], found[1][0])
     np.testing.assert_allclose(found[0][1], found[1][1], rtol=1e-12)
 
