@@ -10,6 +10,7 @@ import numpy as np
 from bpcore.backends.contract import Backend
 from bpcore.backprop import forward_into, loss_value, sample_scale
 from bpcore.data.store import Store
+from bpcore.device_room import no_room, samples
 from bpcore.errors import ConfigurationError
 from bpcore.feeder import STAGE_BYTES, Feeder
 from bpcore.functions.losses import Loss
@@ -185,6 +186,13 @@ def evaluate(
         ``"loss"``, and ``"accuracy"`` when the targets are classes (1 minus the 0-1 loss), else ``"rmse"`` and
         ``"r2"`` (over all outputs together). All are weighted means. A loss without its penalties.
 
+    Raises
+    ------
+    ShapeError, DataError
+        If the data does not fit.
+    DeviceMemoryError
+        If a device has no room.
+
     Examples
     --------
     >>> import numpy as np
@@ -197,12 +205,22 @@ def evaluate(
     chosen = choose_loss(net, loss)
     if isinstance(X, Store) == (Y is not None):
         raise ConfigurationError("Y is missing" if Y is None else "a store has its targets inside; give no Y beside it")
-    kind = HostProblem if stays_on_host(net, be, X) and not be.owns(Y) else Problem
-    with be.on_stream(stream):
-        weights = {"sample_weight": sample_weight, "class_weight": class_weight}
-        problem: Problem
-        if isinstance(X, Store):
-            problem = StoreProblem.of(net, X, chosen, **weights)
-        else:
-            problem = kind.prepare(net, be, X, Y, chosen, **weights)
-        return Evaluator(net, be, chosen, problem).measure()
+    weights = {"sample_weight": sample_weight, "class_weight": class_weight}
+    try:
+        with be.on_stream(stream):
+            return _measure(net, be, X, Y, chosen, weights)
+    except Exception as error:
+        if not be.is_out_of_memory(error):
+            raise
+        said = str(error)
+    raise no_room(be, f"measuring a network on {samples(X)}", "fewer samples at a time, or a narrower network", said)
+
+
+def _measure(net: MLP, be: Backend, X: Any, Y: Any, loss: Loss, weights: dict[str, Any]) -> dict[str, float]:
+    problem: Problem
+    if isinstance(X, Store):
+        problem = StoreProblem.of(net, X, loss, **weights)
+    else:
+        kind = HostProblem if stays_on_host(net, be, X) and not be.owns(Y) else Problem
+        problem = kind.prepare(net, be, X, Y, loss, **weights)
+    return Evaluator(net, be, loss, problem).measure()

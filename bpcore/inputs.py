@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from bpcore.backends.contract import Backend
-from bpcore.data.arrays import check_matrix, check_rows, row_blocks
+from bpcore.data.arrays import TRAINING_DTYPES, check_matrix, check_rows, row_blocks
 from bpcore.errors import DataError, ShapeError
 from bpcore.typing import Array, DType
 
@@ -64,7 +64,10 @@ def bring_inputs(X: Any, be: Backend, n_in: int, dtype: DType, *, name: str = "X
 def _check_on_device(X: Array, be: Backend, n_in: int, dtype: DType, name: str) -> Array:
     if X.ndim != 2 or X.shape[0] == 0 or X.shape[1] != n_in:
         raise ShapeError(f"layer 1: {name} has shape {X.shape}; expected (m, {n_in}) with m at least 1")
-    X = be.asarray(X, dtype=dtype)
-    if not be.all_finite(X):
-        raise DataError(f"{name} holds NaN or infinite values")
-    return X
+    if X.dtype in TRAINING_DTYPES or X.dtype.kind in "biu":
+        found = be.asarray(X, dtype=dtype)
+        if be.all_finite(found):
+            return found
+    # refused in the words that there are for data on the host
+    check_matrix(be.to_numpy(X), name=name, n_columns=n_in, dtype=dtype, layer=1)
+    raise DataError(f"{name} holds NaN or infinite values")

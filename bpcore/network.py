@@ -15,6 +15,7 @@ import numpy as np
 from bpcore.backends import get_backend, selection
 from bpcore.backends.contract import Backend
 from bpcore.data.arrays import host_array
+from bpcore.device_room import no_room, samples
 from bpcore.errors import ConfigurationError, DataError, ShapeError
 from bpcore.functions.activations import Activation, get_activation
 from bpcore.functions.initializers import Initializer, default_initializer, get_initializer, initialize
@@ -105,8 +106,7 @@ class MLP:
         self._predictors: dict[Backend, Predictor] = {}
         self._pinned = backend is not None
         self._preferred: Backend | None = None
-        self._backend = get_backend(backend)
-        self._place(self._backend.asarray(self._initial_theta(init)))
+        self._bring(self._initial_theta(init), get_backend(backend))
 
     def _initial_theta(self, init: str | Initializer | Sequence[str | Initializer]) -> NDArray[Any]:
         """Draw the parameters on the host in float64, so that they are the same on every backend."""
@@ -118,11 +118,14 @@ class MLP:
             W[l][...], b[l][...] = initialize(chosen, self.sizes[l - 1], self.sizes[l], seed=self.seed, layer=l)
         return theta.astype(self.dtype)
 
-    def _place(self, theta: Array) -> None:
-        aligned = self._backend.copy(theta, out=self._backend.empty(self.layout.size, self.dtype))
+    def _place(self, theta: Array, backend: Backend) -> None:
+        """Copy parameters that are on the device of a backend; if that fails, the network has those that it had."""
+        aligned = backend.copy(theta, out=backend.empty(self.layout.size, self.dtype))
+        W, b = self.layout.views(aligned, "W"), self.layout.views(aligned, "b")
+        self._backend: Backend = backend
         self.theta: Array = aligned
-        self.W: ByLayer[Array] = self.layout.views(aligned, "W")
-        self.b: ByLayer[Array] = self.layout.views(aligned, "b")
+        self.W: ByLayer[Array] = W
+        self.b: ByLayer[Array] = b
 
     @property
     def n_parameters(self) -> int:
@@ -157,15 +160,29 @@ class MLP:
         MLP
             This network. Views taken before a move to another device show the old copy.
         """
+        self._move(get_backend(backend))
         self._pinned = True
-        return self._move(get_backend(backend))
+        return self
 
     def _move(self, backend: Backend) -> MLP:
         if backend is not self._backend:
-            before, self._backend = self._backend, backend
-            if not backend.owns(self.theta):
-                self._place(backend.asarray(before.to_numpy(self.theta)))
+            if backend.owns(self.theta):
+                self._backend = backend
+            else:
+                self._bring(self._backend.to_numpy(self.theta), backend)
         return self
+
+    def _bring(self, theta: NDArray[Any], backend: Backend) -> None:
+        """Bring parameters from the host to the device of a backend."""
+        try:
+            self._place(backend.asarray(theta), backend)
+            return
+        except Exception as error:
+            if not backend.is_out_of_memory(error):
+                raise
+            said = str(error)
+        what = f"a network of {self.n_parameters:,} parameters in {self.dtype}"
+        raise no_room(backend, what, "dtype='float32', a narrower network, or another backend", said)
 
     def on(self, backend: str | Backend | None = None) -> Backend:
         """Resolve the backend of one call and bring the parameters there.
@@ -200,8 +217,8 @@ class MLP:
         Backend
             The same.
         """
-        self._preferred = backend
         self._move(backend)
+        self._preferred = backend
         return backend
 
     # ---------------------------------------------------------------- parameters
@@ -290,6 +307,8 @@ class MLP:
             If X is not a matrix of n_1 columns, or out does not fit.
         DataError
             If X is empty or not finite.
+        DeviceMemoryError
+            If the device has no room.
 
         Examples
         --------
@@ -298,9 +317,18 @@ class MLP:
         (2, 1)
         """
         be = self.on(backend)
-        if stream is not None:
+        try:
+            if stream is None:
+                return self._predict(X, out, be)
             with be.on_stream(stream):
-                return self.predict(X, out=out, backend=be)
+                return self._predict(X, out, be)
+        except Exception as error:
+            if not be.is_out_of_memory(error):
+                raise
+            said = str(error)
+        raise no_room(be, f"a prediction for {samples(X)}", "fewer samples at a time, or samples on the host", said)
+
+    def _predict(self, X: Any, out: Array | None, be: Backend) -> Array:
         predictor = self._predictors.get(be)
         if predictor is None:
             spec = ForwardSpec(self.layout, self.sizes, tuple(self.activations), self.dtype)
@@ -365,7 +393,7 @@ class MLP:
         twin = object.__new__(MLP)
         twin.__dict__.update(self.__dict__)
         twin.meta = deepcopy(self.meta)
-        twin._place(self.theta)
+        twin._place(self.theta, self._backend)
         return twin
 
     def __getstate__(self) -> dict[str, Any]:
@@ -383,10 +411,10 @@ class MLP:
         theta, backend = state.pop("theta"), state.pop("backend")
         self.__dict__.update(state, _predictors={}, _preferred=None)
         try:
-            self._backend = get_backend(backend)
+            be = get_backend(backend)
         except BpcoreError:
-            self._backend, self._pinned = get_backend(None), False
-        self._place(self._backend.asarray(theta))
+            be, self._pinned = get_backend(None), False
+        self._bring(theta, be)
 
     def __repr__(self) -> str:
         names = ", ".join(activation.name for activation in self.activations)

@@ -239,14 +239,14 @@ class CudaDevice:
         with stream:
             warm_up()
             stream.synchronize()
-            stream.begin_capture()
             try:
+                stream.begin_capture()
                 record()
+                return stream.end_capture()
             except BaseException:
                 with suppress(Exception):
                     stream.end_capture()
                 raise
-            return stream.end_capture()
 
     def partials(self, size: int) -> Array:
         """Float64 memory that belongs to this thread and stream until its next call; grown, never shrunk."""

@@ -105,7 +105,8 @@ class Inspector(Callback):
         rows = self.samples
         if trainer.placement is not None and trainer.placement.rows is not None:
             rows = min(rows, trainer.placement.rows)  # as many as there is room for at a time
-        self._trainer, self._problem = trainer, sample_of(trainer.be, problem, rows, self.seed)
+        with trainer.refusing("samples for the looks at the network"):
+            self._trainer, self._problem = trainer, sample_of(trainer.be, problem, rows, self.seed)
         self._first, self._raised, self._stopping = len(self.reports), set(), False
 
     def on_start(self, net: MLP) -> None:
@@ -136,6 +137,7 @@ class Inspector(Callback):
         mine = self.reports[self._first :]
         if mine and mine[-1].step == trainer.state.step:
             return None
+        trainer.bring_back()  # a callback before this one may have computed elsewhere
         with trainer.refusing("a look at the network"):
             self.reports.append(look(trainer, problem, updates=trainer.moves_by_rule))
         for alarm in self.alarms:

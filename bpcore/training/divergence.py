@@ -48,7 +48,7 @@ def first_bad(
     except Exception as error:
         if not be.is_out_of_memory(error):
             raise
-    snapshot.put_back(net.theta, state)
+    snapshot.put_back(net.theta, state, plan.carried)
     return DivergenceError(
         f"a number was not finite between steps {first} and {last}, and the device has no memory left to find out in "
         "which: data='stream' or a smaller batch_size leaves some. The parameters are those before one of these "
@@ -78,11 +78,11 @@ def _search(
 
     last_loss = float("nan")
     for k in range(len(etas)):
-        snapshot.take(net.theta, state)
+        snapshot.take(net.theta, state, plan.carried)
         step = state.step + 1
         plan.run(problem, index[k : k + 1], state, etas[k : k + 1], sums[:, k : k + 1], watch)
         if found:
-            snapshot.put_back(net.theta, state)
+            snapshot.put_back(net.theta, state, plan.carried)
             quantity, layer, counts = found[0]
             where = f"{quantity}[{layer}]" if layer else f"the {quantity}"
             known = f"Last finite loss {last_loss:.6g}, " if np.isfinite(last_loss) else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -45,16 +46,19 @@ def minimize(session: Session, method: ScipyMinimize, epochs: int, verbose: bool
         raise ConfigurationError(
             f"{method.method} needs the exact gradient of a fixed loss; dropout and clipping do not go with it"
         )
-    objective = _Objective(session)
+    with trainer.refusing(f"all samples at once, as {method.method} needs them,"):
+        objective = _Objective(session)
     method_limit = min(method.max_iterations, epochs)
     reason: str | None = None
+    reached: FloatArray
 
     with Interrupt() as interrupt, ProgressBar(method_limit, verbose) as bar, trainer.thread_limit():
 
         def after_iteration(*args: object) -> None:
-            nonlocal reason
+            nonlocal reason, reached
             theta = np.asarray(args[0], np.float64)
             loss, gradient = objective.at(theta)
+            reached = objective.last_good
             trainer.state.step += 1
             hits = objective.hits()
             session.end_epoch(StepRecords(np.array([[loss - objective.penalty], [hits], [objective.weight]])))
@@ -72,6 +76,7 @@ def minimize(session: Session, method: ScipyMinimize, epochs: int, verbose: bool
 
         session.start_callbacks()
         start = trainer.net.layout.pack(trainer.be.to_numpy(trainer.net.theta)).astype(np.float64)
+        reached = start.copy()
         options: dict[str, Any] = method.keywords()
         options["options"] = {**options["options"], _limit_name(options): method_limit}
         try:
@@ -85,6 +90,11 @@ def minimize(session: Session, method: ScipyMinimize, epochs: int, verbose: bool
         except StopIteration:
             objective.place(objective.last_good)
             return reason or "stopped"
+        except BaseException:
+            # the network may have the parameters of a trial; those of the last iteration are whole
+            with suppress(Exception):
+                objective.place(reached)
+            raise
         objective.place(result.x)
     return reason or f"{method.method}: {result.message}".lower().rstrip(".")
 
@@ -120,6 +130,10 @@ class _Objective:
         """Loss plus penalty, and its gradient; the last point is remembered."""
         if self._cached is not None and np.array_equal(self._cached[0], theta):
             return self._cached[1], self._cached[2]
+        with self.trainer.refusing("an iteration over all samples"):
+            return self._at(theta)
+
+    def _at(self, theta: FloatArray) -> tuple[float, FloatArray]:
         trainer = self.trainer
         net, be, L = trainer.net, trainer.be, trainer.net.n_layers
         self.place(theta)
@@ -151,7 +165,8 @@ class _Objective:
         if problem.labels is None:
             return 0.0
         H = self.trace.H[self.trainer.net.n_layers]
-        hits = be.to_numpy(be.row_hits(H, problem.labels, problem.threshold, out=be.empty(problem.m, H.dtype)))
+        with self.trainer.refusing("an iteration over all samples"):
+            hits = be.to_numpy(be.row_hits(H, problem.labels, problem.threshold, out=be.empty(problem.m, H.dtype)))
         return float(hits.sum() if problem.weights is None else (hits * be.to_numpy(problem.weights)).sum())
 
     def place(self, theta: FloatArray) -> None:

@@ -233,7 +233,8 @@ def train(
         if saver is not None:
             from bpcore.training.fingerprint import fingerprint
 
-            what = fingerprint(spec, problem, trainer.be, seed=trainer.seed, shuffle=order is not None)
+            with trainer.refusing("a look at the data, for the checkpoints"):
+                what = fingerprint(spec, problem, trainer.be, seed=trainer.seed, shuffle=order is not None)
         session = Session(
             trainer,
             problem,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bpcore.backends.contract import Backend
+from bpcore.device_room import in_words
 from bpcore.errors import DeviceMemoryError
 from bpcore.evaluation import ROWS
 from bpcore.inputs import is_on_device
@@ -173,6 +174,8 @@ def refusing(be: Backend, what: str, parts: dict[str, int]) -> Iterator[None]:
     """Turn the end of the device's memory inside a ``with`` block into a :class:`DeviceMemoryError`."""
     try:
         yield
+    except DeviceMemoryError:  # which says more already
+        raise
     except Exception as error:
         if not be.is_out_of_memory(error):
             raise
@@ -181,17 +184,3 @@ def refusing(be: Backend, what: str, parts: dict[str, int]) -> Iterator[None]:
         return
     be.release()
     raise too_large(what, Forecast(parts, available_bytes(be) or 0), message)
-
-
-def in_words(size: int) -> str:
-    """Write a number of bytes.
-
-    Examples
-    --------
-    >>> in_words(3 * 2**30), in_words(5)
-    ('3.00 GiB', '5 bytes')
-    """
-    for unit, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
-        if size >= unit:
-            return f"{size / unit:.2f} {name}"
-    return f"{size} bytes"

@@ -10,6 +10,7 @@ from bpcore.training.micro_batches import MicroBatchPlan
 from bpcore.training.placement import Placement, expected
 from bpcore.training.plans import Plan, choose_plan
 from bpcore.training.spec import StepSpec
+from bpcore.typing import Array
 
 __all__ = ["Planner"]
 
@@ -42,12 +43,20 @@ class Planner:
         self.plan: Plan | None = None
         self.why = ""
         self.placement: Placement | None = None
+        self._planned: Array = None
+        """The parameters that the plan moves."""
+        self._carried: dict[str, Array] = {}
 
     @property
     def current(self) -> Plan:
         """The plan, where there must be one."""
         assert self.plan is not None
         return self.plan
+
+    @property
+    def carried(self) -> dict[str, Array]:
+        """Arrays that the plan carries from step to step, besides parameters and state; see :class:`Plan`."""
+        return {} if self.plan is None else self.plan.carried
 
     def prepare(self, spec: StepSpec, placement: Placement | None, verbose: bool | None) -> None:
         """Build the plan for a spec, unless the last one still fits; of one trainer, specs differ by the data alone.
@@ -69,19 +78,39 @@ class Planner:
             If it does not fit and may not be another, or not even one sample at a time fits.
         """
         self.placement, self._verbose = placement, verbose
+        self._net.on(self._be)
         rows = None if placement is None else placement.rows
         key = spec.weighted, spec.classes, rows
         if self.plan is None or key != self._key:
             self._build(spec, rows)
             self._key = key
 
+    def bring_back(self) -> None:
+        """Have the network where it is trained, if somebody has computed with it elsewhere between two steps.
+
+        A plan knows where the parameters lie. Where they have come back to another place, it is built anew.
+        """
+        self._net.on(self._be)
+        if self.plan is not None and self._planned is not self._net.theta:
+            self._build(self.plan.spec, None if self.placement is None else self.placement.rows)
+
+    def drop(self) -> None:
+        """Give up the plan, but not what it carries from step to step: the next one goes on from there."""
+        if self.plan is not None:
+            self._carried = self.plan.carried
+        self.plan = self._planned = None
+
     def _build(self, spec: StepSpec, rows: int | None) -> None:
-        self.plan = None
+        self.drop()
+        self._planned = self._net.theta
         try:
             if rows is None or self.placement is None:
                 self.plan, self.why = choose_plan(self.asked, spec, self._net, self._be, self._seed, self._threads)
             else:
                 self._use_parts(spec, rows, self.placement.why)
+            for name, array in self.carried.items():
+                if name in self._carried:
+                    self._be.copy(self._carried[name], out=array)
             return
         except Exception as error:
             if not self._be.is_out_of_memory(error):

@@ -175,6 +175,7 @@ class Session:
         for callback in self.callbacks:
             callback.on_data(self.trainer, self.problem)
             callback.on_start(self.trainer.net)
+        self.trainer.bring_back()
 
     def _stretch_ends(self) -> int | None:
         """At multiples of how many steps somebody wants to look."""
@@ -191,6 +192,7 @@ class Session:
             if callback.every_steps is not None and step % callback.every_steps == 0:
                 if callback.on_steps(self.trainer.net, self._progress()) is True and reason is None:
                     self.ended_by, reason = "callback", "a callback asked to stop"
+        self.trainer.bring_back()
         return reason
 
     @property
@@ -234,10 +236,12 @@ class Session:
         if isinstance(self.problem, HostProblem):
             draw = trainer.be.random_bits if trainer.be.device == "cpu" else None
             order = np.arange(m) if seed is None else permutation(m, seed=seed, epoch=epoch, draw=draw)
-        elif seed is None:
-            order = trainer.be.asarray(np.arange(m))
         else:
-            order = trainer.be.permutation(m, seed=seed, epoch=epoch)
+            with trainer.refusing("the order of the samples"):
+                if seed is None:
+                    order = trainer.be.asarray(np.arange(m))
+                else:
+                    order = trainer.be.permutation(m, seed=seed, epoch=epoch)
         whole = m // B * B
         for piece in (order[:whole].reshape(m // B, B), order[whole:].reshape(1, m - whole)):
             if piece.size:
@@ -254,6 +258,7 @@ class Session:
             row["penalty"] = trainer.penalty_value()
         if self.validation is not None:
             row.update(self.validation.measure())
+            trainer.bring_back()  # a metric of the user's own may have computed elsewhere
         row["eta"] = schedule.at(max(state.step - 1, 0), state.epoch, state.schedule)
         row["seconds"] = self.seconds
         state.schedule = schedule.observe(state.schedule, row.get("val_loss", row["loss"]))
@@ -272,6 +277,7 @@ class Session:
         progress = self._progress(norm)
         fired = self.rule.observe(self.rule_state, progress)
         stops = [callback.on_epoch(self.trainer.net, progress) for callback in self.callbacks]
+        self.trainer.bring_back()
         asked = "a callback asked to stop" if any(stop is True for stop in stops) else None
         if reason is None and (fired or asked):
             self.ended_by = "rule" if fired else "callback"

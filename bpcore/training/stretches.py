@@ -8,7 +8,8 @@ one exactly.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 
 import numpy as np
 
@@ -67,18 +68,23 @@ class Stretches:
         """Run one step for each row of an index matrix; see :meth:`bpcore.Trainer.run_steps`."""
         parts: list[StepRecords] = []
         feeder = self._feeder_of(problem, index.shape[1])
+        self._planner.bring_back()
         if self._snapshot is None:
-            self._snapshot = Snapshot(self._be, self._net.theta, self.state)
+            with self._refusing("a snapshot of the parameters"):
+                self._snapshot = Snapshot(self._be, self._net.theta, self.state)
+        snapshot = self._snapshot
         start, count = 0, self._steps_at_once(feeder, index, every)
         while start < len(index):
             rows = index[start : start + count]
             # what is sent ahead cannot be cut otherwise afterwards
             following = self._steps_at_once(feeder, index, every, len(rows))
+            self._planner.bring_back()
             begun = time.perf_counter()
-            self._snapshot.take(self._net.theta, self.state)
+            snapshot.take(self._net.theta, self.state, self._planner.carried)
             copied = time.perf_counter()
             start += len(rows)
-            parts.append(self._run_stretch(self._snapshot, problem, rows, feeder, index[start : start + following]))
+            with self._whole_or_not_at_all(snapshot):
+                parts.append(self._run_stretch(snapshot, problem, rows, feeder, index[start : start + following]))
             elapsed = time.perf_counter() - copied
             seconds = min(max(STRETCH_SECONDS, COPIES_PER_STRETCH * (copied - begun)), LONGEST_STRETCH_SECONDS)
             wanted = len(rows) * seconds / max(elapsed, 1e-9)
@@ -93,6 +99,23 @@ class Stretches:
         self._drop_feeder()
         self._snapshot = None
         self._sums = self._be.empty((3, 0), np.float64)
+
+    def _refusing(self, what: str) -> AbstractContextManager[None]:
+        return refusing(self._be, what, expected(self._planner.placement))
+
+    @contextmanager
+    def _whole_or_not_at_all(self, snapshot: Snapshot) -> Iterator[None]:
+        """Put back what was before a stretch that an error ends, Ctrl-C included: parameters and state of one step."""
+        try:
+            with self._refusing("a stretch of steps"):
+                yield
+        except BaseException:
+            with suppress(Exception):  # of a device that is lost: what ended the stretch says more
+                self._put_back(snapshot)
+            raise
+
+    def _put_back(self, snapshot: Snapshot) -> None:
+        snapshot.put_back(self._net.theta, self.state, self._planner.carried)
 
     def _steps_at_once(self, feeder: Feeder | None, index: Array, every: int | None, ahead: int = 0) -> int:
         """Length of the next stretch, or of the one that begins `ahead` steps later; it never changes a result."""
@@ -118,7 +141,7 @@ class Stretches:
             feeder.send(following)  # while the device computes
         table = np.array(be.to_numpy(sums))
         if not (np.isfinite(table[0]).all() and be.all_finite(self._net.theta)):
-            snapshot.put_back(self._net.theta, state)
+            self._put_back(snapshot)
             raise first_bad(be, self._net, self._planner.current, state, snapshot, problem, index, etas, sums)
         return StepRecords(table)
 
@@ -133,7 +156,7 @@ class Stretches:
                     raise
                 message = str(error)
             # the error is gone, and with it what its frames held
-            snapshot.put_back(self._net.theta, self.state)
+            self._put_back(snapshot)
             self._planner.shrink(message)
             self._be.fill(sums, 0.0)
 
@@ -147,12 +170,14 @@ class Stretches:
             self._drop_feeder()
             placement = self._planner.placement
             rows = max(m, 1 if placement is None else placement.stage_rows)
-            with refusing(self._be, "two buffers of data", expected(placement)):
-                self._feeder = Feeder(self._be, problem, rows)
+            with self._refusing("two buffers of data"):
+                feeder = Feeder(self._be, problem, rows)
                 self._fed = self._be.asarray(np.arange(rows))
+            self._feeder = feeder  # when nothing is missing any more
         return self._feeder
 
     def _drop_feeder(self) -> None:
-        if self._feeder is not None:
-            self._feeder.close()
+        feeder = self._feeder
         self._feeder = self._fed = None
+        if feeder is not None:
+            feeder.close()

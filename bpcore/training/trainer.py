@@ -196,7 +196,7 @@ class Trainer:
     @property
     def carried(self) -> dict[str, Array]:
         """Arrays that the plan carries from step to step, besides parameters and state; see :class:`Plan`."""
-        return {} if self._plan is None else self._plan.carried
+        return self._planner.carried
 
     def spec(self, *, weighted: bool, classes: bool) -> StepSpec:
         """Return the description of a step for data with or without weights and classes."""
@@ -220,6 +220,10 @@ class Trainer:
         spec = self.spec(weighted=problem.weights is not None, classes=problem.labels is not None)
         self._planner.prepare(spec, self.placement, self.verbose)
         return spec
+
+    def bring_back(self) -> None:
+        """Have the network where it is trained, if somebody has computed with it elsewhere between two steps."""
+        self._planner.bring_back()
 
     @property
     def _plan(self) -> Plan | None:
@@ -436,9 +440,16 @@ class Trainer:
 
         Raises
         ------
+        ConfigurationError
+            If the state of the optimiser was given up.
         DivergenceError
             If a number is not finite.
         """
+        if set(self.state.arrays) != set(self.rule.state):
+            raise ConfigurationError(
+                "this trainer has given up the state of its optimiser, release(state=True), and can do no more steps; "
+                "make another one, or call release() without state"
+            )
         return self._stretches.run(problem, index, between, every)
 
     def release(self, *, state: bool = False) -> None:
@@ -452,7 +463,7 @@ class Trainer:
         self._stretches.release()
         if state:
             self.state.arrays.clear()
-        self._planner.plan = None
+        self._planner.drop()
         if self.be.memory().get("held", 0) > self._held:
             self.be.release()
 

@@ -93,3 +93,27 @@ def test_finite_samples_that_overflow_are_not_refused(cupy_backend: CupyBackend)
     net.set_weights([(np.full((2, 3), 1e30), np.zeros(3)), (np.ones((3, 2)), np.zeros(2))])
     for _ in range(2):
         assert_same_bits(net.predict(np.full((1, 2), 1e30, np.float32)), np.full((1, 2), 3, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (np.full((2, 3), 1 + 1j), r"X is complex \(complex128\)"),
+        (np.ones((2, 3), np.float16), r"float16 is not supported as a training dtype; .* X.astype\(np.float32\)"),
+        (np.array([[1, 2, 3], [4, 5e200, 6]]), r"X: 5e\+200 in row 1, column 1 does not fit in float32"),
+        (
+            np.array([[1, 2, 3], [4, 5, np.nan]]),
+            r"X contains 1 value that is not finite; the first is nan in row 1, column 2",
+        ),
+    ],
+    ids=["complex", "float16", "too large", "nan"],
+)
+def test_samples_on_the_device_are_refused_like_those_of_the_host(
+    cupy_backend: CupyBackend, given: Any, words: str
+) -> None:
+    net = bp.MLP([3, 2], seed=0, dtype="float32", backend=cupy_backend)
+    trainer = bp.Trainer(net, batch_size=2)
+    for X in (given, cupy_backend.asarray(given)):
+        for ask in (net.predict, lambda X: net.evaluate(X, [0, 1]), lambda X: trainer.run(X, [0, 1], [[0, 1]])):
+            with pytest.raises(DataError, match=words):
+                ask(X)
