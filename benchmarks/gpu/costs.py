@@ -327,6 +327,9 @@ def main(arguments: list[str] | None = None) -> int:
 
     result = measure(write)
     write(result)
+    for name, found in {"the GPU": result, **result["parts"]}.items():
+        if "why" in found:
+            print(f"{name}: {found['status']}: {found['why']}")
     return 0 if result["status"] == "ok" else 1
 
 

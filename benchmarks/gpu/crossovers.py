@@ -306,6 +306,8 @@ def main(arguments: list[str] | None = None) -> int:
         points = [Point((8, *(16,) * k, 3), 8 * k, plans=("reference", "compiled")) for k in (1, 2)]
     result = measure(options.seconds, write, tell, points, options.after, options.dry_run)
     write(result)
+    if "why" in result:
+        print(result["why"])
     return 0 if result["status"] == "ok" else 1
 
 

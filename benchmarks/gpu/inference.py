@@ -23,6 +23,7 @@ others that nobody waits for.
 from __future__ import annotations
 
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from itertools import cycle, pairwise
@@ -228,10 +229,16 @@ class Calls:
             self.call()
 
 
-def main() -> None:
-    """Print what is measured, and the kernels of a call."""
-    import torch
+def main() -> int:
+    """Print what is measured, and the kernels of a call; return 2 if that is not possible."""
+    import bpcore as bp
 
+    try:
+        bp.get_backend("cupy")
+        import torch
+    except (bp.errors.BackendError, ModuleNotFoundError) as why:
+        print(f"nothing was measured: {why}", file=sys.stderr)
+        return 2
     for case in CASES:
         net, model, X = prepared(*case)
         for fact, value in measured(net, model, X).items():
@@ -246,7 +253,8 @@ def main() -> None:
     for case, facts in compiled(None).items():
         for fact, value in facts.items():
             print(f"{case}: {fact} {value:.4g}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

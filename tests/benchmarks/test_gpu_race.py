@@ -513,6 +513,18 @@ def test_slow_products_do_not_take_minutes_and_absent_ones_no_name(monkeypatch: 
     assert "bfloat16" in costs.products(types.SimpleNamespace(capability=80))["best_tflops"]
 
 
+def test_what_is_started_by_itself_says_why_there_is_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if "cupy" in [status.name for status in bp.backends() if status.usable]:
+        pytest.skip("there is a GPU here")
+    inference: Any = importlib.import_module("benchmarks.gpu.inference")
+    assert inference.main() == 2
+    assert capsys.readouterr().err.startswith("nothing was measured: backend 'cupy' cannot run: ")
+    assert costs.main(["--output", str(tmp_path / "costs.json")]) == 1
+    assert capsys.readouterr().out.startswith("the GPU: failed: ")
+
+
 @pytest.mark.parametrize("plan", ["auto", "wide"])
 def test_a_profile_without_a_gpu_says_so(plan: str, capsys: pytest.CaptureFixture[str]) -> None:
     if "cupy" in [status.name for status in bp.backends() if status.usable]:
