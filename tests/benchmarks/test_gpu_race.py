@@ -523,6 +523,10 @@ def test_what_is_started_by_itself_says_why_there_is_nothing(
     assert capsys.readouterr().err.startswith("nothing was measured: backend 'cupy' cannot run: ")
     assert costs.main(["--output", str(tmp_path / "costs.json")]) == 1
     assert capsys.readouterr().out.startswith("the GPU: failed: ")
+    crossovers: Any = importlib.import_module("benchmarks.gpu.crossovers")
+    assert crossovers.main(["--output", str(tmp_path / "crossovers.json")]) == 1
+    assert "backend 'cupy' cannot run: " in capsys.readouterr().out
+    assert json.loads((tmp_path / "crossovers.json").read_text("utf-8"))["status"] == "failed"
 
 
 @pytest.mark.parametrize("plan", ["auto", "wide"])
