@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.gpu.profile import LEAST_US, kernels
+from benchmarks.peers.adapters import Skip
 
 __all__ = ["CASES", "compiled", "inference"]
 
@@ -98,12 +99,28 @@ def name(sizes: tuple[int, ...], m: int) -> str:
     return f"{'-'.join(map(str, sizes))} {m}"
 
 
+def cuda_torch() -> Any:
+    """Return PyTorch.
+
+    Raises
+    ------
+    Skip
+        If it is not installed, or not for this GPU.
+    """
+    try:
+        import torch
+    except ModuleNotFoundError:
+        raise Skip("PyTorch is not installed") from None
+    if not torch.cuda.is_available():
+        raise Skip("this PyTorch finds no CUDA device")
+    return torch
+
+
 def prepared(sizes: tuple[int, ...], m: int) -> tuple[Any, Any, Any]:
     """Return a network, the same as a module of PyTorch, and samples."""
-    import torch
-
     import bpcore as bp
 
+    torch = cuda_torch()
     torch.set_float32_matmul_precision("highest")
     net = bp.MLP(sizes, "relu", "softmax", seed=0, dtype="float32", backend="cupy")
     X = torch.randn(m, sizes[0], device=DEVICE)
@@ -235,8 +252,8 @@ def main() -> int:
 
     try:
         bp.get_backend("cupy")
-        import torch
-    except (bp.errors.BackendError, ModuleNotFoundError) as why:
+        torch = cuda_torch()
+    except (bp.errors.BackendError, Skip) as why:
         print(f"nothing was measured: {why}", file=sys.stderr)
         return 2
     for case in CASES:

@@ -448,8 +448,21 @@ def test_predictions_on_the_processor_are_those_of_the_same_network(monkeypatch:
     assert inference.on_the_processor(net, Tensor(**vars(X))) == {}, "a call that takes too long"
 
 
-def test_without_pytorch_its_measurements_are_left_out_and_nothing_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torch", None)
+@pytest.mark.parametrize(
+    ("torch", "why"),
+    [
+        (None, "PyTorch is not installed"),
+        (
+            types.SimpleNamespace(cuda=types.SimpleNamespace(is_available=lambda: False)),
+            "this PyTorch finds no CUDA device",
+        ),
+    ],
+    ids=["none", "that of a processor"],
+)
+def test_without_pytorch_its_measurements_are_left_out_and_nothing_has_failed(
+    monkeypatch: pytest.MonkeyPatch, torch: Any, why: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", torch)
     bench = types.SimpleNamespace(multiprocessors=2, properties={"l2CacheSize": 7}, capability=89)
     chosen = {
         "products": costs.products,
@@ -460,7 +473,7 @@ def test_without_pytorch_its_measurements_are_left_out_and_nothing_has_failed(mo
     monkeypatch.setattr(costs, "MEASUREMENTS", chosen)
     found = costs.measure(lambda result: None, lambda: bench)
     assert found["status"] == "ok"
-    assert {part["why"] for name, part in found["parts"].items() if name != "good"} == {"PyTorch is not installed"}
+    assert {part["why"] for name, part in found["parts"].items() if name != "good"} == {why}
     assert {part["status"] for part in found["parts"].values()} == {"skipped", "ok"}
     assert workloads.floor(cpu.SMOKE, found) is None
 
@@ -474,6 +487,7 @@ class PlayedTorch:
         self.calls: dict[str, int] = {}
         self.now = 0.0
         self.cuda = types.SimpleNamespace(Event=lambda enable_timing: self.Event(self), empty_cache=lambda: None)
+        self.cuda.is_available = lambda: True
 
     class Event:
         def __init__(self, torch: PlayedTorch) -> None:
