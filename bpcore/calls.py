@@ -14,6 +14,7 @@ from bpcore.backends.contract import Backend
 from bpcore.backprop import backward_into, forward_into, loss_value, row_weights, sample_scale
 from bpcore.errors import ShapeError
 from bpcore.functions.losses import Loss
+from bpcore.inputs import bring_inputs
 from bpcore.network import MLP
 from bpcore.problem import Problem, choose_loss
 from bpcore.typing import Array
@@ -53,7 +54,7 @@ def forward(net: MLP, X: Any, *, backend: str | Backend | None = None) -> Trace:
     array([[0.]])
     """
     be = net.on(backend)
-    _, X = net.check_input(X, be)
+    X = bring_inputs(X, be, net.sizes[0], net.dtype)
     trace = Trace.allocate(be, net.sizes, X.shape[0], net.dtype, X=X)
     forward_into(be, net, trace)
     return trace

@@ -121,6 +121,11 @@ class ParameterLayout:
         self.size = offset
         self.n_parameters = sum(block.size for block in blocks)
 
+    @property
+    def offsets(self) -> dict[tuple[str, int], int]:
+        """Where ``("W", l)`` and ``("b", l)`` begin."""
+        return {(block.name, block.layer): block.offset for block in self.blocks}
+
     def views(self, flat: Array, name: str) -> ByLayer[Array]:
         """Views of all blocks of one name into a flat vector of this layout."""
         return ByLayer([self.view(flat, block) for block in self.blocks if block.name == name], first=1)

@@ -14,11 +14,12 @@ import numpy as np
 
 from bpcore.backends import get_backend, selection
 from bpcore.backends.contract import Backend
-from bpcore.data.arrays import check_finite, check_matrix, check_rows, host_array, is_plain, row_blocks
+from bpcore.data.arrays import host_array
 from bpcore.errors import ConfigurationError, DataError, ShapeError
 from bpcore.functions.activations import Activation, get_activation
 from bpcore.functions.initializers import Initializer, default_initializer, get_initializer, initialize
-from bpcore.inference import Inference, make_inference
+from bpcore.inference import ForwardSpec
+from bpcore.inference.predictor import Predictor
 from bpcore.layout import ByLayer, ParameterLayout
 from bpcore.settings import check_dtype, check_seed, default_dtype, default_seed
 from bpcore.typing import Array, FloatArray, NDArray
@@ -26,9 +27,6 @@ from bpcore.typing import Array, FloatArray, NDArray
 __all__ = ["MLP"]
 
 ActivationLike = str | Activation
-
-PREDICTED_BYTES = 2**26
-"""Bytes of samples, or of outputs, that are brought to a device together."""
 
 
 class MLP:
@@ -104,7 +102,7 @@ class MLP:
         self.dtype = default_dtype() if dtype is None else check_dtype(dtype)
         self.layout = ParameterLayout(self.sizes)
         self.meta: dict[str, Any] = {}
-        self._inferences: dict[Backend, Inference] = {}
+        self._predictors: dict[Backend, Predictor] = {}
         self._pinned = backend is not None
         self._preferred: Backend | None = None
         self._backend = get_backend(backend)
@@ -303,96 +301,11 @@ class MLP:
         if stream is not None:
             with be.on_stream(stream):
                 return self.predict(X, out=out, backend=be)
-        infer = self._inferences.get(be)
-        if infer is None:
-            activations = tuple(self.activations)
-            infer = self._inferences[be] = make_inference(be, self.layout, self.sizes, activations, self.dtype)
-        rows = self._rows_at_once(X, be, infer)
-        if rows == 0:
-            return self._infer(infer, X, out, be)
-        H = out if out is not None and not _overlap(out, X) else np.empty((len(X), self.sizes[-1]), self.dtype)
-        self._check_out(H, (len(X), self.sizes[-1]), be, False)
-        for start in range(0, len(X), rows):
-            block = slice(start, min(start + rows, len(X)))
-            self._infer(infer, X[block], H[block], be, f"X[{block.start}:{block.stop}]", start)
-        if out is not None and H is not out:
-            self._check_out(out, H.shape, be, False)
-            out[...] = H
-        return H if out is None else out
-
-    def _infer(self, infer: Inference, X: Any, out: Any, be: Backend, name: str = "X", first_row: int = 0) -> Array:
-        """Predict samples all at once; name and first row are for messages."""
-        on_device = be.device != "cpu" and be.owns(X)
-        # who looks at the values while reading them leaves nothing to check or to convert
-        if not (infer.refuses and self._is_ready(X, on_device)):
-            on_device, X = self.check_input(X, be, name, first_row)
-        elif be.device != "cpu" and not on_device:
-            X = be.asarray(X)
-        H = self._target(out, X, be, on_device)
-        if not infer(self.theta, X, H):
-            check_finite(be.to_numpy(X), name=name, first_row=first_row)
-        if out is None:
-            return H if on_device else be.to_numpy(H)
-        if H is not out:
-            out[...] = H if on_device else be.to_numpy(H)
-        return out
-
-    def _rows_at_once(self, X: Any, be: Backend, infer: Inference) -> int:
-        """How many samples are brought to the backend at a time; 0 for all of them."""
-        if not isinstance(X, np.ndarray) or X.ndim != 2 or X.shape[1] != self.sizes[0]:
-            return 0
-        converted = isinstance(X, np.memmap) and not is_plain(X, (len(X), self.sizes[0]), self.dtype)
-        if be.device == "cpu" and not converted:
-            return 0
-        widest = max(self.sizes[0], self.sizes[-1]) * self.dtype.itemsize
-        rows = max(1, PREDICTED_BYTES // (infer.block * widest)) * infer.block
-        return rows if len(X) > rows else 0
-
-    def _is_ready(self, X: Any, on_device: bool) -> bool:
-        """Whether samples can be computed with as they are, but for their values."""
-        if not on_device:
-            return type(X) is np.ndarray and is_plain(X, (len(X) or 1, self.sizes[0]), self.dtype)
-        shape = X.shape
-        fits = len(shape) == 2 and shape[0] > 0 and shape[1] == self.sizes[0]
-        return fits and X.dtype == self.dtype and bool(X.flags.c_contiguous)
-
-    def _target(self, out: Any, X: Array, be: Backend, on_device: bool) -> Array:
-        """Return where the outputs are written: into ``out`` if that is possible."""
-        shape, on_host = (X.shape[0], self.sizes[-1]), be.device == "cpu"
-        if out is None:
-            return np.empty(shape, self.dtype) if on_host else be.empty(shape, self.dtype)
-        self._check_out(out, shape, be, on_device)
-        direct = (on_device and out.flags.c_contiguous) or (on_host and is_plain(out, shape, self.dtype))
-        if direct and (out is X or on_device or not np.may_share_memory(out, X)):
-            return out
-        return be.empty(shape, self.dtype)
-
-    def _check_out(self, out: Any, shape: tuple[int, int], be: Backend, on_device: bool) -> None:
-        """Refuse what the outputs cannot be written into."""
-        here = be.owns(out) if on_device else type(out) is np.ndarray
-        if not here or out.shape != shape or out.dtype != self.dtype:
-            found = f"{out.dtype} {out.shape}" if hasattr(out, "dtype") and hasattr(out, "shape") else ""
-            raise ShapeError(
-                f"out is {type(out).__name__} {found}".rstrip() + f"; the outputs need an array of {self.dtype} "
-                f"{shape}, {f'on {be.name}' if on_device else 'of NumPy'}, like the samples"
-            )
-        if not on_device and not out.flags.writeable:
-            raise DataError("out is read-only; give an array that can be written, or none")
-
-    def check_input(self, X: Any, be: Backend, name: str = "X", first_row: int = 0) -> tuple[bool, Array]:
-        """Check a data matrix and bring it to a backend; `first_row` is for messages about a part of it.
-
-        Returns
-        -------
-        on_device : bool
-            Whether it was on an accelerator already.
-        X : Array, shape (m, n_1)
-            C-contiguous, in the network's dtype, on the backend's device.
-        """
-        how: dict[str, Any] = {"name": name, "n_columns": self.sizes[0], "dtype": self.dtype, "layer": 1}
-        if be.device != "cpu" and isinstance(X, np.memmap):
-            return False, _from_file(X, be, **how)
-        return to_device(X, be, first_row=first_row, **how)
+        predictor = self._predictors.get(be)
+        if predictor is None:
+            spec = ForwardSpec(self.layout, self.sizes, tuple(self.activations), self.dtype)
+            predictor = self._predictors[be] = Predictor(be, spec)
+        return predictor(self.theta, X, out)
 
     def predict_classes(self, X: Any, *, backend: str | Backend | None = None) -> NDArray[np.int64]:
         """Predict the class of every row.
@@ -459,7 +372,7 @@ class MLP:
         state = {
             key: value
             for key, value in self.__dict__.items()
-            if key not in ("W", "b", "_backend", "_preferred", "theta", "_inferences")
+            if key not in ("W", "b", "_backend", "_preferred", "theta", "_predictors")
         }
         # a pickled network may be loaded where its backend does not exist: parameters travel on the host
         return {**state, "theta": self._backend.to_numpy(self.theta), "backend": self._backend.name}
@@ -468,7 +381,7 @@ class MLP:
         from bpcore.errors import BpcoreError
 
         theta, backend = state.pop("theta"), state.pop("backend")
-        self.__dict__.update(state, _inferences={}, _preferred=None)
+        self.__dict__.update(state, _predictors={}, _preferred=None)
         try:
             self._backend = get_backend(backend)
         except BpcoreError:
@@ -480,47 +393,6 @@ class MLP:
         return (
             f"MLP({list(self.sizes)}, {names}; {self.n_parameters:,} parameters, {self.dtype} on {self._backend.name})"
         )
-
-
-def to_device(
-    X: Any,
-    be: Backend,
-    *,
-    name: str,
-    n_columns: int | None = None,
-    dtype: Any = None,
-    layer: int | None = None,
-    first_row: int = 0,
-) -> tuple[bool, Array]:
-    """Check a matrix and bring it to a backend; an array that is on the accelerator already stays there.
-
-    An array of another library that has the CUDA array interface is used where it is.
-    """
-    if be.device != "cpu" and hasattr(X, "__cuda_array_interface__"):
-        X = be.asarray(X)
-    if be.device != "cpu" and be.owns(X):
-        if X.ndim != 2 or X.shape[0] == 0 or (n_columns is not None and X.shape[1] != n_columns):
-            where = "" if layer is None else f"layer {layer}: "
-            raise ShapeError(f"{where}{name} has shape {X.shape}; expected (m, {n_columns or 'n'}) with m at least 1")
-        X = be.asarray(X, dtype=dtype)
-        if not be.all_finite(X):
-            raise DataError(f"{name} holds NaN or infinite values")
-        return True, X
-    matrix = check_matrix(X, name=name, n_columns=n_columns, dtype=dtype, layer=layer, first_row=first_row)
-    return False, be.asarray(matrix)
-
-
-def _from_file(X: NDArray[Any], be: Backend, *, name: str, n_columns: int, dtype: Any, layer: int) -> Array:
-    """Bring a matrix from a file to the device a block of rows at a time, without a copy of it on the host."""
-    source = check_rows(X, name=name, n_columns=n_columns, dtype=dtype, layer=layer)
-    whole = be.empty((len(source), n_columns), dtype)
-    for rows in row_blocks(len(source), n_columns * np.dtype(dtype).itemsize):
-        be.copy(be.asarray(source[rows], dtype=dtype), out=whole[rows])
-    return whole
-
-
-def _overlap(out: Any, X: NDArray[Any]) -> bool:
-    return out is not X and isinstance(out, np.ndarray) and np.may_share_memory(out, X)
 
 
 def _check_sizes(sizes: Sequence[int]) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ from bpcore.data.targets import encode_targets
 from bpcore.data.weights import check_sample_weight, class_weight_to_row_weights
 from bpcore.errors import DataError, ShapeError
 from bpcore.functions.losses import Loss, default_loss, get_loss
+from bpcore.inputs import bring_inputs, is_on_device
 from bpcore.network import MLP
 from bpcore.typing import Array, DType, NDArray
 
@@ -109,9 +110,9 @@ class Problem:
         ShapeError, DataError
             If anything does not fit.
         """
-        _, X_device = net.check_input(X, be, name=names[0])
+        X_device = bring_inputs(X, be, net.sizes[0], net.dtype, name=names[0])
         m = int(X_device.shape[0])
-        if be.device != "cpu" and (be.owns(Y) or hasattr(Y, "__cuda_array_interface__")):
+        if is_on_device(Y, be):
             # targets are checked on the host: one crossing before training, none in a step
             Y = be.to_numpy(be.asarray(Y))
         targets = encode_targets(

@@ -102,9 +102,34 @@ def check_threads(threads: Any) -> int:
     ConfigurationError
         If it is not a whole number of at least 1.
     """
-    if isinstance(threads, bool) or not isinstance(threads, int | np.integer) or threads < 1:
-        raise ConfigurationError(f"threads is {threads!r}; it must be a whole number of at least 1")
-    return int(threads)
+    return check_count("threads", threads)
+
+
+def check_count(name: str, value: Any) -> int:
+    """Return a number of things, of which there must be one.
+
+    Parameters
+    ----------
+    name : str
+        What to call it in the message.
+    value
+        What was given.
+
+    Raises
+    ------
+    ConfigurationError
+        If it is not a whole number of at least 1.
+
+    Examples
+    --------
+    >>> check_count("epochs", 0)
+    Traceback (most recent call last):
+    ...
+    bpcore.errors.ConfigurationError: epochs is 0; it must be a whole number of at least 1
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ConfigurationError(f"{name} is {value!r}; it must be a whole number of at least 1")
+    return int(value)
 
 
 def _from_environment(name: str, convert: Callable[[str], T], default: T) -> T:

@@ -46,12 +46,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="begin no further test then, and sum up; what fails is named, as in a run that comes to its end",
     )
     group.addoption("--long", action="store_true", help="run the tests that take minutes, too")
+    group.addoption(
+        "--watch-races",
+        action="store_true",
+        help="watch every access of the CUDA kernels that run on this CPU, and fail where nothing orders two of them; "
+        "takes ten times as long",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     # A developer's settings must not decide what the tests see. `clean_environment` sets the cache folder.
     for name in [name for name in os.environ if name.startswith("BPCORE_")]:
         del os.environ[name]
+    if config.getoption("--watch-races"):
+        from bpcore.kernels.cuda.host_runner import HostModule
+
+        HostModule.watch_races = True
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

@@ -46,7 +46,7 @@ REPEATS = 7
 MOST_CALLS, ABOUT_US = 200, 30_000
 """Calls of a repeat: so many, or as many as take about so long."""
 OTHERS = 20
-"""Pairs of arrays of which no graph is kept: more than ``inference_cuda.MOST_GRAPHS``."""
+"""Pairs of arrays of which no graph is kept: more than ``bpcore.inference.cuda.MOST_GRAPHS``."""
 MOST_BYTES = 2**30
 """Of so many pairs of samples and outputs."""
 LARGEST_DIFFERENCE = 1e-4
@@ -188,7 +188,7 @@ def ours(net: Any, X: Any) -> tuple[dict[str, float], Any]:
 
     samples, out = next(pairs(1))
     facts = {"bpcore_us": us(lambda: net.predict(samples, out=out), nothing)}
-    replays = be.gpu.rooms[-1].places[net._inferences[be]].replays
+    replays = be.gpu.rooms[-1].places[net._predictors[be].infer].replays
     if replays:
         launch = list(replays.values())[-1].launch
         facts["bpcore_graph_queued_us"] = us(launch, be.synchronize, queued=True)

@@ -34,7 +34,7 @@ _GRAPH = "tests/training/test_graph_plan.py"
 _FUSED = "tests/training/test_fused_plan.py"
 _LOWER = "tests/training/test_wide_plan.py::test_lower_precision_is_near_float64_and_not_float32"
 _PLANES = "tests/training/test_wide_plan.py::test_two_planes_hold_what_is_read"
-_INFERENCE = "tests/backends/test_cupy_inference.py"
+_INFERENCE = "tests/inference/test_cuda_results.py"
 _BACKEND = "tests/backends/test_cupy_backend.py"
 
 TESTS = (

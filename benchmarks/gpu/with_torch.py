@@ -14,7 +14,7 @@ import torch
 from benchmarks.gpu.contestants import DRY_RUN
 from benchmarks.peers.adapters import Skip
 from benchmarks.peers.adapters.runner import Runner
-from benchmarks.peers.adapters.with_torch import EagerRunner, make_criterion, make_net, place, targets
+from benchmarks.peers.adapters.with_torch import EagerRunner, make_criterion, make_net, move, place, targets
 from bpcore.bench.problem import Problem
 from bpcore.bench.workload import Workload
 
@@ -196,21 +196,9 @@ class CompiledRunner(DeviceLoop):
         self.compiled = torch.compile(self.whole_step, fullgraph=True, dynamic=False, mode="reduce-overhead")
 
     def whole_step(self) -> None:
-        work = self.work
         gradient, loss = torch.func.grad_and_value(self.value)(self.theta)
         self.t.add_(1)
-        for name, p in self.theta.items():
-            g, (first, second) = gradient[name], self.moments[name]
-            if work.optimizer == "sgd":
-                p.sub_(work.eta * g)
-            elif work.optimizer == "momentum":
-                first.mul_(0.9).add_(g)
-                p.sub_(work.eta * first)
-            else:
-                first.mul_(0.9).add_(0.1 * g)
-                second.mul_(0.999).add_(0.001 * g * g)
-                m_hat, s_hat = first / (1 - 0.9**self.t), second / (1 - 0.999**self.t)
-                p.sub_(work.eta * m_hat / (s_hat.sqrt() + 1e-8))
+        move(self.work, self.theta, gradient, self.moments, self.t)
         self.keep(loss)
 
     def one_step(self) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from bpcore.backends.cupy_probe import install_command
+
 __all__ = [
     "check_core_type",
     "check_idle_gpu",
@@ -180,11 +182,6 @@ def check_numba_settings(environment: Mapping[str, str]) -> list[Finding]:
     ]
 
 
-def _install_cupy(driver: int) -> str:
-    """Command for the CuPy that a driver (CUDA version as 1000 * major + 10 * minor, 0 if unknown) can serve."""
-    return f'pip install "bpcore[{"cuda12x" if 0 < driver < 13000 else "cuda13x"}]"'
-
-
 def check_wheels(wheels: list[str], driver: int) -> list[Finding]:
     """More than one distribution of CuPy is installed."""
     if len(wheels) < 2:
@@ -193,7 +190,7 @@ def check_wheels(wheels: list[str], driver: int) -> list[Finding]:
         _finding(
             f"several CuPy packages are installed: {', '.join(wheels)}",
             "they overwrite one another's files; importing CuPy fails or finds the wrong CUDA libraries",
-            f"pip uninstall -y {' '.join(wheels)} && {_install_cupy(driver)}",
+            f"pip uninstall -y {' '.join(wheels)} && {install_command(driver)}",
         )
     ]
 
@@ -202,6 +199,6 @@ def check_idle_gpu(seen: bool, usable: bool, wheels: list[str], driver: int) -> 
     """There is a GPU that bpcore cannot use."""
     if not seen or usable:
         return []
-    repair = "see the reason of backend cupy above" if wheels else _install_cupy(driver)
+    repair = "see the reason of backend cupy above" if wheels else install_command(driver)
     state = "the backend cupy cannot run" if wheels else "CuPy is not installed"
     return [_finding(f"a GPU seems to be present, but {state}", "everything runs on the CPU", repair)]

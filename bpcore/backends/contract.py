@@ -151,11 +151,14 @@ class Backend:
         ``"cpu"`` or ``"cuda:0"``.
     xp : module
         The array namespace (NumPy or CuPy).
+    gpu : CudaDevice or None
+        Of the CuPy backend the device, for whoever launches kernels of his own.
     """
 
     name: ClassVar[str] = "base"
     device: str = "cpu"
     xp: Any = np
+    gpu: Any = None
 
     @classmethod
     def probe(cls) -> Probe:

@@ -49,6 +49,7 @@ class CupyBackend(Backend):
     """
 
     name: ClassVar[str] = "cupy"
+    gpu: CudaDevice
 
     def __init__(self, device: int | None = None) -> None:
         probe = self.probe()
@@ -62,7 +63,7 @@ class CupyBackend(Backend):
         if not 0 <= number < count:
             raise BackendError(f"there is no device cuda:{number}; devices: 0 to {count - 1}")
         self.device = f"cuda:{number}"
-        self._gpu = CudaDevice(cupy, number)
+        self.gpu = CudaDevice(cupy, number)
         self._checks = ArrayChecks(cupy.ndarray)
         self._cublas = cupy.cuda.cublas
         self._gemm = {_FLOAT32: self._cublas.sgemm, _FLOAT64: self._cublas.dgemm}
@@ -77,16 +78,11 @@ class CupyBackend(Backend):
 
         return probe_cupy()
 
-    @property
-    def gpu(self) -> CudaDevice:
-        """The device, for plans that launch kernels of their own."""
-        return self._gpu
-
     # ---------------------------------------------------------------- memory
 
     def empty(self, shape: int | tuple[int, ...], dtype: Any) -> Array:
         """Allocate from CuPy's pool, whose blocks are aligned to 512 bytes; see :meth:`Backend.empty`."""
-        return self._gpu.here(lambda: self.xp.empty(shape, dtype))
+        return self.gpu.here(lambda: self.xp.empty(shape, dtype))
 
     def asarray(self, host: Any, dtype: Any = None) -> Array:
         """Bring data to the device; see :meth:`Backend.asarray`.
@@ -104,15 +100,15 @@ class CupyBackend(Backend):
         elif hasattr(host, "__dlpack_device__") and int(host.__dlpack_device__()[0]) in _CUDA_DLPACK:
             found = self.xp.from_dlpack(host)
         else:
-            return self._gpu.here(lambda: self.xp.asarray(np.asarray(host, dtype=dtype, order="C")))
-        if int(found.device.id) != self._gpu.number:
+            return self.gpu.here(lambda: self.xp.asarray(np.asarray(host, dtype=dtype, order="C")))
+        if int(found.device.id) != self.gpu.number:
             raise ShapeError(
                 f"the array is on cuda:{found.device.id}, and this backend computes on {self.device}; "
                 "copy it there, or to the host, first"
             )
         if is_contiguous(found) and (dtype is None or found.dtype == dtype):
             return found
-        return self._gpu.here(lambda: self.xp.ascontiguousarray(found, dtype=dtype).reshape(found.shape))
+        return self.gpu.here(lambda: self.xp.ascontiguousarray(found, dtype=dtype).reshape(found.shape))
 
     def to_numpy(self, array: Array) -> NDArray[Any]:
         """Bring an array to the host, waiting for it; see :meth:`Backend.to_numpy`."""
@@ -120,7 +116,7 @@ class CupyBackend(Backend):
 
     def owns(self, array: object) -> bool:
         """Whether the array is a CuPy array on this device."""
-        return isinstance(array, self.xp.ndarray) and int(array.device.id) == self._gpu.number
+        return isinstance(array, self.xp.ndarray) and int(array.device.id) == self.gpu.number
 
     def copy(self, source: Array, out: Array) -> Array:
         """Copy between two arrays of this device; see :meth:`Backend.copy`."""
@@ -128,9 +124,9 @@ class CupyBackend(Backend):
         self._checks.device_array("copy", "out", out)
         whole = is_contiguous(source) and is_contiguous(out)
         if not (whole and source.shape == out.shape and source.dtype == out.dtype):
-            self._gpu.here(lambda: out.__setitem__(Ellipsis, source))
+            self.gpu.here(lambda: out.__setitem__(Ellipsis, source))
         elif out.size:
-            self._gpu.here(lambda: out.data.copy_from_device_async(source.data, out.nbytes))
+            self.gpu.here(lambda: out.data.copy_from_device_async(source.data, out.nbytes))
         return out
 
     def fill(self, out: Array, value: float) -> Array:
@@ -138,11 +134,11 @@ class CupyBackend(Backend):
         self._checks.device_array("fill", "out", out)
         if value == 0 and not np.signbit(value) and is_contiguous(out):
             if out.size:
-                self._gpu.here(lambda: out.data.memset_async(0, out.nbytes))
+                self.gpu.here(lambda: out.data.memset_async(0, out.nbytes))
         elif out.dtype in FLOAT_DTYPES and is_contiguous(out):
             self.elementwise(_FILL, out=out, value=value)
         else:
-            self._gpu.here(lambda: out.fill(value))
+            self.gpu.here(lambda: out.fill(value))
         return out
 
     # ---------------------------------------------------------------- matrix products
@@ -187,7 +183,7 @@ class CupyBackend(Backend):
             self._cublas.setMathMode(handle, self._cublas.CUBLAS_DEFAULT_MATH)
             gemm(handle, *operations, n, m, k, alpha, *left, *right, beta, *result)
 
-        self._gpu.here(call)
+        self.gpu.here(call)
         return out
 
     # ---------------------------------------------------------------- element-wise
@@ -211,17 +207,17 @@ class CupyBackend(Backend):
         if len(shape) > 2:
             raise ShapeError(f"{program.name}: results have at most two axes, got shape {shape}")
         kinds = tuple([self._checks.kind(program, name, args, shape, dtype) for name in program.inputs])
-        formula = self._gpu.formula(program, kinds, dtype)
+        formula = self.gpu.formula(program, kinds, dtype)
         if first.size == 0:
             return out
         printed = formula.printed
         arguments = (*outs, *[args[name] for name in printed.arrays], *formula.numbers(args))
         if printed.flat:
             packs = -(-first.nbytes // 16)
-            self._gpu.launch(formula.function, self._gpu.line(packs), (*arguments, np.int64(first.size)))
+            self.gpu.launch(formula.function, self.gpu.line(packs), (*arguments, np.int64(first.size)))
         else:
             m, n = shape
-            self._gpu.launch(formula.function, self._gpu.plane(m, n), (*arguments, np.int64(m), np.int64(n)))
+            self.gpu.launch(formula.function, self.gpu.plane(m, n), (*arguments, np.int64(m), np.int64(n)))
         return out
 
     # ---------------------------------------------------------------- reductions
@@ -233,7 +229,7 @@ class CupyBackend(Backend):
         self._checks.operand("column_sums", "out", out, shape=(n,), dtype=A.dtype)
         if n == 0:
             return out
-        gpu = self._gpu
+        gpu = self.gpu
         x = min(32, power_of_two(n))
         y = THREADS // x
         tiles = min(-(-n // x), gpu.max_blocks)
@@ -261,13 +257,13 @@ class CupyBackend(Backend):
 
     def extremes(self, A: Array) -> tuple[int, int]:
         """Least and largest element. Waits for the device; see :meth:`Backend.extremes`."""
-        least, largest = self._gpu.here(lambda: (self.xp.min(A), self.xp.max(A)))
+        least, largest = self.gpu.here(lambda: (self.xp.min(A), self.xp.max(A)))
         return int(self.to_numpy(least)), int(self.to_numpy(largest))
 
     def _reduce(self, name: str, A: Array, out: Array) -> Array:
         self._checks.operand(name, "A", A)
         self._checks.operand(name, "out", out, shape=(1,), dtype=_FLOAT64)
-        gpu = self._gpu
+        gpu = self.gpu
         # 16 elements a thread before a second block pays for the second launch
         blocks = max(1, min(gpu.max_blocks, -(-A.size // (16 * THREADS))))
         partial = out if blocks == 1 else gpu.partials(blocks)
@@ -319,7 +315,7 @@ class CupyBackend(Backend):
     def _launch_rows(self, name: str, dtype: Any, m: int, n: int, arguments: tuple[Any, ...]) -> None:
         if m == 0 or n == 0:
             return
-        gpu, sizes = self._gpu, (np.int64(m), np.int64(n))
+        gpu, sizes = self.gpu, (np.int64(m), np.int64(n))
         if n <= WIDEST_FOR_LANES:
             width = min(32, power_of_two(n))
             kernel = gpu.kernel("rowwise", dtype, f"{name}_narrow")
@@ -345,9 +341,9 @@ class CupyBackend(Backend):
         if word not in (4, 8, 16):
             raise ShapeError(f"take_rows on cupy moves items of 4 or 8 bytes, X is {X.dtype}")
         words = row_bytes // word
-        kernel = self._gpu.kernel("gather", _FLOAT32, f"take_rows_{word}")
+        kernel = self.gpu.kernel("gather", _FLOAT32, f"take_rows_{word}")
         sizes = (np.int64(X.shape[0]), np.int64(m), np.int64(words))
-        self._gpu.launch(kernel, self._gpu.plane(m, words), (X, index, out, *sizes))
+        self.gpu.launch(kernel, self.gpu.plane(m, words), (X, index, out, *sizes))
         return out
 
     # ---------------------------------------------------------------- randomness
@@ -356,31 +352,28 @@ class CupyBackend(Backend):
         """Fill with Philox bits, computed on the device; see :meth:`Backend.random_bits`."""
         self._checks.operand("random_bits", "out", out, ndim=1, dtype=_UINT32)
         if out.size:
-            kernel = self._gpu.kernel("random", _FLOAT32, "random_bits")
+            kernel = self.gpu.kernel("random", _FLOAT32, "random_bits")
             arguments = (out, np.int64(out.size), *_stream_words(seed, purpose, step, layer))
-            self._gpu.launch(kernel, self._gpu.line(-(-out.size // 4)), arguments)
+            self.gpu.launch(kernel, self.gpu.line(-(-out.size // 4)), arguments)
         return out
 
     def dropout_mask(self, out: Array, *, rate: float, seed: int, step: int, layer: int) -> Array:
         """Draw an inverted-dropout mask in one launch; see :meth:`Backend.dropout_mask`."""
         self._checks.operand("dropout_mask", "out", out)
         if out.size:
-            kernel = self._gpu.kernel("random", out.dtype, "dropout_mask")
-            threshold, kept = np.uint32(int(rate * 2**32)), out.dtype.type(1 / (1 - rate))
-            words = _stream_words(seed, Purpose.DROPOUT, step, layer)
-            arguments = (out, np.int64(out.size), threshold, kept, *words)
-            self._gpu.launch(kernel, self._gpu.line(-(-out.size // 4)), arguments)
+            kernel = self.gpu.kernel("random", out.dtype, "dropout_mask")
+            arguments = (out, np.int64(out.size), *_mask_numbers(out.dtype, rate, seed, step, layer))
+            self.gpu.launch(kernel, self.gpu.line(-(-out.size // 4)), arguments)
         return out
 
     def dropout_part(self, out: Array, *, first: int, rate: float, seed: int, step: int, layer: int) -> Array:
         """Draw a part of a mask on the device; see :meth:`Backend.dropout_part`."""
         self._checks.operand("dropout_part", "out", out)
         if out.size:
-            kernel = self._gpu.kernel("random", out.dtype, "dropout_part")
-            threshold, kept = np.uint32(int(rate * 2**32)), out.dtype.type(1 / (1 - rate))
-            words = _stream_words(seed, Purpose.DROPOUT, step, layer)
-            arguments = (out, np.int64(first), np.int64(out.size), threshold, kept, *words)
-            self._gpu.launch(kernel, self._gpu.line(-(-out.size // 4) + 1), arguments)
+            kernel = self.gpu.kernel("random", out.dtype, "dropout_part")
+            sizes = np.int64(first), np.int64(out.size)
+            arguments = (out, *sizes, *_mask_numbers(out.dtype, rate, seed, step, layer))
+            self.gpu.launch(kernel, self.gpu.line(-(-out.size // 4) + 1), arguments)
         return out
 
     def permutation(self, n: int, *, seed: int, epoch: int) -> Array:
@@ -389,7 +382,7 @@ class CupyBackend(Backend):
         CuPy's argsort is stable, and a pair of words is one key as the device reads memory: low word first.
         """
         words = self.random_bits(self.empty(2 * n, _UINT32), seed=seed, purpose=Purpose.SHUFFLE, step=epoch)
-        return self._gpu.here(lambda: self.xp.argsort(words.view(np.uint64)))
+        return self.gpu.here(lambda: self.xp.argsort(words.view(np.uint64)))
 
     # ---------------------------------------------------------------- the device
 
@@ -399,7 +392,7 @@ class CupyBackend(Backend):
             return super().on_stream(stream)
         from bpcore.backends.cupy_streams import on_stream
 
-        return on_stream(self.xp, self._gpu.number, stream)
+        return on_stream(self.xp, self.gpu.number, stream)
 
     def staging(self, columns: Columns, rows: int) -> Staging:
         """Return buffers with pinned memory before them; see :class:`bpcore.backends.staging.PinnedStaging`."""
@@ -418,39 +411,45 @@ class CupyBackend(Backend):
 
         Arrays that somebody holds stay as they are.
         """
-        self._gpu.rooms.clear()
-        self._gpu.here(self.xp.get_default_memory_pool().free_all_blocks)
-        self._gpu.here(self.xp.get_default_pinned_memory_pool().free_all_blocks)
+        self.gpu.rooms.clear()
+        self.gpu.here(self.xp.get_default_memory_pool().free_all_blocks)
+        self.gpu.here(self.xp.get_default_pinned_memory_pool().free_all_blocks)
 
     def synchronize(self) -> None:
         """Wait until the device has done everything that was queued."""
-        self.xp.cuda.Device(self._gpu.number).synchronize()
+        self.xp.cuda.Device(self.gpu.number).synchronize()
 
     def memory(self) -> dict[str, int]:
         """Bytes: ``used`` by arrays, ``held`` by CuPy's pool and its ``limit`` (0: none), ``free`` and ``total``."""
         pool = self.xp.get_default_memory_pool()
-        free, total = self._gpu.here(self.xp.cuda.runtime.memGetInfo)
+        free, total = self.gpu.here(self.xp.cuda.runtime.memGetInfo)
         used, held, limit = int(pool.used_bytes()), int(pool.total_bytes()), int(pool.get_limit())
         return {"used": used, "held": held, "limit": limit, "free": int(free), "total": int(total)}
 
     def describe(self) -> dict[str, Any]:
         """Device, versions, kernels built so far and native operations."""
-        properties = self._gpu.properties()
-        name = properties["name"]
-        handle = self._gpu.here(self.xp.cuda.get_cublas_handle)
+        from bpcore.backends.cupy_probe import device_facts
+
+        handle = self.gpu.here(self.xp.cuda.get_cublas_handle)
         return {
             **super().describe(),
-            "gpu": name.decode() if isinstance(name, bytes) else str(name),
-            "compute_capability": f"{properties['major']}.{properties['minor']}",
-            "gpu_memory": int(properties["totalGlobalMem"]),
-            "multiprocessors": int(properties["multiProcessorCount"]),
+            **device_facts(self.gpu.properties()),
             "cublas": int(self._cublas.getVersion(handle)),
             "float32_products": "float32 (no TF32)",
             # None: nobody has asked yet
-            "early_launches": self._gpu.early is not None if "early" in vars(self._gpu) else None,
-            "kernels_compiled": self._gpu.loader.compiled,
-            "kernels_from_cache": self._gpu.loader.reused,
+            "early_launches": self.gpu.early is not None if "early" in vars(self.gpu) else None,
+            "kernels_compiled": self.gpu.loader.compiled,
+            "kernels_from_cache": self.gpu.loader.reused,
         }
+
+
+def _mask_numbers(dtype: Any, rate: float, seed: int, step: int, layer: int) -> tuple[Any, ...]:
+    """Which words of a mask are dropped, what the others become, and the words of its random field."""
+    return (
+        np.uint32(int(rate * 2**32)),
+        dtype.type(1 / (1 - rate)),
+        *_stream_words(seed, Purpose.DROPOUT, step, layer),
+    )
 
 
 def _stream_words(seed: int, purpose: int, step: int, layer: int) -> tuple[Any, ...]:

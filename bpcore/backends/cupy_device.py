@@ -101,7 +101,7 @@ class CudaDevice:
     max_blocks : int
         Largest grid that is launched.
     rooms : list
-        What predictions keep between calls and nobody uses now, see :mod:`bpcore.inference_room`.
+        What predictions keep between calls and nobody uses now, see :mod:`bpcore.inference.cuda_room`.
     """
 
     def __init__(self, cupy: Any, number: int) -> None:

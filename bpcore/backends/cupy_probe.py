@@ -13,11 +13,12 @@ import importlib.util
 import re
 import sys
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 from bpcore.backends.contract import Probe
 
-__all__ = ["driver_cuda_version", "installed_wheels", "probe_cupy"]
+__all__ = ["device_facts", "driver_cuda_version", "install_command", "installed_wheels", "probe_cupy"]
 
 _WHEEL = re.compile(r"(amd-)?cupy(-cuda\d+x?|-rocm[-\d]*)?\Z")
 
@@ -35,7 +36,7 @@ def probe_cupy() -> Probe:
     try:
         return _probe(facts)
     except Exception as error:  # a probe that raises would hide every other backend
-        return Probe(False, f"probing CuPy failed: {type(error).__name__}: {error}", _install(), facts)
+        return Probe(False, f"probing CuPy failed: {type(error).__name__}: {error}", install_command(), facts)
 
 
 def driver_cuda_version() -> int:
@@ -61,12 +62,12 @@ def _probe(facts: dict[str, Any]) -> Probe:
         return Probe(
             False,
             f"several CuPy packages are installed and overwrite one another: {', '.join(wheels)}",
-            f"pip uninstall -y {' '.join(wheels)} && {_install(driver)}",
+            f"pip uninstall -y {' '.join(wheels)} && {install_command(driver)}",
             facts,
         )
     if not wheels and "cupy" not in sys.modules and importlib.util.find_spec("cupy") is None:
         where = "" if driver else ", and no NVIDIA driver was found"
-        return Probe(False, f"CuPy is not installed{where}", _install(driver), facts)
+        return Probe(False, f"CuPy is not installed{where}", install_command(driver), facts)
     facts["wheel"] = wheels[0] if wheels else "unknown"
     try:
         with warnings.catch_warnings():
@@ -74,7 +75,7 @@ def _probe(facts: dict[str, Any]) -> Probe:
             cupy = importlib.import_module("cupy")
     except Exception as error:
         text = " ".join(str(error).split()) or type(error).__name__
-        return Probe(False, f"CuPy is installed but cannot be imported: {text[:300]}", _install(driver), facts)
+        return Probe(False, f"CuPy is installed but cannot be imported: {text[:300]}", install_command(driver), facts)
     facts["cupy"] = str(cupy.__version__)
     return _probe_device(cupy, driver, facts)
 
@@ -90,7 +91,7 @@ def _probe_device(cupy: Any, driver: int, facts: dict[str, Any]) -> Probe:
             return Probe(
                 False,
                 f"the NVIDIA driver serves CUDA {_version(driver)}, and this CuPy was built for CUDA {_version(built)}",
-                f"update the driver, or: pip uninstall -y {facts['wheel']} && {_install(driver)}",
+                f"update the driver, or: pip uninstall -y {facts['wheel']} && {install_command(driver)}",
                 facts,
             )
         return Probe(
@@ -99,15 +100,22 @@ def _probe_device(cupy: Any, driver: int, facts: dict[str, Any]) -> Probe:
             "check `nvidia-smi` and the variable CUDA_VISIBLE_DEVICES; in a container, give it the GPU",
             facts,
         )
-    properties = runtime.getDeviceProperties(int(runtime.getDevice()))
-    facts["gpu"] = _text(properties["name"])
-    facts["compute_capability"] = f"{properties['major']}.{properties['minor']}"
-    facts["gpu_memory"] = int(properties["totalGlobalMem"])
-    facts["multiprocessors"] = int(properties["multiProcessorCount"])
+    facts |= device_facts(runtime.getDeviceProperties(int(runtime.getDevice())))
     missing = _missing_libraries(facts)
     if missing:
-        return Probe(False, f"CuPy lacks CUDA libraries: {missing}", _install(driver, "--upgrade "), facts)
+        return Probe(False, f"CuPy lacks CUDA libraries: {missing}", install_command(driver, "--upgrade "), facts)
     return Probe(True, f"{facts['gpu']}, CuPy {facts['cupy']}, CUDA {facts['runtime']}", facts=facts)
+
+
+def device_facts(properties: Mapping[str, Any]) -> dict[str, Any]:
+    """Name, compute capability, memory in bytes and multiprocessors, from CUDA's description of a device."""
+    name = properties["name"]
+    return {
+        "gpu": name.decode() if isinstance(name, bytes) else str(name),
+        "compute_capability": f"{properties['major']}.{properties['minor']}",
+        "gpu_memory": int(properties["totalGlobalMem"]),
+        "multiprocessors": int(properties["multiProcessorCount"]),
+    }
 
 
 def installed_wheels() -> list[str]:
@@ -136,8 +144,8 @@ def _first_words(error: Exception) -> str:
     return " ".join(str(error).split())[:120] or type(error).__name__
 
 
-def _install(driver: int | None = None, options: str = "") -> str:
-    """Command that installs the CuPy that this machine's driver can serve."""
+def install_command(driver: int | None = None, options: str = "") -> str:
+    """Command that installs the CuPy that a driver (by default this machine's) can serve; 0 stands for no driver."""
     driver = driver_cuda_version() if driver is None else driver
     extra = "cuda12x" if 0 < driver < 13000 else "cuda13x"
     return f'pip install {options}"bpcore[{extra}]"'
@@ -145,7 +153,3 @@ def _install(driver: int | None = None, options: str = "") -> str:
 
 def _version(number: int) -> str:
     return f"{number // 1000}.{number % 1000 // 10}"
-
-
-def _text(name: bytes | str) -> str:
-    return name.decode() if isinstance(name, bytes) else name

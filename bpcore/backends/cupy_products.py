@@ -44,7 +44,7 @@ class CudaProducts:
     """Whether blocks that share a sum are a cluster, where there are clusters; False is for measurements."""
 
     def __init__(self, be: Backend, dtype: Any, unit: Callable[[int, int, int], str]) -> None:
-        self._be, self._gpu = be, be.gpu  # type: ignore[attr-defined]
+        self._be, self._gpu = be, be.gpu
         self.dtype, self._unit = np.dtype(dtype), unit
         properties = self._gpu.properties()
         self._clusters = self.clusters and largest_cluster(properties) > 1

@@ -175,20 +175,16 @@ def threading_facts() -> Facts:
 
 def gpus() -> list[Facts]:
     """Names, memory (bytes) and driver of the GPUs: asked of CuPy where it runs, else of nvidia-smi."""
+    from bpcore.backends.cupy_probe import device_facts
+
     try:
         runtime = importlib.import_module("cupy").cuda.runtime
         driver = int(runtime.driverGetVersion())
         found = []
         for index in range(int(runtime.getDeviceCount())):
-            properties = runtime.getDeviceProperties(index)
-            name = properties["name"]
-            found.append(
-                {
-                    "name": name.decode() if isinstance(name, bytes) else str(name),
-                    "memory": int(properties["totalGlobalMem"]),
-                    "driver": f"CUDA {driver // 1000}.{driver % 1000 // 10}",
-                }
-            )
+            device = device_facts(runtime.getDeviceProperties(index))
+            version = f"CUDA {driver // 1000}.{driver % 1000 // 10}"
+            found.append({"name": device["gpu"], "memory": device["gpu_memory"], "driver": version})
         return found
     except Exception:
         return smi_gpus(_output(SMI)) if shutil.which(SMI[0]) else []

@@ -91,7 +91,7 @@ class PinnedStaging(Staging):
             self._here(event.record)
 
     def _here(self, call: Callable[[], Any]) -> Any:
-        return self.be.gpu.here(call)  # type: ignore[attr-defined]
+        return self.be.gpu.here(call)
 
     def _pin(self, columns: Columns) -> dict[str, NDArray[Any]]:
         found = {}

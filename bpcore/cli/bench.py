@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bpcore.cli.meter import measuring
 from bpcore.cli.peers import race_peers, refuse_beside_peers
 from bpcore.cli.reporting import FAILED, INTERRUPTED, out, print_json, reports_errors
 from bpcore.errors import ConfigurationError, missing_extra, unknown
@@ -211,30 +212,19 @@ def _check_path(path: Path | None) -> None:
 
 def _measure(settings: Settings, mode: str, quiet: bool) -> dict[str, Any]:
     """Run the sweep with a bar on standard error, and print each table as soon as it is there."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
     from bpcore.bench.operations import OperationSweep
     from bpcore.bench.sweep import Sweep
     from bpcore.bench.tables import network_table
 
-    error, console = Console(stderr=True), out()
-    columns = TextColumn("{task.description}"), BarColumn(bar_width=24), TimeElapsedColumn()
-    with Progress(*columns, console=error, disable=quiet or not error.is_terminal, transient=True) as bar:
-        # seldom redrawn: the bar takes time from whoever is being measured
-        bar.live.refresh_per_second = 2
-        task = bar.add_task("starting", total=1.0)
+    console = out()
 
-        def tell(text: str, share: float) -> None:
-            bar.update(task, description=f"{text:32}", completed=share)
+    def show(network: dict[str, Any]) -> None:
+        if not quiet:
+            console.print(network_table(network))
 
-        def show(network: dict[str, Any]) -> None:
-            if not quiet:
-                console.print(network_table(network))
-
-        kind = OperationSweep if mode == "ops" else Sweep
-        with kind(settings, tell, show) as sweep:
-            return sweep.run()
+    kind = OperationSweep if mode == "ops" else Sweep
+    with measuring(quiet) as tell, kind(settings, tell, show) as sweep:
+        return sweep.run()
 
 
 def _conclude(result: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from bpcore.cli.bench import parse_budget, refuse_unusable
+from bpcore.cli.meter import measuring
 from bpcore.cli.reporting import facts_table, out, print_json, rows_table
 from bpcore.errors import ConfigurationError
 
@@ -57,7 +58,6 @@ def tune(
 
 def _measure(seconds: float, backends: str | None, quiet: bool) -> None:
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     from bpcore.bench.tune import contenders, measure, tuning_of
     from bpcore.persistence.atomic import write_atomically
@@ -65,21 +65,13 @@ def _measure(seconds: float, backends: str | None, quiet: bool) -> None:
 
     compared = contenders(None if backends is None else backends.split(","))
     refuse_unusable([contender.backend for contender in compared])
-    error = Console(stderr=True)
-    columns = TextColumn("{task.description}"), BarColumn(bar_width=24), TimeElapsedColumn()
-    with Progress(*columns, console=error, disable=quiet or not error.is_terminal, transient=True) as bar:
-        bar.live.refresh_per_second = 2
-        task = bar.add_task("starting", total=1.0)
-
-        def tell(text: str, share: float) -> None:
-            bar.update(task, description=f"{text:32}", completed=share)
-
+    with measuring(quiet) as tell:
         result = measure(seconds, tell, compared)
     path = tuning_file()
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, tuning_of(result).as_json().encode())
     for text in result["warnings"]:
-        error.print(f"note: {text}", markup=False, highlight=False)
+        Console(stderr=True).print(f"note: {text}", markup=False, highlight=False)
 
 
 def _show(facts: dict[str, Any]) -> None:

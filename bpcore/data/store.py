@@ -21,6 +21,7 @@ import numpy as np
 from bpcore.data.block_order import BlockOrder
 from bpcore.data.preprocessing import Preprocessing, Standardizer
 from bpcore.errors import ConfigurationError, DataError
+from bpcore.settings import check_count
 from bpcore.typing import DType, IntArray, NDArray
 
 __all__ = ["BLOCK_BYTES", "WINDOW", "LabelMap", "Store", "StoreFiles"]
@@ -193,9 +194,7 @@ class Store:
 
     def __post_init__(self) -> None:
         for name in ("block_bytes", "window"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigurationError(f"{name} is {value!r}; it must be a whole number of at least 1")
+            check_count(name, getattr(self, name))
 
     def __len__(self) -> int:
         return self.m

@@ -20,7 +20,8 @@ from bpcore.functions.update_rule import UpdateRule
 from bpcore.host_data import HostProblem
 from bpcore.network import MLP
 from bpcore.problem import Problem
-from bpcore.training.trainer import StepRecords, Trainer
+from bpcore.training.step_records import StepRecords
+from bpcore.training.trainer import Trainer
 from bpcore.typing import IntArray, NDArray
 
 __all__ = ["Memory", "Steps", "ridge", "strength"]
@@ -124,7 +125,6 @@ class Steps:
         if rest.size and finished:
             trainer = self._for_rest(problem, rest.shape[1])
             parts.append(trainer.run_steps(problem, rest, between))
-            self.main.state = trainer.state
         return parts, finished
 
     def _for_rest(self, problem: Problem, m: int) -> Trainer:
@@ -137,7 +137,6 @@ class Steps:
             self._tail = self._trainer(m)
             self._tail.state = self.main.state
             self._tail.prepare(problem)
-        self._tail.state = self.main.state
         return self._tail
 
     def remember(self) -> Memory:

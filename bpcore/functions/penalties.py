@@ -15,6 +15,7 @@ lam * (0.5 / sqrt(w * w + s * s) * (w + w))
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from bpcore.functions.formula import Formula
 from bpcore.functions.program import Program
 from bpcore.functions.ranges import check_number
 
-__all__ = ["L1", "L2", "Penalty"]
+__all__ = ["L1", "L2", "Penalty", "as_penalty"]
 
 
 class Penalty:
@@ -161,6 +162,18 @@ class Penalty:
         size = min(1.0, float(np.max(np.abs(self.value(**grid)), initial=0.0))) or 1.0
         points = {name: np.asarray(values) for name, values in grid.items()}
         check_derivative(f"penalty {self.name!r}", price / size, slope / size, "w", points, given=True)
+
+
+def as_penalty(penalty: Penalty | Iterable[Penalty] | None) -> Penalty | None:
+    """Add up penalties; one alone, or None, stays what it is."""
+    if penalty is None or isinstance(penalty, Penalty):
+        return penalty
+    joined: Penalty | None = None
+    for part in penalty if isinstance(penalty, Iterable) else (penalty,):
+        if not isinstance(part, Penalty):
+            raise ConfigurationError(f"penalty holds {part!r}; penalties look like bp.L2(1e-4)")
+        joined = part if joined is None else joined + part
+    return joined
 
 
 def _formula(given: str | Formula, known: tuple[str, ...]) -> Formula:

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from bpcore.errors import ConfigurationError
+from bpcore.settings import check_count
 
 __all__ = ["Checkpoint", "as_checkpoint", "checkpoint_files"]
 
@@ -67,10 +66,8 @@ class Checkpoint:
     def __post_init__(self) -> None:
         for name in ("every_steps", "every_epochs", "keep"):
             value = getattr(self, name)
-            whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-            if (value is None and name != "keep") or (whole and value >= 1):
-                continue
-            raise ConfigurationError(f"Checkpoint: {name} is {value!r}; it must be a whole number of at least 1")
+            if value is not None or name == "keep":
+                check_count(f"Checkpoint: {name}", value)
         minutes = self.every_minutes
         if minutes is None and self.every_steps is None and self.every_epochs is None:
             object.__setattr__(self, "every_minutes", DEFAULT_MINUTES)

@@ -17,7 +17,7 @@ from bpcore.cores import usable_threads
 from bpcore.errors import ConfigurationError
 from bpcore.functions.activations import Activation
 from bpcore.functions.program import Program
-from bpcore.inference import BLOCK, LEAST_BLOCK
+from bpcore.inference.compiled import BLOCK, LEAST_BLOCK
 from bpcore.layout import ALIGNMENT
 from bpcore.network import MLP
 from bpcore.problem import Problem
@@ -29,7 +29,6 @@ from bpcore.tuning import step_flops
 from bpcore.typing import Array
 
 __all__ = ["CompiledPlan"]
-
 
 SHARE, WIDE_SHARE = 2**16, 2**21
 """Bytes of the gradient that are computed before they are used for the update: with the parameters and the state of
@@ -109,9 +108,7 @@ class CompiledPlan(FastPlan):
         if spec.clip is not None:
             scopes = {"element": epoch.CLIP_ELEMENT, "all": epoch.CLIP_ALL, "layer": epoch.CLIP_LAYER}
             self._clip = scopes[spec.clip.scope], spec.clip.limit
-        self._dropout = 0
-        if spec.dropout is not None:
-            self._dropout = epoch.PER_SAMPLE if spec.dropout.per == "sample" else epoch.PER_BATCH
+        self._dropout = {"": 0, "sample": epoch.PER_SAMPLE, "batch": epoch.PER_BATCH}[spec.masked_per]
         self._none = np.empty(0, np.int64), np.empty(0, dtype)
         self._s = sample_scale(spec.loss, sizes[-1])
         self._place = team.meeting_place()
@@ -226,7 +223,7 @@ def _table(spec: StepSpec, net: MLP, threads: int) -> tuple[Array, Array, int]:
     from bpcore.kernels.numba.machine import blas_addresses
 
     L, m = len(spec.sizes), spec.batch_size
-    per_sample = spec.dropout is not None and spec.dropout.per == "sample"
+    per_sample = spec.masked_per == "sample"
     table, kept, length = np.full((L, len(COLUMNS)), -1, np.int64), np.zeros(L), 0
 
     def room(size: int) -> int:
@@ -288,7 +285,7 @@ def _pieces(spec: StepSpec) -> list[Callable[..., Any] | int]:
     dtype, rule, out, penalty = spec.dtype, spec.rule, spec.activations[-1], spec.penalty
     paired = spec.loss.pair_with(out) is not None
     value, delta = (make(spec.loss, out, spec.weighted) for make in (loss_program, bp1_program))
-    masked = spec.dropout is not None and spec.dropout.per == "batch"
+    masked = spec.masked_per == "batch"
     scope = "" if spec.clip is None else spec.clip.scope
     never = 0  # the address of what is not called
     functions: list[Callable[..., Any] | int] = [

@@ -12,7 +12,7 @@ from bpcore.functions.full_batch import ScipyMinimize
 from bpcore.training.interrupt import Interrupt
 from bpcore.training.progress import ProgressBar
 from bpcore.training.session import Session, diverged
-from bpcore.training.trainer import StepRecords
+from bpcore.training.step_records import StepRecords
 from bpcore.typing import FloatArray
 from bpcore.workspace import Gradients, Trace
 

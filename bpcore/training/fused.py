@@ -86,7 +86,7 @@ class FusedPlan(WidePlan):
                 "8 layers of 64 neurons take 128"
             )
         if choose_shape(spec, be) is None:
-            available = largest_shared_memory(be.gpu.properties())  # type: ignore[attr-defined]
+            available = largest_shared_memory(be.gpu.properties())
             needed = f"weights and {least.rows} samples take {-(-least.needed // 1024)} KiB of shared memory"
             return f"{needed}; this device has {available // 1024} KiB"
         return None
@@ -99,7 +99,7 @@ class FusedPlan(WidePlan):
 
         What layers hand on is counted for the tiles that are on their way at once, not for the batch.
         """
-        item, gpu, shape = spec.dtype.itemsize, be.gpu, choose_shape(spec, be)  # type: ignore[attr-defined]
+        item, gpu, shape = spec.dtype.itemsize, be.gpu, choose_shape(spec, be)
         blocks = 0 if shape is None else _blocks(spec, shape, gpu.multiprocessors)
         sums = 8 * (blocks * sum(spec.sizes[1:]) + (len(spec.sizes) + 1) * gpu.max_blocks)
         return {
@@ -133,7 +133,7 @@ class FusedPlan(WidePlan):
 
     @cached_property
     def _source(self) -> str:
-        offsets = {(block.name, block.layer): block.offset for block in self.net.layout.blocks}
+        offsets = self.net.layout.offsets
         return fused_unit(self.shape, self._pieces.text, self._pieces.codes, offsets)
 
     def _around(self, name: str) -> Any:
@@ -168,7 +168,7 @@ class FusedPlan(WidePlan):
 
 def choose_shape(spec: StepSpec, be: Backend) -> FusedShape | None:
     """Choose the largest tile that fits the shared memory of a device; None if none does."""
-    available = largest_shared_memory(be.gpu.properties())  # type: ignore[attr-defined]
+    available = largest_shared_memory(be.gpu.properties())
     return next((shape for shape in _possible(spec) if shape.needed <= available), None)
 
 

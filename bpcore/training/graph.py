@@ -57,11 +57,11 @@ class GraphPlan(FastPlan):
 
     def __init__(self, spec: StepSpec, net: MLP, be: Backend, seed: int) -> None:
         super().__init__(spec, net, be, seed)
-        self._gpu: Any = be.gpu  # type: ignore[attr-defined]
+        self._gpu: Any = be.gpu
         self._pieces = device_pieces(spec)
         m, sizes, dtype = spec.batch_size, spec.sizes, spec.dtype
         self._T = dtype.type
-        per_sample = spec.dropout is not None and spec.dropout.per == "sample"
+        per_sample = spec.masked_per == "sample"
         self._dropout = _PER_SAMPLE if per_sample else _PER_BATCH
         self._allocate_layers()
         self._scales = be.zeros(m, dtype)
@@ -82,8 +82,8 @@ class GraphPlan(FastPlan):
     @classmethod
     def device_bytes(cls, spec: StepSpec, be: Backend, size: int) -> dict[str, int]:
         """Bytes that the plan allocates, by what they are for; see :meth:`ReferencePlan.device_bytes`."""
-        m, sizes, item, gpu = spec.batch_size, spec.sizes, spec.dtype.itemsize, be.gpu  # type: ignore[attr-defined]
-        per_sample = spec.dropout is not None and spec.dropout.per == "sample"
+        m, sizes, item, gpu = spec.batch_size, spec.sizes, spec.dtype.itemsize, be.gpu
+        per_sample = spec.masked_per == "sample"
         dropped = sum(sizes[l - 1] for l in spec.rates)
         numbers = m * (3 * sum(sizes[1:]) + dropped + 1) + dropped * (m if per_sample else 1)
         tilings = cls._tilings(spec, products := CudaProducts(be, spec.dtype, lambda *_: ""))
@@ -140,7 +140,7 @@ class GraphPlan(FastPlan):
     def _layer_table(self) -> Any:
         """Rows of the table that the kernels of the parameters read (``G_...`` in step.cuh)."""
         net, rows = self.net, []
-        offsets = {(block.name, block.layer): block.offset for block in net.layout.blocks}
+        offsets = net.layout.offsets
         for l in range(1, net.n_layers):
             keep = [0, 0]
             if self.spec.dropout is not None and self._dropout == _PER_BATCH:

@@ -18,6 +18,7 @@ from bpcore.functions.losses import Loss
 from bpcore.functions.penalties import Penalty
 from bpcore.functions.update_rule import UpdateRule
 from bpcore.network import MLP
+from bpcore.settings import check_count
 from bpcore.training.announcement import announced_compiling
 from bpcore.training.callbacks import CallbackLike, as_callback
 from bpcore.training.record import make_record
@@ -172,8 +173,7 @@ def train(
     >>> run.stopped_because, bool(run.history[-1]["loss"] < 5e-3)
     ('reached 200 epochs', True)
     """
-    if isinstance(epochs, bool) or not isinstance(epochs, int | np.integer) or epochs < 1:
-        raise ConfigurationError(f"epochs is {epochs!r}; it must be a whole number of at least 1")
+    check_count("epochs", epochs)
     if keep not in ("auto", "last", "best"):
         raise unknown("value for keep", keep, ["auto", "last", "best"])
     if on_divergence not in ("raise", "stop"):

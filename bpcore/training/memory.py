@@ -1,4 +1,4 @@
-"""What training needs of a device's memory, told before the first step, and where the data goes because of it.
+"""What training needs of a device's memory, told before the first step.
 
 The bytes of a step are told by the plan that allocates them (``device_bytes``); the rest is counted here, from shapes
 alone. What is free is what the driver has and what CuPy's pool would use again.
@@ -8,37 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any
 
 from bpcore.backends.contract import Backend
 from bpcore.errors import DeviceMemoryError
 from bpcore.evaluation import ROWS
-from bpcore.feeder import STAGE_BYTES
+from bpcore.inputs import is_on_device
 from bpcore.network import MLP
 from bpcore.training.micro_batches import MicroBatchPlan
 from bpcore.training.plans import kind_on_gpu
 from bpcore.training.spec import StepSpec
 
-__all__ = [
-    "DataShape",
-    "Forecast",
-    "Placement",
-    "available_bytes",
-    "from_disk",
-    "place",
-    "refusing",
-    "too_large",
-]
+__all__ = ["DataShape", "Forecast", "Needs", "available_bytes", "in_words", "refusing", "too_large"]
 
 RESERVE = 2**26
 """Bytes left to what nobody here allocates: code of kernels, graphs, and the workspaces of CUDA's libraries."""
-DISK_STAGE_BYTES = 2**23
-"""Bytes of a buffer for data that comes from a disk, of which windows are in memory besides."""
 LONGEST_STRETCH = 4096
+"""Steps of a stretch at most, however short they are: their records take memory."""
 SORTING = 40
 """Bytes a sample while the order of an epoch is made: two words, a copy of the keys, and what the sort works in."""
-RESIDENT, STREAMED = "resident", "streamed"
 ADVICE = "a smaller batch_size, data='stream', dtype='float32', a narrower network"
 
 
@@ -63,6 +52,13 @@ class DataShape:
     n_out: int
     weighted: bool = False
     on_device: bool = False
+
+    @classmethod
+    def of(cls, X: Any, net: MLP, be: Backend, *, weighted: bool) -> DataShape:
+        """Sizes of the data of a network before it was checked: what has no rows counts as one."""
+        has_rows = hasattr(X, "__len__") and (not hasattr(X, "ndim") or X.ndim > 0)
+        stays = is_on_device(X, be) and getattr(X, "dtype", None) == net.dtype
+        return cls(max(len(X) if has_rows else 1, 1), net.sizes[0], net.sizes[-1], weighted, stays)
 
     def row_bytes(self, item: int) -> int:
         """Bytes of a row on the device, with a label."""
@@ -112,38 +108,6 @@ class Forecast:
         return "\n".join(f"  {name:<{width}}{in_words(size)}" for name, size in lines)
 
 
-@dataclass(frozen=True)
-class Placement:
-    """Where the data of a training goes.
-
-    Attributes
-    ----------
-    where : str
-        ``"resident"`` or ``"streamed"``.
-    why : str
-        The reason.
-    forecast : Forecast or None
-        What it rests on; None where no device was asked.
-    rows : int or None
-        Samples that go through the network at once, if not a whole batch.
-    stage_rows : int
-        Rows of a buffer of what is streamed.
-    """
-
-    where: str
-    why: str
-    forecast: Forecast | None = None
-    rows: int | None = None
-    stage_rows: int = 0
-    record: dict[str, Any] = field(init=False)
-
-    def __post_init__(self) -> None:
-        record: dict[str, Any] = {"placement": self.where, "why": self.why}
-        if self.forecast is not None:
-            record |= {"bytes": dict(self.forecast.parts), "free_bytes": self.forecast.available}
-        object.__setattr__(self, "record", record)
-
-
 def available_bytes(be: Backend) -> int | None:
     """Bytes of the device that can be allocated; None where the backend does not say."""
     memory = be.memory()
@@ -153,105 +117,17 @@ def available_bytes(be: Backend) -> int | None:
     return min(free, memory["limit"] - memory["used"]) if memory.get("limit") else free
 
 
-def place(
-    asked: str,
-    spec: StepSpec,
-    net: MLP,
-    be: Backend,
-    data: DataShape,
-    *,
-    plan: str = "auto",
-    validation: DataShape | None = None,
-    whole: bool = False,
-    converted: bool = False,
-) -> Placement:
-    """Decide where data goes, and whether a step does its batch at once.
+@dataclass(frozen=True)
+class Needs:
+    """A training and its data, and the bytes that are free: what it takes to do it one way or another."""
 
-    Parameters
-    ----------
-    asked : str
-        ``"auto"``, ``"resident"`` or ``"stream"``.
-    spec, net, be
-        What is trained, and where.
-    data : DataShape
-        The training data.
-    plan : str
-        The plan that was asked for.
-    validation : DataShape, optional
-        The held-out data.
-    whole : bool
-        Whether every step needs all samples in one place.
-    converted : bool
-        Whether the data is in a file and would have to be converted.
-
-    Returns
-    -------
-    Placement
-        The decision.
-
-    Raises
-    ------
-    DeviceMemoryError
-        If there is no room, with the table of what is needed.
-    """
-    item = spec.dtype.itemsize
-    batch = min(spec.batch_size, data.m)
-    stage = min(data.m, max(batch, min(STAGE_BYTES // data.row_bytes(item), LONGEST_STRETCH * batch)))
-    free = available_bytes(be)
-    if free is None:
-        if asked == "stream":
-            return Placement(STREAMED, "asked for", stage_rows=stage)
-        if asked == "auto" and converted and not whole:
-            why = "X is in a file, in a form that has to be converted, and stays there"
-            return Placement(STREAMED, why, stage_rows=stage)
-        return Placement(RESIDENT, "asked for" if asked == "resident" else "the network is where the data is")
-    count = _Count(spec, net, be, data, validation, plan, free)
-    resident = count.forecast(None)
-    may_stream, may_split = not whole, plan == "auto" and spec.precision is None and not whole
-    if asked == "resident" and (resident.fits(0) or not may_split):
-        if not resident.fits(0):
-            raise too_large("data='resident'", resident)
-        return Placement(RESIDENT, "asked for", resident)
-    if asked == "auto" and resident.fits():
-        return Placement(RESIDENT, f"all that training needs takes {in_words(resident.total)}", resident)
-    because = f"with all of the data it is {in_words(resident.total)}, and {in_words(resident.available)} are free"
-    if asked != "resident" and may_stream:
-        # a buffer holds one batch at least; longer ones save waiting
-        for rows in (stage, max(batch, stage // 8), batch):
-            streamed = count.forecast(rows)
-            if streamed.fits():
-                return Placement(STREAMED, "asked for" if asked == "stream" else because, streamed, stage_rows=rows)
-    if may_split:
-        rows = batch
-        while rows > 1:
-            rows = -(-rows // 2)
-            for buffer in (None, batch):
-                if (buffer is None and asked == "stream") or (buffer is not None and asked == "resident"):
-                    continue
-                found = count.forecast(buffer, rows)
-                if found.fits():
-                    where = RESIDENT if buffer is None else STREAMED
-                    return Placement(where, because, found, rows=rows, stage_rows=buffer or 0)
-        raise too_large(f"one sample at a time with data={asked!r}", count.forecast(None if whole else batch, 1))
-    least = count.forecast(batch if may_stream and asked != "resident" else None)
-    raise too_large(f"a step of {batch} samples under plan={plan!r} with data={asked!r}", least)
-
-
-class _Count:
-    """Adds up what a training needs, for one way or another to do it."""
-
-    def __init__(
-        self,
-        spec: StepSpec,
-        net: MLP,
-        be: Backend,
-        data: DataShape,
-        validation: DataShape | None,
-        plan: str,
-        free: int,
-    ) -> None:
-        self.spec, self.net, self.be = spec, net, be
-        self.data, self.validation, self.plan, self.free = data, validation, plan, free
+    spec: StepSpec
+    net: MLP
+    be: Backend
+    data: DataShape
+    validation: DataShape | None
+    plan: str
+    free: int
 
     def forecast(self, stage_rows: int | None, rows: int | None = None) -> Forecast:
         """Count with data in buffers of so many rows, or (None) resident, and with parts of so many rows."""
@@ -284,31 +160,11 @@ class _Count:
         return work + (2 * rows * data.row_bytes(item) if streamed else data.resident_bytes(item))
 
 
-def from_disk(placement: Placement, data: DataShape, batch: int, item: int) -> Placement:
-    """Say that the data is on a disk, and keep the buffers between window and network small.
-
-    Parameters
-    ----------
-    placement : Placement
-        As for data on the host that is streamed.
-    data : DataShape
-        Sizes of the data.
-    batch, item : int
-        Samples of a step, bytes of a number.
-
-    Returns
-    -------
-    Placement
-        With buffers of at most 8 MiB, or of one step where that is more.
-    """
-    rows = max(min(batch, data.m), min(placement.stage_rows, DISK_STAGE_BYTES // data.row_bytes(item)))
-    return replace(placement, why="the data is in a store on disk", stage_rows=rows)
-
-
-def too_large(what: str, forecast: Forecast) -> DeviceMemoryError:
-    """Build the error: what was asked, what is needed and free, and what to do."""
+def too_large(what: str, forecast: Forecast, message: str = "") -> DeviceMemoryError:
+    """Build the error: what was asked, what is needed and free, what to do, and what CuPy said, if it was tried."""
+    said = f". CuPy says: {message}" if message else ""
     return DeviceMemoryError(
-        f"{what} does not fit in the memory of the device:\n{forecast.table()}\nPossible: {ADVICE}"
+        f"{what} does not fit in the memory of the device:\n{forecast.table()}\nPossible: {ADVICE}{said}"
     )
 
 
@@ -324,7 +180,7 @@ def refusing(be: Backend, what: str, parts: dict[str, int]) -> Iterator[None]:
     else:
         return
     be.release()
-    raise DeviceMemoryError(f"{too_large(what, Forecast(parts, available_bytes(be) or 0))}. CuPy says: {message}")
+    raise too_large(what, Forecast(parts, available_bytes(be) or 0), message)
 
 
 def in_words(size: int) -> str:

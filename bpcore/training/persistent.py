@@ -45,7 +45,6 @@ BESIDES_PRODUCTS = 60_000
 shapes that were measured on one H200 in their order, between 128 and 512 threads."""
 FEW_REGISTERS, SPILLED = 256, 1.15
 """Threads above which a tile of 64 sums does not fit the registers of one, and how much longer it takes then."""
-GIGAHERTZ = 1.755
 
 
 class PersistentPlan(FastPlan):
@@ -85,7 +84,7 @@ class PersistentPlan(FastPlan):
         shared: bool | None = None,
     ) -> None:
         super().__init__(spec, net, be, seed)
-        self._gpu: Any = be.gpu  # type: ignore[attr-defined]
+        self._gpu: Any = be.gpu
         self._pieces = device_pieces(spec)
         asked: dict[str, Any] = dict(blocks=cluster, threads=threads, column_blocks=column_blocks, shared=shared)
         properties = self._gpu.properties()
@@ -114,7 +113,7 @@ class PersistentPlan(FastPlan):
             return f"the persistent plan needs backend cupy; the network is on {be.name}"
         if spec.precision is not None:
             return f"products in {spec.precision} are computed by cuBLAS, not on chip"
-        properties = be.gpu.properties()  # type: ignore[attr-defined]
+        properties = be.gpu.properties()
         if best_shape(spec, properties) is not None:
             return None
         least = min((shape.nbytes for shape in possible_shapes(spec, {**properties, "all": True})), default=0)
@@ -130,12 +129,6 @@ class PersistentPlan(FastPlan):
         """Bytes that the plan allocates; the rest is on chip. See :meth:`ReferencePlan.device_bytes`."""
         return {"gradient": size * spec.dtype.itemsize}
 
-    @staticmethod
-    def microseconds(spec: StepSpec, be: Backend) -> float:
-        """Estimate the time of a step; infinity where the spec is not supported."""
-        shape = best_shape(spec, be.gpu.properties())  # type: ignore[attr-defined]
-        return float("inf") if shape is None else step_cycles(shape) / (1000 * GIGAHERTZ)
-
     def _choose(self, properties: Mapping[str, Any], asked: Mapping[str, Any]) -> ResidentShape:
         shape = best_shape(self.spec, properties, **asked)
         if shape is None:
@@ -148,7 +141,7 @@ class PersistentPlan(FastPlan):
     def _kernel(self, wide: bool) -> Any:
         """Return the kernel for rows of X that begin at multiples of 16 bytes, or for any."""
         if wide not in self._kernels:
-            offsets = {(block.name, block.layer): block.offset for block in self.net.layout.blocks}
+            offsets = self.net.layout.offsets
             shape = replace(self.shape, wide_inputs=wide)
             source = resident_unit(shape, self._pieces, offsets, self.spec.dtype)
             self._kernels[wide] = self._gpu.load(source, "resident", shared=shape.nbytes, cluster=shape.blocks)
@@ -230,7 +223,7 @@ def possible_shapes(spec: StepSpec, properties: Mapping[str, Any], **asked: Any)
     """
     itemsize = spec.dtype.itemsize
     rates = tuple(sorted(spec.rates.items()))
-    per_sample = spec.dropout is not None and spec.dropout.per == "sample"
+    per_sample = spec.masked_per == "sample"
     fixed: dict[str, Any] = {
         "sizes": spec.sizes,
         "batch": spec.batch_size,

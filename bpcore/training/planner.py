@@ -1,12 +1,13 @@
-"""Builds the plan of a trainer, and one that needs less where the device's memory ends."""
+"""The plan of a trainer: built when steps need it, and one that needs less where the device's memory ends."""
 
 from __future__ import annotations
 
 from bpcore.backends.contract import Backend
 from bpcore.network import MLP
 from bpcore.training.announcement import announce
-from bpcore.training.memory import Forecast, Placement, available_bytes, too_large
+from bpcore.training.memory import Forecast, available_bytes, too_large
 from bpcore.training.micro_batches import MicroBatchPlan
+from bpcore.training.placement import Placement, expected
 from bpcore.training.plans import Plan, choose_plan
 from bpcore.training.spec import StepSpec
 
@@ -29,70 +30,94 @@ class Planner:
         In use.
     why : str
         The reason.
+    placement : Placement or None
+        Of the data that steps are done with.
     """
 
     def __init__(self, asked: str, net: MLP, be: Backend, seed: int, threads: int | None) -> None:
         self.asked = asked
         self._net, self._be, self._seed, self._threads = net, be, seed, threads
+        self._key: tuple[bool, bool, int | None] | None = None
+        self._verbose: bool | None = False
         self.plan: Plan | None = None
         self.why = ""
+        self.placement: Placement | None = None
 
-    def build(self, spec: StepSpec, placement: Placement | None, verbose: bool | None) -> None:
-        """Build the plan for a spec, in parts where the forecast says so, or where memory ends while it is built.
+    @property
+    def current(self) -> Plan:
+        """The plan, where there must be one."""
+        assert self.plan is not None
+        return self.plan
+
+    def prepare(self, spec: StepSpec, placement: Placement | None, verbose: bool | None) -> None:
+        """Build the plan for a spec, unless the last one still fits; of one trainer, specs differ by the data alone.
+
+        It is built in parts where the forecast says so, or where memory ends while it is built.
+
+        Parameters
+        ----------
+        spec : StepSpec
+            What a step computes.
+        placement : Placement or None
+            Of the data.
+        verbose : bool or None
+            Whether to say that steps are done in parts; see :func:`~bpcore.training.announcement.announce`.
 
         Raises
         ------
         DeviceMemoryError
             If it does not fit and may not be another, or not even one sample at a time fits.
         """
-        self.plan = None
+        self.placement, self._verbose = placement, verbose
         rows = None if placement is None else placement.rows
+        key = spec.weighted, spec.classes, rows
+        if self.plan is None or key != self._key:
+            self._build(spec, rows)
+            self._key = key
+
+    def _build(self, spec: StepSpec, rows: int | None) -> None:
+        self.plan = None
         try:
-            if rows is None or placement is None:
+            if rows is None or self.placement is None:
                 self.plan, self.why = choose_plan(self.asked, spec, self._net, self._be, self._seed, self._threads)
             else:
-                self._use_parts(spec, rows, placement.why, verbose)
+                self._use_parts(spec, rows, self.placement.why)
             return
         except Exception as error:
             if not self._be.is_out_of_memory(error):
                 raise
             message = str(error)
         # the error is gone, and with it what its frames held
-        self._split(spec, rows or spec.batch_size, message, placement, verbose)
+        self._split(spec, rows or spec.batch_size, message)
 
-    def shrink(self, message: str, placement: Placement | None, verbose: bool | None) -> None:
+    def shrink(self, message: str) -> None:
         """Replace the plan by one in parts, or in smaller ones, after the device has refused an allocation.
 
         Raises
         ------
         DeviceMemoryError
-            As for :meth:`build`.
+            As for :meth:`prepare`.
         """
-        assert self.plan is not None
-        spec, rows = self.plan.spec, int(getattr(self.plan, "rows", self.plan.spec.batch_size))
-        self._split(spec, rows, message, placement, verbose)
+        spec = self.current.spec
+        self._split(spec, int(getattr(self.plan, "rows", spec.batch_size)), message)
 
-    def _split(
-        self, spec: StepSpec, rows: int, message: str, placement: Placement | None, verbose: bool | None
-    ) -> None:
+    def _split(self, spec: StepSpec, rows: int, message: str) -> None:
         be = self._be
         self.plan = None
         be.release()
         while self.asked == "auto" and spec.precision is None and rows > 1:
             rows = -(-rows // 2)
             try:
-                self._use_parts(spec, rows, f"CuPy says: {message}", verbose)
+                self._use_parts(spec, rows, f"CuPy says: {message}")
                 return
             except Exception as error:
                 if not be.is_out_of_memory(error):
                     raise
             be.release()
-        parts = {} if placement is None or placement.forecast is None else placement.forecast.parts
         what = "one sample at a time" if rows == 1 else f"a step of {rows} samples under plan={self.asked!r}"
-        table = too_large(what, Forecast(parts, available_bytes(be) or 0))
-        raise type(table)(f"{table}. CuPy says: {message}")
+        raise too_large(what, Forecast(expected(self.placement), available_bytes(be) or 0), message)
 
-    def _use_parts(self, spec: StepSpec, rows: int, why: str, verbose: bool | None) -> None:
+    def _use_parts(self, spec: StepSpec, rows: int, why: str) -> None:
         self.plan = MicroBatchPlan(spec, self._net, self._be, self._seed, rows)
         self.why = f"parts of {rows} samples of a step: {why}"
-        announce(f"a step of {spec.batch_size} samples goes through the network in {self.why}", verbose)
+        announce(f"a step of {spec.batch_size} samples goes through the network in {self.why}", self._verbose)

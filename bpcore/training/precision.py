@@ -104,7 +104,7 @@ def refuse_precision(precision: str | None, plan: str, be: Backend) -> None:
 
 
 def _capability(be: Backend) -> int:
-    properties = be.gpu.properties()  # type: ignore[attr-defined]
+    properties = be.gpu.properties()
     return 10 * int(properties["major"]) + int(properties["minor"])
 
 

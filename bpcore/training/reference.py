@@ -55,7 +55,7 @@ class ReferencePlan:
     def __init__(self, spec: StepSpec, net: MLP, be: Backend, seed: int, rows: int | None = None) -> None:
         self.spec, self.net, self.be, self.seed = spec, net, be, seed
         m, sizes, dtype = rows or spec.batch_size, spec.sizes, spec.dtype
-        per_sample = spec.dropout is not None and spec.dropout.per == "sample"
+        per_sample = spec.masked_per == "sample"
         masks: dict[int, tuple[int, ...]] = {
             l: (m, sizes[l - 1]) if per_sample else (sizes[l - 1],) for l in spec.rates
         }
@@ -87,7 +87,7 @@ class ReferencePlan:
             Length of theta.
         """
         m, sizes, item = rows or spec.batch_size, spec.sizes, spec.dtype.itemsize
-        per_sample = spec.dropout is not None and spec.dropout.per == "sample"
+        per_sample = spec.masked_per == "sample"
         dropped = sum(sizes[l - 1] for l in spec.rates)
         numbers = m * (sizes[0] + 3 * sum(sizes[1:]) + 2 * sizes[-1] + dropped) + dropped * (m if per_sample else 1)
         numbers += m * (int(spec.classes) + 2 * int(spec.weighted))
@@ -228,7 +228,7 @@ class _Update:
     def __init__(self, spec: StepSpec, net: MLP, be: Backend, trace: Trace) -> None:
         self.rule, self.net, self.be = spec.rule, net, be
         self.masks: dict[int, Array] = {}
-        if spec.dropout is not None and spec.dropout.per == "batch":
+        if spec.masked_per == "batch":
             self.masks = {l: trace.masks[l] for l in spec.rates}
         self.programs: dict[tuple[str, ...], Program] = {
             names: self.rule.program.only_where(" * ".join(names) + " > 0")

@@ -21,8 +21,9 @@ from bpcore.training.history import History, Row
 from bpcore.training.interrupt import Interrupt
 from bpcore.training.progress import ProgressBar
 from bpcore.training.run import Run
+from bpcore.training.step_records import StepRecords
 from bpcore.training.stopping import Patience, Progress, StopRule, better
-from bpcore.training.trainer import StepRecords, Trainer
+from bpcore.training.trainer import Trainer
 from bpcore.training.validation import Validation
 from bpcore.typing import Array
 

@@ -122,6 +122,11 @@ class StepSpec:
     precision: str | None = None
 
     @property
+    def masked_per(self) -> Literal["", "batch", "sample"]:
+        """What a mask of dropout is for; empty where nothing is dropped."""
+        return "" if self.dropout is None else self.dropout.per
+
+    @property
     def rates(self) -> dict[int, float]:
         """Dropout rate of each hidden layer that has one."""
         if self.dropout is None:

@@ -13,9 +13,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from bpcore.errors import ConfigurationError
+from bpcore.settings import check_count
 from bpcore.training.history import Row
 
 __all__ = [
@@ -87,18 +86,9 @@ class StopRule:
         return AllOf((self, other))
 
 
-def _whole(rule: object, **values: int) -> None:
-    for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-            raise ConfigurationError(
-                f"{type(rule).__name__}: {name} is {value!r}; it must be a whole number of at least 1"
-            )
-
-
-def _positive(rule: object, **values: float) -> None:
-    for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-            raise ConfigurationError(f"{type(rule).__name__}: {name} is {value!r}; it must be a number above 0")
+def _positive(name: str, value: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise ConfigurationError(f"{name} is {value!r}; it must be a number above 0")
 
 
 @dataclass(frozen=True)
@@ -108,7 +98,7 @@ class MaxSteps(StopRule):
     steps: int
 
     def __post_init__(self) -> None:
-        _whole(self, steps=self.steps)
+        check_count("MaxSteps: steps", self.steps)
 
     def observe(self, state: dict[str, Any], progress: Progress) -> str | None:
         """Compare the number of steps."""
@@ -126,7 +116,7 @@ class WallClock(StopRule):
     seconds: float
 
     def __post_init__(self) -> None:
-        _positive(self, seconds=self.seconds)
+        _positive("WallClock: seconds", self.seconds)
 
     def observe(self, state: dict[str, Any], progress: Progress) -> str | None:
         """Compare the clock."""
@@ -141,7 +131,7 @@ class LossChange(StopRule):
     column: str = "loss"
 
     def __post_init__(self) -> None:
-        _positive(self, below=self.below)
+        _positive("LossChange: below", self.below)
 
     def observe(self, state: dict[str, Any], progress: Progress) -> str | None:
         """Compare with the epoch before."""
@@ -181,7 +171,7 @@ class GradientNorm(StopRule):
     needs_gradient_norm = True
 
     def __post_init__(self) -> None:
-        _positive(self, below=self.below)
+        _positive("GradientNorm: below", self.below)
 
     def observe(self, state: dict[str, Any], progress: Progress) -> str | None:
         """Compare the norm."""
@@ -197,7 +187,7 @@ class AccuracyReached(StopRule):
     column: str = "accuracy"
 
     def __post_init__(self) -> None:
-        _positive(self, value=self.value)
+        _positive("AccuracyReached: value", self.value)
         if self.value > 1:
             raise ConfigurationError(f"AccuracyReached: value is {self.value!r}; accuracies lie in (0, 1]")
 
@@ -231,7 +221,7 @@ class Patience(StopRule):
     min_delta: float = 0.0
 
     def __post_init__(self) -> None:
-        _whole(self, epochs=self.epochs)
+        check_count("Patience: epochs", self.epochs)
 
     def initial_state(self) -> dict[str, Any]:
         """Nothing seen yet."""

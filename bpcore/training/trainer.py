@@ -1,15 +1,11 @@
 """The trainer: a network, a StepSpec, a plan and the state between steps.
 
-:class:`Trainer` runs steps over an order that the caller gives; :func:`bpcore.train` is a loop over it. It watches
-for numbers that are not finite without slowing the steps: parameters and state are copied before each stretch of
-steps, and only if a stretch goes wrong is it run again from the copy, step by step, with every quantity looked at.
-Random numbers are keyed by the step, so the second run is the first one exactly.
+:class:`Trainer` runs steps over an order that the caller gives; :func:`bpcore.train` is a loop over it.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -19,36 +15,30 @@ from bpcore.backends.contract import Backend
 from bpcore.blas_limit import blas_limit
 from bpcore.data.store import Store
 from bpcore.errors import ConfigurationError, unknown
-from bpcore.feeder import Feeder
 from bpcore.functions.clipping import Clipping
 from bpcore.functions.losses import Loss
-from bpcore.functions.penalties import Penalty
+from bpcore.functions.penalties import Penalty, as_penalty
 from bpcore.functions.update_rule import UpdateRule
 from bpcore.functions.update_rules import get_update_rule
 from bpcore.host_data import HostProblem, would_be_copied
 from bpcore.network import MLP
 from bpcore.problem import Problem, choose_loss
-from bpcore.settings import check_seed, check_threads, default_seed, default_threads
+from bpcore.settings import check_count, check_seed, check_threads, default_seed, default_threads
 from bpcore.store_problem import StoreProblem
 from bpcore.training.announcement import announce
 from bpcore.training.choice import choose_backend
-from bpcore.training.divergence import first_bad
-from bpcore.training.memory import STREAMED, DataShape, Placement, from_disk, place, refusing
+from bpcore.training.memory import DataShape, refusing
+from bpcore.training.placement import STREAMED, Placement, expected, from_disk, place
 from bpcore.training.planner import Planner
 from bpcore.training.plans import Plan
 from bpcore.training.precision import check_precision
 from bpcore.training.spec import Dropout, StepSpec, as_dropout
-from bpcore.training.state import Snapshot, TrainingState
+from bpcore.training.state import TrainingState
 from bpcore.training.step_records import StepRecords
+from bpcore.training.stretches import Stretches
 from bpcore.typing import Array
 
-__all__ = ["StepRecords", "Trainer", "check_pair"]
-
-STRETCH_SECONDS, LONGEST_STRETCH_SECONDS = 0.2, 1.0
-"""How long a stretch of steps should take: short enough for Ctrl-C and the progress bar. Longer where a copy of the
-parameters takes long."""
-COPIES_PER_STRETCH = 50
-"""As many such copies as a stretch should last: what copying costs is then two percent."""
+__all__ = ["Trainer", "check_pair"]
 
 
 class Trainer:
@@ -95,8 +85,6 @@ class Trainer:
 
     Attributes
     ----------
-    state : TrainingState
-        Counters and optimiser state; continues from call to call.
     placement : Placement or None
         Where the data that was loaded last is, and why.
     backend_why : str
@@ -135,10 +123,9 @@ class Trainer:
     ) -> None:
         if data not in ("auto", "resident", "stream"):
             raise unknown("value for data", data, ["auto", "resident", "stream"])
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
-            raise ConfigurationError(f"batch_size is {batch_size!r}; it must be a whole number of at least 1")
+        self.batch_size = check_count("batch_size", batch_size)
         self.net = net
-        self.be, self.backend_why = choose_backend(net, backend, int(batch_size))
+        self.be, self.backend_why = choose_backend(net, backend, self.batch_size)
         self.loss = choose_loss(net, loss)
         self.rule = get_update_rule("sgd" if optimizer is None else optimizer)
         if optimizer is None:
@@ -146,13 +133,12 @@ class Trainer:
         for activation in net.activations:
             if not activation.rowwise:
                 _ = activation.derivative_formula  # refuses activations that cannot be trained
-        self.batch_size = int(batch_size)
         self.dropout = as_dropout(dropout)
         if self.dropout is not None:
             if net.n_layers < 3:
                 raise ConfigurationError("dropout needs a hidden layer; this network has none")
             self.dropout.rates(net.n_layers - 2)
-        self.penalty = _join(penalty)
+        self.penalty = as_penalty(penalty)
         if clip is not None and not isinstance(clip, Clipping):
             raise ConfigurationError(f"clip is {clip!r}; clippings look like bp.ClipNorm(1.0)")
         self.clip = clip
@@ -162,23 +148,27 @@ class Trainer:
         self.data, self.stream = data, stream
         with self.be.on_stream(stream):  # which refuses what is no stream before anything is allocated
             pass
+        self.precision = check_precision(precision, net.dtype)
+        self._planner = Planner(plan, net, self.be, self.seed, self._threads_asked)
         self._held = self.be.memory().get("held", 0)
         size = net.layout.size * net.dtype.itemsize
         parts = {"state of the optimiser": len(self.rule.state) * size, "snapshot": (1 + len(self.rule.state)) * size}
         with refusing(self.be, "what the optimiser keeps", parts):
-            self.state = TrainingState.begin(self.be, self.rule, net.layout, net.dtype)
-            self._snapshot: Snapshot | None = Snapshot(self.be, net.theta, self.state)
-        self.precision = check_precision(precision, net.dtype)
-        self._planner = Planner(plan, net, self.be, self.seed, self._threads_asked)
-        self._key: tuple[bool, bool, int | None] | None = None
+            state = TrainingState.begin(self.be, self.rule, net.layout, net.dtype)
+            self._stretches = Stretches(net, self.be, self.rule, state, self._planner)
         self.placement: Placement | None = None
         self.verbose: bool | None = False
         self.moves_by_rule = True
         """Whether the rule moves the parameters; full-batch methods move them by themselves."""
-        self._feeder: Feeder | None = None
-        self._local: Array = None
-        self._stretch = 8
-        self._device_sums = self.be.empty((3, 0), np.float64)
+
+    @property
+    def state(self) -> TrainingState:
+        """Counters and optimiser state; continues from call to call."""
+        return self._stretches.state
+
+    @state.setter
+    def state(self, state: TrainingState) -> None:
+        self._stretches.state = state
 
     @property
     def team(self) -> int | None:
@@ -227,12 +217,8 @@ class Trainer:
 
     def prepare(self, problem: Problem) -> StepSpec:
         """Build the plan for a problem, unless the last one still fits; return its spec."""
-        rows = None if self.placement is None else self.placement.rows
-        key = (problem.weights is not None, problem.labels is not None, rows)
-        spec = self.spec(weighted=key[0], classes=key[1])
-        if self._plan is None or key != self._key:
-            self._planner.build(spec, self.placement, self.verbose)
-            self._key = key
+        spec = self.spec(weighted=problem.weights is not None, classes=problem.labels is not None)
+        self._planner.prepare(spec, self.placement, self.verbose)
         return spec
 
     @property
@@ -332,20 +318,16 @@ class Trainer:
 
     def refusing(self, what: str) -> AbstractContextManager[None]:
         """Turn the end of the device's memory inside a ``with`` block into an error with the table of the forecast."""
-        return refusing(self.be, what, self._expected())
-
-    def _expected(self) -> dict[str, int]:
-        """Bytes of the forecast, by what they are for."""
-        return {} if self.placement is None or self.placement.forecast is None else self.placement.forecast.parts
+        return refusing(self.be, what, expected(self.placement))
 
     def _place(self, X: Any, validation: Any, whole: bool, weighted: bool) -> Placement:
         net, be = self.net, self.be
-        data = self._shape(X, weighted)
+        data = DataShape.of(X, net, be, weighted=weighted)
         held_out = None
         if isinstance(validation, Store):
-            held_out = self._shape(validation, False)
+            held_out = DataShape.of(validation, net, be, weighted=False)
         elif isinstance(validation, tuple | list) and len(validation) == 2:
-            held_out = self._shape(validation[0], False)
+            held_out = DataShape.of(validation[0], net, be, weighted=False)
         stored = isinstance(X, Store)
         if stored and (self.data == "resident" or whole):
             what = "data='resident'" if self.data == "resident" else "an optimizer that needs all samples at once"
@@ -365,14 +347,6 @@ class Trainer:
             converted=would_be_copied(X, net.sizes[0], net.dtype),
         )
         return from_disk(found, data, self.batch_size, net.dtype.itemsize) if stored else found
-
-    def _shape(self, X: Any, weighted: bool) -> DataShape:
-        """Sizes of a data set before it was checked."""
-        has_rows = hasattr(X, "__len__") and (not hasattr(X, "ndim") or X.ndim > 0)
-        m = len(X) if has_rows else 1
-        here = hasattr(X, "__cuda_array_interface__") or self.be.owns(X)
-        there = here and getattr(X, "dtype", None) == self.net.dtype
-        return DataShape(max(m, 1), self.net.sizes[0], self.net.sizes[-1], weighted, there)
 
     def run_loaded(self, data: Problem, order: Any) -> StepRecords:
         """Run one step for each row of an index matrix, on data that is checked and in place.
@@ -465,91 +439,7 @@ class Trainer:
         DivergenceError
             If a number is not finite.
         """
-        parts: list[StepRecords] = []
-        feeder = self._feeder_of(problem, index.shape[1])
-        snapshot = self._snapshot = self._snapshot or Snapshot(self.be, self.net.theta, self.state)
-        start, count = 0, self._steps_at_once(feeder, index, every)
-        while start < len(index):
-            rows = index[start : start + count]
-            # what is sent ahead cannot be cut otherwise afterwards
-            following = self._steps_at_once(feeder, index, every, len(rows))
-            begun = time.perf_counter()
-            snapshot.take(self.net.theta, self.state)
-            copied = time.perf_counter()
-            start += len(rows)
-            parts.append(self._run_stretch(problem, rows, feeder, index[start : start + following]))
-            elapsed = time.perf_counter() - copied
-            seconds = min(max(STRETCH_SECONDS, COPIES_PER_STRETCH * (copied - begun)), LONGEST_STRETCH_SECONDS)
-            wanted = len(rows) * seconds / max(elapsed, 1e-9)
-            self._stretch = int(min(max(wanted, 1), 2 * self._stretch, 4096))
-            count = self._steps_at_once(feeder, index, every) if feeder is None else following
-            if between is not None and between(parts[-1]):
-                break
-        return StepRecords.join(parts)
-
-    def _feeder_of(self, problem: Problem, m: int) -> Feeder | None:
-        """What brings the rows of a problem on the host to the device; None for one that is there."""
-        if not isinstance(problem, HostProblem):
-            return None
-        if self._feeder is None or self._feeder.problem is not problem or self._feeder.rows < m:
-            self._drop_feeder()
-            rows = max(m, 1 if self.placement is None else self.placement.stage_rows)
-            with self.refusing("two buffers of data"):
-                self._feeder = Feeder(self.be, problem, rows)
-                self._local = self.be.asarray(np.arange(rows))
-        return self._feeder
-
-    def _drop_feeder(self) -> None:
-        if self._feeder is not None:
-            self._feeder.close()
-        self._feeder = self._local = None
-
-    def _steps_at_once(self, feeder: Feeder | None, index: Array, every: int | None, ahead: int = 0) -> int:
-        """Length of the next stretch, or of the one that begins `ahead` steps later; it never changes a result."""
-        steps = self._stretch if feeder is None else min(self._stretch, feeder.rows // int(index.shape[1]))
-        return steps if every is None else min(steps, every - (self.state.step + ahead) % every)
-
-    def _run_stretch(self, problem: Problem, rows: Array, feeder: Feeder | None, following: Array) -> StepRecords:
-        be, state, first = self.be, self.state, self.state.step
-        steps, m = rows.shape
-        schedule = self.rule.schedule
-        etas = [schedule.at(step, state.epoch, state.schedule) for step in range(first, first + steps)]
-        if self._device_sums.shape[1] < steps:
-            self._device_sums = be.empty((3, steps), np.float64)
-        sums = be.fill(self._device_sums[:, :steps], 0.0)
-        if feeder is None:
-            index = be.asarray(rows)
-        else:
-            problem, index = feeder.take(rows), self._local[: steps * m].reshape(steps, m)
-        self._queue(problem, index, etas, sums)
-        if feeder is not None and len(following):
-            feeder.send(following)  # while the device computes
-        table = np.array(be.to_numpy(sums))
-        if not (np.isfinite(table[0]).all() and be.all_finite(self.net.theta)):
-            self._back().put_back(self.net.theta, state)
-            assert self._plan is not None
-            raise first_bad(self.be, self.net, self._plan, state, self._back(), problem, index, etas, sums)
-        return StepRecords(table)
-
-    def _back(self) -> Snapshot:
-        assert self._snapshot is not None
-        return self._snapshot
-
-    def _queue(self, problem: Problem, index: Array, etas: list[float], sums: Array) -> None:
-        """Run the plan; where the device has no memory for it, one that needs less, from the snapshot on."""
-        while True:
-            assert self._plan is not None
-            try:
-                self._plan.run(problem, index, self.state, etas, sums)
-                return
-            except Exception as error:
-                if not self.be.is_out_of_memory(error):
-                    raise
-                message = str(error)
-            # the error is gone, and with it what its frames held
-            self._back().put_back(self.net.theta, self.state)
-            self._planner.shrink(message, self.placement, self.verbose)
-            self.be.fill(sums, 0.0)
+        return self._stretches.run(problem, index, between, every)
 
     def release(self, *, state: bool = False) -> None:
         """Give up what was allocated for training; parameters, and data that the caller holds, stay.
@@ -559,18 +449,16 @@ class Trainer:
         state : bool, default False
             Whether to give up the state of the optimiser, too: then no step can follow.
         """
-        self._drop_feeder()
+        self._stretches.release()
         if state:
             self.state.arrays.clear()
-        self._planner.plan = self._snapshot = self._key = None
-        self._device_sums = self.be.empty((3, 0), np.float64)
+        self._planner.plan = None
         if self.be.memory().get("held", 0) > self._held:
             self.be.release()
 
     def gradient_norm(self) -> float:
         """Euclidean norm of the gradient of the last step."""
-        assert self._plan is not None
-        out = self.be.sum_squares(self._plan.gradient, out=self.be.empty(1, np.float64))
+        out = self.be.sum_squares(self._planner.current.gradient, out=self.be.empty(1, np.float64))
         return float(np.sqrt(self.be.to_numpy(out)[0]))
 
     @np.errstate(over="ignore")  # of weights on their way to infinity, which the next step tells
@@ -590,14 +478,3 @@ def check_pair(X: Any, Y: Any) -> None:
         raise ConfigurationError("a store has its targets inside; give no Y beside it")
     if Y is None and not isinstance(X, Store):
         raise ConfigurationError("Y is missing; only a store of bpcore.data has its targets inside")
-
-
-def _join(penalty: Penalty | Sequence[Penalty] | None) -> Penalty | None:
-    if penalty is None or isinstance(penalty, Penalty):
-        return penalty
-    joined: Penalty | None = None
-    for part in penalty if isinstance(penalty, Iterable) else (penalty,):
-        if not isinstance(part, Penalty):
-            raise ConfigurationError(f"penalty holds {part!r}; penalties look like bp.L2(1e-4)")
-        joined = part if joined is None else joined + part
-    return joined

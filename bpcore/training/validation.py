@@ -13,7 +13,7 @@ from bpcore.evaluation import Evaluator
 from bpcore.host_data import HostProblem, HostRows
 from bpcore.problem import Problem
 from bpcore.store_problem import StoreProblem
-from bpcore.training.memory import STREAMED
+from bpcore.training.placement import STREAMED
 from bpcore.training.trainer import Trainer
 from bpcore.typing import FloatArray
 

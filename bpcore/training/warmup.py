@@ -26,7 +26,7 @@ from bpcore.functions.losses import LOSSES, Loss, get_loss
 from bpcore.functions.penalties import L1, L2
 from bpcore.functions.update_rules import UPDATE_RULES, get_update_rule
 from bpcore.network import MLP
-from bpcore.settings import FLOAT_DTYPES
+from bpcore.settings import FLOAT_DTYPES, check_count
 from bpcore.training.loop import train
 from bpcore.training.spec import Dropout
 from bpcore.training.stopping import GradientNorm
@@ -362,8 +362,7 @@ def warm_up(
         losses=losses,
         optimizers=optimizers,
     )
-    if isinstance(processes, bool) or not isinstance(processes, int) or processes < 1:
-        raise ConfigurationError(f"processes is {processes!r}; it must be a whole number of at least 1")
+    processes = check_count("processes", processes)
     get_backend("numba")
     from bpcore.kernels.numba.cache import folder
 

@@ -62,7 +62,7 @@ class WidePlan(GraphPlan):
 
     def _load_libraries(self, be: Backend) -> None:
         workspace = be.empty(WORKSPACE, np.uint8)
-        here = be.gpu.here  # type: ignore[attr-defined]
+        here = be.gpu.here
         self._cublas = here(lambda: Cublas(load_cublas(be.xp), workspace))
         self._lt = here(lambda: CublasLt(load_cublas(be.xp, "cublasLt"), workspace))
 
@@ -71,7 +71,7 @@ class WidePlan(GraphPlan):
     @classmethod
     def device_bytes(cls, spec: StepSpec, be: Backend, size: int) -> dict[str, int]:
         """Bytes that the plan allocates, by what they are for; see :meth:`ReferencePlan.device_bytes`."""
-        m, sizes, item, gpu = spec.batch_size, spec.sizes, spec.dtype.itemsize, be.gpu  # type: ignore[attr-defined]
+        m, sizes, item, gpu = spec.batch_size, spec.sizes, spec.dtype.itemsize, be.gpu
         storage, planes = _operand(spec)
         stored, copied = storage.itemsize, spec.precision in OPERANDS
         # Z[L] and scales; inputs and Deltas
@@ -148,8 +148,8 @@ class WidePlan(GraphPlan):
 
     def _layer_table(self) -> Any:
         net, rows = self.net, []
-        offsets = {(block.name, block.layer): block.offset for block in net.layout.blocks}
-        per_batch = self.spec.dropout is not None and self.spec.dropout.per == "batch"
+        offsets = net.layout.offsets
+        per_batch = self.spec.masked_per == "batch"
         for l in range(1, net.n_layers):
             partial = self._partial[l + 1]
             keep = [self._masks[k].data.ptr if per_batch and k in self._masks else 0 for k in (l, l + 1)]

@@ -84,7 +84,7 @@ extern "C" __global__ void __launch_bounds__(FEW_THREADS) answer_few(
 #pragma unroll
         for (int w = 1; w < WARPS; ++w) h += of_warp[w * ROWS * COLUMNS + e];
         // as in inference.cuh: without a sum that is not finite the inputs are finite
-        if (watch && !finite_(h)) *odd = 1;
+        if (watch && !finite_(h)) raise_flag(odd);
         h += b[column];
         H[row * n + column] = code >= 0 ? activate(code, h) : h;
     }

@@ -464,7 +464,6 @@ extern "C" __global__ void __launch_bounds__(256) fused_step(
         }
         backward<LAST - 1>(w, delta, sums);
     }
-    __syncthreads();
     store<1>(w, layers, slices + blockIdx.x * size, sums);
     record_block(step, loss, right, of_block, blockIdx.x, gridDim.x);
 }

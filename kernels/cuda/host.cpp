@@ -4,12 +4,13 @@
 // of a cluster run together, one block from barrier to barrier, then one picked at random: so blocks get as far ahead
 // of each other as they may. What this finds: missing barriers (shared memory starts as NaN and the order of the
 // threads varies), barriers and shuffles that not all threads reach, and, built with AddressSanitizer, every access
-// outside a global or shared array. What it cannot find: races between two accesses without a switch between them, and
-// anything about speed.
+// outside a global or shared array. What no schedule shows, races.cpp finds, built in by HOST_RACES: two accesses that
+// nothing orders. What neither finds is anything about speed.
 
 #undef _FORTIFY_SOURCE  // it takes a jump to another stack for a mistake
 
 #include "host.h"
+#include "races.h"
 
 #include <setjmp.h>
 #include <stdlib.h>
@@ -74,6 +75,7 @@ struct Shared {
     const void* site;
     int block;  // within the cluster
     void* memory;
+    size_t size;
 };
 
 static std::vector<Fiber> fibers;  // of all blocks of the cluster, block by block
@@ -179,7 +181,7 @@ void* shared(const void* site, size_t size) {
     }
     void* memory = aligned_alloc(16, (size + 15) / 16 * 16);
     memset(memory, 0xff, size);
-    arrays.push_back({site, block, memory});
+    arrays.push_back({site, block, memory, size});
     return memory;
 }
 
@@ -192,6 +194,7 @@ static void carry_out(const Copy& copy) {
 
 // Copies happen as late as they may, or, with an odd seed, at once. From nowhere come zeros.
 void copy_later(void* to, const void* from, size_t size) {
+    WATCHED(begin_copy(current, to, from, size));
     const size_t both = reinterpret_cast<size_t>(to) | reinterpret_cast<size_t>(from);
     if (both % size) fail("a copy is not aligned to its size");
     if (early) {
@@ -200,13 +203,17 @@ void copy_later(void* to, const void* from, size_t size) {
         fibers[current].copies.back().push_back({to, from, size});
     }
 }
-void commit_copies() { fibers[current].copies.emplace_back(); }
+void commit_copies() {
+    WATCHED(end_group(current));
+    fibers[current].copies.emplace_back();
+}
 static void finish_first_copies() {
     std::deque<std::vector<Copy>>& groups = fibers[current].copies;
     for (const Copy& copy : groups.front()) carry_out(copy);
     groups.pop_front();
 }
 void wait_for_copies(size_t later) {
+    WATCHED(complete_groups(current, later));
     while (fibers[current].copies.size() - 1 > later) finish_first_copies();
 }
 void finish_copies() {
@@ -221,8 +228,23 @@ void follow() {
     now->followed = 1;
 }
 
-void cluster_arrive() { ++fibers[current].arrivals; }
-void cluster_wait() { wait(AT_CLUSTER); }
+void cluster_arrive() {
+    WATCHED(arrive(current));
+    ++fibers[current].arrivals;
+}
+void cluster_wait() {
+    wait(AT_CLUSTER);
+    WATCHED(leave(current));
+}
+
+void fence() { WATCHED(fence(current)); }
+void yield_to_copies() { WATCHED(yield_to_copies(current)); }
+unsigned add(unsigned* p, unsigned more) {
+    WATCHED(atomic(current, p, sizeof *p));
+    const unsigned before = *p;
+    *p += more;
+    return before;
+}
 
 uint64_t shuffle_xor(unsigned mask, uint64_t value, int lane_mask) {
     if (current < 0) fail("a shuffle in a kernel that was launched without fibers");
@@ -244,6 +266,12 @@ void as_warp(void (*together)(Lane* lanes)) {
     wait(AT_SHUFFLE);
 }
 
+void warp_barrier() {
+    as_warp([](Lane* own) { WATCHED(meet(static_cast<int>(own - lanes.data()), 32)); });
+}
+
+void read_by_warp(const void* row, size_t size) { WATCHED(read(current, row, size)); }
+
 static void wake(int number) {
     fibers[number].state = READY;
     ready[number / threads].push_back(number);
@@ -256,11 +284,21 @@ static void wake_at_gates() {
     }
 }
 
-void make_gate(const void* gate) { gates[gate] = {}; }
+void make_gate(const void* gate) {
+    WATCHED(make_gate(current, gate));
+    gates[gate] = {};
+}
+
+static Gate& gate_at(const void* place) {
+    const auto found = gates.find(place);
+    if (found == gates.end()) fail("a gate is used that was not made before");
+    return found->second;
+}
 
 void announce(const void* place, int bytes) {
-    Gate& gate = gates.at(place);
+    Gate& gate = gate_at(place);
     if (gate.announcement) fail("a gate is announced twice");
+    WATCHED(announce(current, place));
     gate.announcement = true;
     gate.announced = bytes;
     wake_at_gates();
@@ -269,7 +307,8 @@ void announce(const void* place, int bytes) {
 void copy_through(const void* place, void* to, const void* from, int bytes) {
     const size_t both = reinterpret_cast<size_t>(to) | reinterpret_cast<size_t>(from);
     if (bytes % 16 || both % 16) fail("a copy through a gate is not of whole runs of 16 bytes");
-    Gate& gate = gates.at(place);
+    Gate& gate = gate_at(place);
+    WATCHED(begin_copy_through(current, place, to, from, bytes));
     gate.begun += bytes;
     if (early) {
         memcpy(to, from, bytes);
@@ -282,15 +321,18 @@ void copy_through(const void* place, void* to, const void* from, int bytes) {
 // Copies that are late happen when the first thread passes.
 void pass_gate(const void* place, unsigned parity) {
     for (;;) {
-        Gate& gate = gates.at(place);
-        if (gate.openings % 2 != parity) return;
+        Gate& gate = gate_at(place);
+        if (gate.openings % 2 != parity) break;
         if (gate.announcement && gate.begun == gate.announced) {
             for (const Copy& copy : gate.copies) memcpy(copy.to, copy.from, copy.size);
             gate = {0, 0, false, gate.openings + 1, {}};
-            return wake_at_gates();
+            WATCHED(open_gate(place));
+            wake_at_gates();
+            break;
         }
         wait(AT_GATE);
     }
+    WATCHED(pass_gate(current, place));
 }
 
 // Wake the lanes of a warp once all lanes of the mask have arrived.
@@ -313,7 +355,11 @@ static void complete_shuffle(int number) {
             return;
         }
     }
-    if (fibers[number].together) fibers[number].together(&lanes[first]);
+    if (fibers[number].together) {
+        const int last = std::exchange(current, -1);  // what the warp does is done by none of its threads
+        fibers[number].together(&lanes[first]);
+        current = last;
+    }
     for (int lane = 0; lane < 32; ++lane) {
         if (mask >> lane & 1) {
             wake(first + lane);
@@ -356,6 +402,7 @@ static void choose_block() {
         const bool complete = at_one_barrier(begin, end);
         if (!failure.empty()) return;
         if (complete) {
+            WATCHED(meet(static_cast<int>(begin), threads));
             for (size_t i = begin; i < end; ++i) wake(static_cast<int>(i));
             return;
         }
@@ -428,7 +475,10 @@ static void run_blocks(unsigned long long seed, unsigned first) {
         if (fibers[current].state == DONE) {
             ++done;
             const int block = current / threads;  // what a block has on chip is gone when its last thread is
-            if (--alive[block] == 0) memset(dynamics[block], 0xff, dynamic_size);
+            if (--alive[block] == 0) {
+                WATCHED(end_block(block, dynamics[block], dynamic_size));
+                memset(dynamics[block], 0xff, dynamic_size);
+            }
         }
         if (fibers[current].state == AT_SHUFFLE && failure.empty()) complete_shuffle(current);
     }
@@ -455,6 +505,7 @@ const char* run(Launch& launch, void (*kernel)(const void*), const void* argumen
     random_state = launch.seed * 0x9E3779B97F4A7C15ull | 1;
     failure.clear();
     early = launch.seed % 2;
+    WATCHED(begin_launch());
     dynamic_size = launch.shared;
     const unsigned together = launch.cluster;
     threads = static_cast<int>(blockDim.x * blockDim.y * blockDim.z);
@@ -477,12 +528,19 @@ const char* run(Launch& launch, void (*kernel)(const void*), const void* argumen
             dynamics.push_back(static_cast<unsigned char*>(aligned_alloc(16, (launch.shared + 15) / 16 * 16)));
             memset(dynamics[d], 0xff, launch.shared);
         }
+        WATCHED(begin_cluster(b, together));
         try {
             launch.fibers ? run_blocks(launch.seed, b) : run_block_without_fibers();
         } catch (const std::runtime_error&) {  // thrown by fail, which has kept the message
         }
-        for (const Shared& array : arrays) free(array.memory);
-        for (unsigned char* memory : dynamics) free(memory);
+        for (const Shared& array : arrays) {
+            WATCHED(forget(array.memory, array.size));
+            free(array.memory);
+        }
+        for (unsigned char* memory : dynamics) {
+            WATCHED(forget(memory, dynamic_size));
+            free(memory);
+        }
         arrays.clear();
         dynamics.clear();
         gates.clear();

@@ -50,12 +50,6 @@ inline double __longlong_as_double(long long bits) {
 }
 inline float __ldcg(const float* p) { return *p; }
 inline double __ldcg(const double* p) { return *p; }
-inline void __threadfence() {}
-inline unsigned atomicAdd(unsigned* p, unsigned more) {
-    const unsigned before = *p;
-    *p += more;
-    return before;
-}
 inline unsigned __umulhi(unsigned a, unsigned b) { return static_cast<unsigned>((uint64_t(a) * b) >> 32); }
 
 // Numbers of 16 bits, as operand.cuh has them: to the nearest, to the even one of two. A NaN stays one.
@@ -119,9 +113,13 @@ extern int current;  // fiber; -1: the kernel runs without fibers
 extern int threads;  // in a block
 
 void barrier(int line);
+void warp_barrier();
+void fence();
+unsigned add(unsigned* p, unsigned more);
 void* shared(const void* site, size_t size);
 unsigned char* dynamic(int fiber);
 unsigned char* dynamic_of_block(int block);
+void yield_to_copies();
 void copy_later(void* to, const void* from, size_t size);
 void finish_copies();
 void commit_copies();
@@ -135,6 +133,7 @@ void cluster_wait();
 void follow();
 uint64_t shuffle_xor(unsigned mask, uint64_t value, int lane_mask);
 Lane& this_lane();
+void read_by_warp(const void* row, size_t size);
 // Do what a whole warp does as one, when its last lane has arrived.
 void as_warp(void (*together)(Lane* lanes));
 [[noreturn]] void fail(const char* message);
@@ -154,6 +153,9 @@ template <class... P> const char* bind(void (*kernel)(P...), Launch& launch, voi
 
 }  // namespace host
 
+inline void __threadfence() { host::fence(); }
+inline unsigned atomicAdd(unsigned* p, unsigned more) { return host::add(p, more); }
+
 template <class V> V __shfl_xor_sync(unsigned mask, V value, int lane_mask) {
     static_assert(sizeof(V) <= 8, "a shuffle moves at most 8 bytes");
     uint64_t bits = 0;
@@ -165,7 +167,7 @@ template <class V> V __shfl_xor_sync(unsigned mask, V value, int lane_mask) {
 
 // What fragments.cuh has for a GPU. A warp reads, and multiplies, when its last lane has arrived.
 #define HOST_FRAGMENTS
-#define __syncwarp() host::as_warp([](host::Lane*) {})
+#define __syncwarp() host::warp_barrier()
 typedef const unsigned char* SharedAddress;
 inline SharedAddress shared_address(const void* place) { return static_cast<SharedAddress>(place); }
 inline SharedAddress computed(SharedAddress address) { return address; }
@@ -176,6 +178,7 @@ inline unsigned pair_of_bfloat16(float low, float high) {
 }
 template <bool TRANSPOSED> void load_fragments(unsigned (&r)[4], SharedAddress row) {
     if (reinterpret_cast<uintptr_t>(row) % 16) host::fail("a row of a fragment is not aligned to 16 bytes");
+    host::read_by_warp(row, 16);
     host::this_lane().row = row;
     host::as_warp([](host::Lane* lanes) {
         for (int lane = 0; lane < 32; ++lane) {
@@ -240,7 +243,7 @@ inline void commit_copies() { host::commit_copies(); }
 template <int LATER> void wait_for_copies() { host::wait_for_copies(LATER); }
 constexpr bool GATES_EXIST = true;
 inline void make_gate(unsigned long long* gate) { host::make_gate(gate); }
-inline void yield_to_copies() {}
+inline void yield_to_copies() { host::yield_to_copies(); }
 inline void announce(unsigned long long* gate, int bytes) { host::announce(gate, bytes); }
 inline void copy_through(unsigned long long* gate, void* to, const void* from, int bytes) {
     host::copy_through(gate, to, from, bytes);

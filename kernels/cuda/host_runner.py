@@ -54,6 +54,9 @@ SCALARS = {
 }
 """Types of C that kernels take."""
 _SANITIZE = ("-fsanitize=address", "-fno-omit-frame-pointer")
+_TELL = ("-fsanitize=thread", "--param=tsan-distinguish-volatile=1")
+_WATCH = ("-DHOST_RACES", "-gdwarf-4")  # addr2line takes one file for the other in what g++ 12 writes by itself
+_PLACE = re.compile(r",? (?:at|from) <([0-9a-f]+)>")
 
 
 class HostRunError(RuntimeError):
@@ -96,6 +99,9 @@ class HostModule:
         Where to build; a library that is there already for the same text is used again.
     sanitize : bool, default False
         Build with AddressSanitizer. The process must have been started with its library preloaded.
+    races : bool, optional
+        Watch all accesses, and fail at the first two that nothing orders (``races.cpp``), or that are not aligned. It
+        takes ten times as long. Default: :attr:`watch_races`.
 
     Raises
     ------
@@ -103,22 +109,32 @@ class HostModule:
         If g++ refuses the source.
     """
 
-    def __init__(self, source: str, folder: Path, *, sanitize: bool = False) -> None:
+    watch_races = False
+
+    def __init__(self, source: str, folder: Path, *, sanitize: bool = False, races: bool | None = None) -> None:
+        races = self.watch_races if races is None else races
         item = _ITEM.search(source)
         element = item.group(1) if item else "T"
         self.kernels = {name: _parameters(text, element) for name, text in _KERNEL.findall(_COMMENT.sub("", source))}
         # Threads may run one after another only if none of them ever waits for another.
-        self.fibers = bool(_WAITS.search(source))
+        self.fibers = races or bool(_WAITS.search(source))
         cluster = _CLUSTER.search(source)  # that of all kernels of the unit
         self.cluster = int(cluster.group(1)) if cluster else 1
-        flags = _FLAGS + (_SANITIZE if sanitize else ())
-        fibers = _built(folder, f'#include "{_HERE / "host.cpp"}"\n', ".o", (*flags, "-O2", "-c"))
+        flags = _FLAGS + (_SANITIZE if sanitize else ()) + (_WATCH if races else ())
+        names = ("host.cpp", "races.cpp") if races else ("host.cpp",)
+        machinery = "".join(f'#include "{_HERE / name}"\n' for name in names)
+        objects = [_built(folder, machinery, ".o", (*flags, "-O2", "-c"))]
         text = "\n".join(
             [f'#include "{_HERE / "host.h"}"', source, *(f"HOST_KERNEL({name})" for name in self.kernels), ""]
         )
+        self._lines = text.splitlines()
+        if races:  # linked by itself: what g++ calls at every access is in races.cpp, not in the library of g++
+            objects.append(_built(folder, text, ".o", (*flags, *_TELL, "-c")))
+            text = ""
         # -Bsymbolic: a kernel may have the name of a function of the C library
-        options = (*flags, "-shared", "-Wl,-Bsymbolic", str(fibers))
-        self._library = ctypes.CDLL(str(_built(folder, text, ".so", options)))
+        options = (*flags, "-shared", "-Wl,-Bsymbolic", *map(str, objects))
+        self._path = _built(folder, text, ".so", options)
+        self._library = ctypes.CDLL(str(self._path))
 
     def launch(
         self,
@@ -170,9 +186,19 @@ class HostModule:
         function.restype = ctypes.c_char_p
         message = function(ctypes.byref(launch), pointers)
         if message is not None:
-            raise HostRunError(f"{name}: {message.decode()}")
+            raise HostRunError(f"{name}: {_PLACE.sub(self._line, message.decode())}")
         if later is not None and not launch.followed:
             raise HostRunError(f"{name} was launched to begin early, and does not follow()")
+
+    def _line(self, place: re.Match[str]) -> str:
+        """The line of the source at a place in the library, if it is one of the kernels'."""
+        address = f"{int(place.group(1), 16) - 1:x}"  # calls are told by what comes after them
+        command = ["addr2line", "-e", str(self._path), address]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        file, _, line = done.stdout.split(" ")[0].strip().rpartition(":")
+        if not Path(file).name.startswith("host-") or not line.isdigit():
+            return ""
+        return f" in line {line}, `{self._lines[int(line) - 1].strip()}`"
 
     def _check(self, name: str, arguments: tuple[Any, ...]) -> None:
         parameters = self.kernels[name]
@@ -192,7 +218,9 @@ class HostModule:
 
 @functools.cache
 def _digest_of_host() -> str:
-    return hashlib.sha256(b"".join((_HERE / name).read_bytes() for name in ("host.h", "host.cpp"))).hexdigest()
+    return hashlib.sha256(
+        b"".join((_HERE / name).read_bytes() for name in ("host.h", "host.cpp", "races.h", "races.cpp"))
+    ).hexdigest()
 
 
 def _built(folder: Path, text: str, suffix: str, options: tuple[str, ...]) -> Path:

@@ -16,7 +16,7 @@ struct Answer {
         const Pack bias = load_pack(b + j, count);
 #pragma unroll
         for (int k = 0; k < LANES; ++k) {
-            if (watch && !finite_(h.v[k])) *odd = 1;  // whoever writes here writes the same
+            if (watch && !finite_(h.v[k])) raise_flag(odd);
             h.v[k] += bias.v[k];
         }
         if (code >= 0) {  // row-wise activations follow when rows are complete

@@ -41,6 +41,9 @@ DEVICE void store_pack(T* p, const Pack& pack, int count) {
 DEVICE long long grid_index() { return static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x; }
 DEVICE long long grid_size() { return static_cast<long long>(gridDim.x) * blockDim.x; }
 
+// Store 1 where other threads may do so at the same time. A volatile store is whole, and all of them write the same.
+DEVICE void raise_flag(unsigned* flag) { *static_cast<volatile unsigned*>(flag) = 1; }
+
 // What another block of this launch has written: from the second-level cache, past the first, which may hold what was
 // there before.
 DEVICE float from_elsewhere(const float* p) { return __ldcg(p); }

@@ -60,7 +60,7 @@ extern "C" __global__ void __launch_bounds__(NARROW_THREADS) answer_narrow(
             for (int r = 0; r < ROWS; ++r) {
 #pragma unroll
                 for (int c = 0; c < LANES; ++c) {
-                    if (watch && !finite_(h[r].v[c])) *odd = 1;
+                    if (watch && !finite_(h[r].v[c])) raise_flag(odd);
                     h[r].v[c] = c < count ? activate(code_before, h[r].v[c] + bias.v[c]) : T(0);
                 }
             }

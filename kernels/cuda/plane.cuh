@@ -55,11 +55,10 @@ DEVICE void write_partial(const double (&sums)[V], double* partial, long long co
         }
         __syncthreads();
     }
-    if (threadIdx.y == 0 && inside) {
+    if (threadIdx.y == 0 && inside) {  // what is its own: it, too, writes there for the next tile
 #pragma unroll
         for (int k = 0; k < V; ++k) partial[blockIdx.y * n + column + k] = of_thread[k * PLANE_THREADS + own];
     }
-    __syncthreads();  // the next tile writes of_thread again
 }
 
 // Masks of V neighbours of a field whose bits depend on the position, as bpcore/random.py draws them.

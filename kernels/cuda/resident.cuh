@@ -660,7 +660,7 @@ DEVICE void train(const Run& run, unsigned char* shared) {
     fetch_index(run, b, 0);
     if (run.steps > 1) fetch_index(run, b, 1);
     finish_copies();
-    if (GATED) yield_to_copies();
+    if (GATED || SPREADS) yield_to_copies();
     meet();  // nobody writes into a block that still clears its memory
     fetch(run, b, 0);
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
-from importlib.resources import files
 from itertools import product
 from typing import Any, Literal
 
 from bpcore.kernels.cuda.pieces import StepPieces
-from bpcore.kernels.cuda.source import translation_unit
+from bpcore.kernels.cuda.source import cuda_text, translation_unit
 
 __all__ = ["Form", "ResidentShape", "Tiling", "choose_tiling", "resident_unit"]
 
@@ -182,10 +181,6 @@ def choose_tiling(
             best = replace(tiling, cycles=cycles)
     assert best is not None
     return best
-
-
-def _text(name: str) -> str:
-    return files(__package__).joinpath(f"{name}.cuh").read_text(encoding="utf-8")
 
 
 def _up(n: int, multiple: int) -> int:
@@ -440,9 +435,9 @@ def resident_unit(shape: ResidentShape, pieces: StepPieces, offsets: Mapping[tup
     parts = [
         pieces.text,
         shape.constants(),
-        *map(_text, ("cluster", "onchip")),
+        *map(cuda_text, ("cluster", "onchip")),
         shape.layers(pieces.codes, offsets),
-        _text("resident"),
+        cuda_text("resident"),
         "\n".join(entry),
     ]
     return translation_unit(dtype, FILES, *parts)

@@ -68,7 +68,8 @@ _C_TYPES = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
 
 
 @cache
-def _text(name: str) -> str:
+def cuda_text(name: str) -> str:
+    """Text of a ``.cuh`` file of this folder, named without its suffix."""
     return files(__package__).joinpath(f"{name}.cuh").read_text(encoding="utf-8")
 
 
@@ -89,7 +90,7 @@ def translation_unit(dtype: Any, names: Iterable[str], *printed: str) -> str:
     str
         CUDA C++.
     """
-    return "\n".join([f"typedef {_C_TYPES[np.dtype(dtype)]} T;", *map(_text, names), *printed])
+    return "\n".join([f"typedef {_C_TYPES[np.dtype(dtype)]} T;", *map(cuda_text, names), *printed])
 
 
 def unit_source(unit: str, dtype: Any) -> str:
@@ -112,7 +113,7 @@ def _product(dtype: Any, rows: int, columns: int, together: int) -> tuple[str, .
     size = f"constexpr int BM = {rows}, BN = {columns}, PRODUCT_THREADS = {threads}, TOGETHER = {together};"
     nbytes = shared_bytes(rows, columns, np.dtype(dtype).itemsize)
     check = f'static_assert(Tile<BM, BN>::MEMORY * sizeof(T) == {nbytes}, "as in tiling.py");'
-    return _text("cluster"), size, _text("factors"), _text("product"), check
+    return cuda_text("cluster"), size, cuda_text("factors"), cuda_text("product"), check
 
 
 def _in_clusters(text: str, together: int) -> str:
@@ -136,13 +137,13 @@ def tile_unit(pieces: str, dtype: Any, rows: int, columns: int, together: int = 
         Blocks of a cluster that share the sum over k of a tile: 1, 2, 4 or 8.
     """
     product = _product(dtype, rows, columns, together)
-    step, after = _text("step"), map(_text, ("records", "output"))
-    return translation_unit(dtype, _STEP, pieces, step, *product, *after, _in_clusters(_text("tiles"), together))
+    step, after = cuda_text("step"), map(cuda_text, ("records", "output"))
+    return translation_unit(dtype, _STEP, pieces, step, *product, *after, _in_clusters(cuda_text("tiles"), together))
 
 
 def around_unit(pieces: str, dtype: Any) -> str:
     """Text of the other kernels of a step (``output.cuh``, ``around.cuh``); `pieces` as for :func:`tile_unit`."""
-    return translation_unit(dtype, _STEP, pieces, *map(_text, ("step", "records", "output", "around")))
+    return translation_unit(dtype, _STEP, pieces, *map(cuda_text, ("step", "records", "output", "around")))
 
 
 def inference_unit(activations: str, dtype: Any, rows: int, columns: int, together: int = 1) -> str:
@@ -158,7 +159,7 @@ def inference_unit(activations: str, dtype: Any, rows: int, columns: int, togeth
         As for :func:`tile_unit`.
     """
     names, product = ("scalar", "memory", "team", "rowwise"), _product(dtype, rows, columns, together)
-    return translation_unit(dtype, names, activations, *product, _in_clusters(_text("inference"), together))
+    return translation_unit(dtype, names, activations, *product, _in_clusters(cuda_text("inference"), together))
 
 
 def few_unit(activations: str, dtype: Any, rows: int, columns: int) -> str:
@@ -174,7 +175,7 @@ def few_unit(activations: str, dtype: Any, rows: int, columns: int) -> str:
         Outputs of a block, 8 or 32.
     """
     size = f"constexpr int ROWS = {rows}, COLUMNS = {columns};"
-    return translation_unit(dtype, ("scalar", "memory", "team", "rowwise"), activations, size, _text("few"))
+    return translation_unit(dtype, ("scalar", "memory", "team", "rowwise"), activations, size, cuda_text("few"))
 
 
 def narrow_unit(activations: str, dtype: Any, below: int, outputs: int) -> str:
@@ -190,7 +191,7 @@ def narrow_unit(activations: str, dtype: Any, below: int, outputs: int) -> str:
         Width of the last layer, 32 or less.
     """
     size = f"constexpr int BELOW = {below}, OUTPUTS = {outputs};"
-    return translation_unit(dtype, ("scalar", "memory", "team", "rowwise"), activations, size, _text("narrow"))
+    return translation_unit(dtype, ("scalar", "memory", "team", "rowwise"), activations, size, cuda_text("narrow"))
 
 
 OPERANDS = {"": "T", "tf32x3": "Tf32", "bf16": "Bfloat16", "fp16": "Float16"}
@@ -212,7 +213,7 @@ def wide_unit(pieces: str, dtype: Any, operands: str = "") -> str:
     choice = f"typedef {OPERANDS[operands]} Operand;\nconstexpr bool SCALED = {str(operands == 'fp16').lower()};"
     after = ("plane", "wide", "output_operands", "wide_output", "wide_update")
     return translation_unit(
-        dtype, _STEP, pieces, *map(_text, ("step", "records", "operand")), choice, *map(_text, after)
+        dtype, _STEP, pieces, *map(cuda_text, ("step", "records", "operand")), choice, *map(cuda_text, after)
     )
 
 
@@ -234,11 +235,11 @@ def fused_source(pieces: str, shape: str, kernel: str) -> str:
         np.float32,
         ("scalar", "memory", "team", "philox"),
         pieces,
-        *map(_text, ("step", "records", "operand")),
+        *map(cuda_text, ("step", "records", "operand")),
         choice,
-        *map(_text, after),
+        *map(cuda_text, after),
         shape,
-        *map(_text, ("fused_shared", kernel)),
+        *map(cuda_text, ("fused_shared", kernel)),
     )
 
 

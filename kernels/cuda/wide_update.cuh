@@ -125,12 +125,11 @@ DEVICE double update_biases(const Updated& u, const UpdatedLayer& layer, long lo
         }
     }
     double squares = 0.0;
-    if (row == 0 && j < layer.n) {
+    if (row == 0 && j < layer.n) {  // of_row[own] is this thread's own, for the next group, too
         const T g[1] = {sums ? static_cast<T>(of_row[own]) * unscale : u.grad[layer.b + j]};
         const bool kept[1] = {is_kept(layer.keep_out, j)};
         squares = update_run<1>(u, layer.b + j, false, g, true, kept);
     }
-    __syncthreads();  // the next group writes of_row again
     return squares;
 }
 

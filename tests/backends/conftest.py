@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from bpcore import inference_room
 from bpcore.backends import cupy_device, cupy_probe, registry
 from bpcore.backends.cupy_backend import CupyBackend
 from bpcore.errors import BackendError
+from bpcore.inference import cuda_room
 from bpcore.kernels.cuda import host_runner
 from bpcore.kernels.cuda.build import KernelLoader
+from bpcore.kernels.cuda.host_runner import HostModule
 from bpcore.training import wide
 from tests.backends.fake_cublas import FakeLibrary
 from tests.backends.fake_cupy import FakeCupy
@@ -38,7 +39,7 @@ def fake_cupy(monkeypatch: pytest.MonkeyPatch, kernel_folder: Path) -> FakeCupy:
     # what the registry chose or started before knows another CuPy, or none
     monkeypatch.setattr(registry, "_instances", {})
     monkeypatch.setattr(registry, "_auto", None)
-    for module in (wide, inference_room):
+    for module in (wide, cuda_room):
         monkeypatch.setattr(module, "load_cublas", FakeLibrary)
     monkeypatch.setattr(KernelLoader, "_code", lambda self, source: source.encode())
     monkeypatch.setattr(cupy_device, "load_driver", lambda: fake.libcuda)
@@ -49,6 +50,12 @@ def fake_cupy(monkeypatch: pytest.MonkeyPatch, kernel_folder: Path) -> FakeCupy:
 def fake_backend(fake_cupy: FakeCupy) -> CupyBackend:
     """A CupyBackend whose device is host memory."""
     return CupyBackend()
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Accesses of kernels on the CPU that nothing orders are an error, and so are those that are not aligned."""
+    monkeypatch.setattr(HostModule, "watch_races", True)
 
 
 @pytest.fixture(params=["stand-in", pytest.param("gpu", marks=pytest.mark.gpu)])

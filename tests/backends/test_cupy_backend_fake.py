@@ -159,7 +159,7 @@ def test_no_operation_crosses_or_waits_or_allocates_twice(fake_backend: CupyBack
 
 
 def test_threads_and_streams_do_not_share_partial_sums(fake_backend: CupyBackend, fake_cupy: FakeCupy) -> None:
-    gpu = fake_backend._gpu
+    gpu = fake_backend.gpu
     buffers = [gpu.partials(10)]
     fake_cupy.stream = 7
     buffers.append(gpu.partials(10))
@@ -195,7 +195,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 def test_training_equals_that_of_numpy_and_no_step_crosses(
     fake_backend: CupyBackend, fake_cupy: FakeCupy, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bpcore.training.trainer.STRETCH_SECONDS", 1e6)  # results are read once a run
+    monkeypatch.setattr("bpcore.training.stretches.STRETCH_SECONDS", 1e6)  # results are read once a run
     rng = np.random.default_rng(12)
     X, Y = rng.normal(size=(24, 5)), rng.integers(0, 3, size=24)
     orders = {steps: np.stack([rng.permutation(24)[:8] for _ in range(steps)]) for steps in (1, 8, 2, 6)}

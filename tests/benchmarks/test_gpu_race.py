@@ -368,30 +368,6 @@ def test_pytorch_takes_the_same_steps(monkeypatch: pytest.MonkeyPatch, name: str
         assert results.difference(found, expected) < workloads.PARITY["float32"]
 
 
-# ------------------------------------------------------------------------------------------ predictions
-
-
-@pytest.mark.parametrize(("takes_us", "expected"), [(100, 200), (900, 33), (50_000, 3)])
-def test_a_prediction_is_timed_as_often_as_it_is_short(
-    monkeypatch: pytest.MonkeyPatch, takes_us: int, expected: int
-) -> None:
-    inference: Any = importlib.import_module("benchmarks.gpu.inference")
-    now = [0]
-    calls: list[int] = []
-    waits: list[int] = []
-    monkeypatch.setattr(inference.time, "perf_counter", lambda: 1e-6 * now[0])
-
-    def call() -> None:
-        now[0] += takes_us
-        calls.append(len(waits))
-
-    for queued in (False, True):
-        del calls[:], waits[:]
-        assert inference.us(call, lambda: waits.append(0), queued=queued) == pytest.approx(takes_us)
-        assert len(calls) == 6 + 8 * expected
-        assert len(waits) == 20 + (0 if queued else len(calls)), "before and after each repeat, and after each call"
-
-
 # ------------------------------------------------------------------------------------------ costs
 
 

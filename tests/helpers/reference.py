@@ -18,7 +18,25 @@ from scipy import special
 Matrix = NDArray[np.float64]
 Weights = list[tuple[Matrix, Matrix]]
 
-__all__ = ["LOSS_TARGETS", "Reference", "differences", "targets_for"]
+__all__ = ["LANGUAGE", "LOSS_TARGETS", "Reference", "differences", "targets_for"]
+
+LANGUAGE: dict[str, Callable[[Matrix], Matrix]] = {
+    "exp": np.exp,
+    "expm1": np.expm1,
+    "log": np.log,
+    "log1p": np.log1p,
+    "sqrt": np.sqrt,
+    "abs": np.abs,
+    "sign": np.sign,
+    "tanh": np.tanh,
+    "sin": np.sin,
+    "cos": np.cos,
+    "erf": special.erf,
+    "erfc": special.erfc,
+    "sigmoid": special.expit,
+    "softplus": lambda x: np.logaddexp(0, x),
+}
+"""Functions of one number in the formula language."""
 
 PHI = np.sqrt(2 / np.pi)
 SELU = 1.0507009873554805, 1.6732632423543772

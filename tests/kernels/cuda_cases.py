@@ -6,7 +6,7 @@ touch, so an access beyond them is seen by AddressSanitizer; outputs start as Na
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from bpcore.kernels.cuda.host_runner import HostModule
 from bpcore.kernels.cuda.source import print_elementwise, unit_source
 from bpcore.random import Purpose
 from tests.helpers.compare import assert_close, assert_same_bits
+from tests.kernels.on_host import changed
 
 SIZES = ((1, 1), (1, 7), (3, 2), (5, 4), (13, 10), (2, 31), (7, 32), (3, 33), (40, 3))
 """Rows and columns: one, primes, one off the powers of two that decide how many lanes work on a row."""
@@ -36,7 +37,7 @@ class Bench:
         *,
         seed: int = 2,
         sanitize: bool = False,
-        change: tuple[str, str] | None = None,
+        change: Sequence[str] = (),
         offset: int = 0,
     ) -> None:
         self.folder = folder
@@ -48,11 +49,7 @@ class Bench:
         self.rng = np.random.default_rng(7)
 
     def module(self, unit: str) -> HostModule:
-        source = unit_source(unit, self.dtype)
-        if self.change is not None:
-            old, new = self.change
-            assert source.count(old) >= 1, f"{old!r} is not in {unit}: the mutation is out of date"
-            source = source.replace(old, new)
+        source = changed(unit_source(unit, self.dtype), self.change)
         return HostModule(source, self.folder, sanitize=self.sanitize)
 
     def launch(self, unit: str, name: str, grid: tuple[int, ...], block: tuple[int, ...], *arguments: Any) -> None:

@@ -5,6 +5,7 @@ As in cuda_cases.py: buffers are exactly as large as a kernel may touch, outputs
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from bpcore.kernels.cuda.pieces import Layer, Output, StepPieces, print_pieces
 from bpcore.kernels.cuda.source import tile_unit
 from bpcore.kernels.cuda.tiling import count_tiles, shared_bytes, threads_of
 from tests.helpers.compare import assert_close
+from tests.kernels.on_host import changed
 
 CASES = (
     *((1, 1, 1, 1), (3, 7, 5, 1), (33, 34, 10, 1), (32, 64, 65, 2), (66, 70, 31, 3), (5, 130, 8, 2), (40, 32, 36, 1)),
@@ -52,16 +54,12 @@ class Products:
         seed: int = 2,
         offset: int = 0,
         sanitize: bool = False,
-        change: tuple[str, str] | None = None,
+        change: Sequence[str] = (),
     ) -> None:
         self.dtype, self.seed, self.offset = np.dtype(dtype), seed, offset
         self.rows, self.columns, self.together = rows, columns, together
         source = tile_unit(pieces().text, dtype, rows, columns, together)
-        if change is not None:
-            old, new = change
-            assert source.count(old) >= 1, f"{old!r} is not in the source: the mutation is out of date"
-            source = source.replace(old, new)
-        self.module = HostModule(source, folder, sanitize=sanitize)
+        self.module = HostModule(changed(source, change), folder, sanitize=sanitize)
         self.rng = np.random.default_rng(5)
 
     def place(self, array: Any, dtype: Any = None) -> Any:

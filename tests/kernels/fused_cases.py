@@ -23,6 +23,7 @@ from bpcore.training.device_steps import device_pieces
 from bpcore.training.spec import StepSpec
 from tests.backends.fake_cublas import from_bfloat16, to_bfloat16
 from tests.helpers import compare
+from tests.kernels.on_host import changed
 
 BLOCKS = 2
 DATA = 50  # rows of X
@@ -76,6 +77,9 @@ FLOAT_CASES = {name: replace(case, precision=None, rows=_ROWS.get(name, case.row
     "128 neurons": Case((128, 100, 9, 128), "tanh", "softmax", "mse", 70, 64, precision=None),
 }
 
+KINDS = {"bf16": CASES, "float32": FLOAT_CASES}
+"""By the precision of the kernel."""
+
 
 def spec_of(case: Case) -> tuple[bp.MLP, StepSpec]:
     """The network and its spec."""
@@ -91,7 +95,7 @@ def text_of(case: Case) -> str:
     """Text of the kernels for a case."""
     net, spec = spec_of(case)
     pieces = device_pieces(spec)
-    offsets = {(block.name, block.layer): block.offset for block in net.layout.blocks}
+    offsets = net.layout.offsets
     return fused_unit(case.shape, pieces.text, pieces.codes, offsets)
 
 
@@ -117,10 +121,7 @@ class Run:
     def kernel(self, folder: Path, seed: int = 2, change: Any = (), sanitize: bool = False) -> dict[str, Any]:
         """Run the kernels for the second step of two: gradient by layer, loss, hits."""
         case, net, m = self.case, self.net, self.case.m
-        text = text_of(case)
-        if change:
-            assert change[0] in text, f"{change[0]!r} is nowhere in the sources"
-            text = text.replace(*change)
+        text = changed(text_of(case), change)
         module, shape, size = HostModule(text, folder, sanitize=sanitize), case.shape, net.layout.size
         records, numbers = np.zeros((3, 2)), np.zeros((2, 1), np.float32)
         batch = np.zeros(11, np.int64)
@@ -235,7 +236,7 @@ def main() -> None:
     """Run the cases that differ most in how they end: rows, columns, runs of eight, tiles."""
     folder, kind, *change = sys.argv[1:]
     for name in ("ragged", "wide rows", "many outputs", "two runs"):
-        run = Run((CASES if kind == "bf16" else FLOAT_CASES)[name])
+        run = Run(KINDS[kind][name])
         found = run.kernel(Path(folder), change=change, sanitize=True)
         assert np.isfinite(found["grad"]).all()
     print("all cases ran")

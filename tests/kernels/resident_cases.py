@@ -21,6 +21,7 @@ from bpcore.kernels.cuda.host_runner import HostModule
 from bpcore.kernels.cuda.resident import ResidentShape, resident_unit
 from bpcore.training.device_steps import device_pieces
 from bpcore.training.spec import Dropout, StepSpec
+from tests.kernels.on_host import changed
 
 # sizes, hidden activations, output, loss, rule, samples in a step, and what else the spec has
 CASES: dict[str, tuple[list[int], Any, str, str, Any, int, dict[str, Any]]] = {
@@ -55,17 +56,13 @@ def unit(name: str, dtype: Any, **chosen: Any) -> tuple[str, tuple[StepSpec, bp.
         clip="" if spec.clip is None else spec.clip.scope,
     )
     shape = replace(shape, **chosen)
-    offsets = {(block.name, block.layer): block.offset for block in net.layout.blocks}
+    offsets = net.layout.offsets
     return resident_unit(shape, pieces, offsets, spec.dtype), (spec, net, shape)
 
 
-def run(name: str, dtype: Any, folder: Path, change: list[str], **chosen: Any) -> None:
+def run(name: str, dtype: Any, folder: Path, change: list[str], *, sanitize: bool = False, **chosen: Any) -> None:
     """Run three steps in arrays that end where the kernel must end."""
     text, (spec, net, shape) = unit(name, dtype, **chosen)
-    if change:
-        old, new = change
-        assert old in text, f"{old!r} is nowhere in the sources"
-        text = text.replace(old, new)
     rng, rows, steps, T = np.random.default_rng(0), 5, 3, spec.dtype.type
     classes = spec.sizes[-1]
     X, Y = rng.normal(size=(rows, spec.sizes[0])).astype(T), np.full((rows, classes), 1 / classes, T)
@@ -78,7 +75,7 @@ def run(name: str, dtype: Any, folder: Path, change: list[str], **chosen: Any) -
     scalars = (T(0), np.float64(0.05), T(1), T(0.5), np.int64(0), np.uint32(1), np.uint32(0), np.int64(steps))
     states = [np.zeros_like(theta) for _ in spec.rule.state]
     arguments = (*arrays, np.zeros_like(theta), np.full(max(1, shape.prices), 0.1, T), *scalars)
-    module = HostModule(text, folder, sanitize=True)
+    module = HostModule(changed(text, change), folder, sanitize=sanitize)
     module.launch(
         "resident", (shape.blocks,), (shape.threads,), (*arguments, np.int32(shape.batch), *states), shared=shape.nbytes
     )
@@ -98,7 +95,7 @@ def main() -> None:
         ):
             cut = {"blocks": blocks, "column_blocks": column_blocks, "shared": shared, "threads": 64}
             wide = CASES[name][0][0] * np.dtype(dtype).itemsize % 16 == 0
-            run(name, np.dtype(dtype), Path(folder), change, wide_inputs=wide, **cut)
+            run(name, np.dtype(dtype), Path(folder), change, sanitize=True, wide_inputs=wide, **cut)
     print("all cases ran")
 
 

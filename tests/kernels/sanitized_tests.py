@@ -16,6 +16,7 @@ import pytest
 
 from bpcore.kernels.cuda import resident, source
 from tests.backends.fake_cupy import FakeCupy
+from tests.kernels.on_host import changed
 
 SOME = ("fp16-dropped", "graph-norm-float64", "wide-tiles-33", "parts_of_a_mask")
 """In which kernels run that no other run under AddressSanitizer has: passes around products, ends of steps, what
@@ -24,27 +25,29 @@ follows products in predictions."""
 
 def change(file: str, old: str, new: str) -> None:
     """Replace a text of the kernels in one of their files."""
-    text = source._text
-    assert old in text(file), f"{old!r} is not in {file}: the mutation is out of date"
+    text = source.cuda_text
 
-    def changed(name: str) -> str:
-        return text(name).replace(old, new) if name == file else text(name)
+    def with_mistake(name: str) -> str:
+        return changed(text(name), (old, new)) if name == file else text(name)
 
     for module in (source, resident):
-        module._text = changed  # type: ignore[attr-defined, assignment]
+        module.cuda_text = with_mistake  # type: ignore[attr-defined, assignment]
 
 
 def main() -> int:
-    folder, which, *changed = sys.argv[1:]
+    folder, which, *mistake = sys.argv[1:]
     sanitized: Any = importlib.import_module("benchmarks.gpu.sanitized")
     wanted = {"all": ("",), "some": SOME}.get(which, (which,))
     tests = [name for name in sanitized.named("stand-in") if any(part in name for part in wanted)]
     assert len(tests) >= len(wanted), f"of the tests {wanted} there are only {tests}"
-    if changed:
-        change(*changed)
+    if mistake:
+        change(*mistake)
     FakeCupy.sanitize = True
     quiet = ["-q", "-x", "-s", "-p", "no:cacheprovider", "-p", "no:faulthandler", f"--kept-cache={Path(folder).parent}"]
-    return int(pytest.main([*quiet, *tests]))
+    failed = int(pytest.main([*quiet, *tests]))
+    if not failed:
+        print("all cases ran")
+    return failed
 
 
 if __name__ == "__main__":

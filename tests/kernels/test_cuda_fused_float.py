@@ -1,7 +1,4 @@
-"""The kernel of the fused plan in float32: against float64, under several schedules; and it compiles without spills.
-
-Nothing here is a measurement of a GPU: g++ compiles the text that a GPU would get.
-"""
+"""What the fused kernel in float32 rests on: where everything lies and who has what, and inputs as they come."""
 
 from __future__ import annotations
 
@@ -11,56 +8,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as st
 
-from bpcore.kernels.cuda import build, host_runner
 from bpcore.kernels.cuda.fused_float import FloatShape
-from bpcore.kernels.cuda.host_runner import HostModule, HostRunError
+from bpcore.kernels.cuda.host_runner import HostModule
 from tests.helpers.compare import assert_same_bits
-from tests.kernels.fused_cases import FLOAT_CASES, OUTPUTS, Case, Run, text_of
-from tests.kernels.test_cuda_compile import Compiler, compiler
-from tests.kernels.test_cuda_fused import NOTHING, resources
-from tests.kernels.test_cuda_host import run_sanitized
+from tests.kernels.fused_cases import FLOAT_CASES, Run, text_of
+from tests.kernels.on_host import on_host
 
-__all__ = ["compiler"]
-
-on_host = pytest.mark.skipif(bool(host_runner.unavailable()), reason=host_runner.unavailable() or "g++ is here")
-QUICK = ("ragged", "two runs", "128 samples")
-NAMES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.long) for name in FLOAT_CASES]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("fused-float-kernels")
-
-
-# ------------------------------------------------------------------------------------------ results
-
-
-@on_host
-@pytest.mark.parametrize("name", NAMES)
-def test_a_step_under_every_schedule(folder: Path, name: str) -> None:
-    run, first = Run(FLOAT_CASES[name]), None
-    for seed in host_runner.SEEDS:
-        found = run.kernel(folder, seed)
-        run.compare(found)
-        if first is not None:
-            assert_same_bits(found["grad"], first["grad"])
-        first = found
+# ------------------------------------------------------------------------------------------ inputs
 
 
 @on_host
 @pytest.mark.parametrize("m", [1, 31, 32, 161])
-def test_other_numbers_of_samples(folder: Path, m: int) -> None:
+def test_other_numbers_of_samples(kernel_folder: Path, m: int) -> None:
     """A block without a tile, tiles that are full, a block with more tiles than the other."""
     run = Run(replace(FLOAT_CASES["two runs"], m=m))
-    run.compare(run.kernel(folder))
+    run.compare(run.kernel(kernel_folder))
 
 
 @on_host
 @pytest.mark.parametrize("name", ["two runs", pytest.param("128 samples", marks=pytest.mark.long)])
-def test_inputs_at_any_address(folder: Path, name: str) -> None:
+def test_inputs_at_any_address(kernel_folder: Path, name: str) -> None:
     """Rows that could be copied sixteen bytes at a time, but for where they begin: the same bits."""
     run = Run(FLOAT_CASES[name])
     assert run.X.shape[1] % 4 == 0
@@ -72,94 +40,8 @@ def test_inputs_at_any_address(folder: Path, name: str) -> None:
         X[...] = run.X
         assert X.ctypes.data % 16 == 4 * offset
         run.X = X
-        found.append(run.kernel(folder)["grad"])
+        found.append(run.kernel(kernel_folder)["grad"])
     assert_same_bits(*found)
-
-
-@on_host
-@pytest.mark.long
-@settings(
-    max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, phases=[Phase.generate]
-)
-@given(
-    sizes=st.lists(st.integers(1, 128), min_size=2, max_size=6),
-    m=st.integers(1, 300),
-    rows=st.sampled_from(FloatShape.heights),
-    ends=st.sampled_from(sorted(OUTPUTS)),
-    hidden=st.lists(st.sampled_from(["relu", "tanh", "sigmoid", "identity"]), min_size=4, max_size=4),
-    weighted=st.booleans(),
-)
-def test_random_networks(folder, sizes, m, rows, ends, hidden, weighted):
-    output, loss = ends
-    last = 1 if loss == "binary_cross_entropy" else max(2, sizes[-1])
-    sizes = (*sizes[:-1], last)
-    rows = min(rows, FloatShape.possible(sizes)[0].rows)
-    case = Case(sizes, hidden[: len(sizes) - 2] or "relu", output, loss, m, rows, weighted, precision=None)
-    if sum(case.shape.sums) <= case.shape.most_sums:
-        run = Run(case)
-        run.compare(run.kernel(folder))
-
-
-# ------------------------------------------------------------------------------------------ mistakes
-
-BARRIERS = {
-    "weights and inputs": ("        __syncthreads();  // weights and inputs are there", "two runs"),
-    "H of the layer below": ("            __syncthreads();  // all of H is there", "two runs"),
-    "logits": ("        __syncthreads();  // all logits are there", "ragged"),
-    "errors of the output": ("        __syncthreads();  // all errors of the output are there", "ragged"),
-    "H of all threads": ("    __syncthreads();  // H[l] is there", "two runs"),
-    "those who read H": ("    __syncthreads();  // nobody needs H[l] and", "ragged"),
-    "Delta": ("    __syncthreads();  // all of Delta[l] is there", "two runs"),
-}
-# A change of the kernel, and the case that notices it.
-UNAWAITED = {f"no wait for {name}": (line, line[line.index("//") :], case) for name, (line, case) in BARRIERS.items()}
-MUTATIONS = UNAWAITED | {
-    "copies of inputs are not awaited": ("        finish_copies();\n        __sync", "        __sync", "ragged"),
-    "H is on its way": ("    finish_copies();\n    __syncthreads();  // H", "    __syncthreads();  // H", "two runs"),
-    "padding of H is not cleared": ("share.is_neuron(e) ? activate", "true ? activate", "no value at 0"),
-    "padding of Delta is not cleared": ("share.is_neuron(e) ? backprop", "true ? backprop", "steep at 0"),
-    "samples that are not there": ("(inside ? Out::N : 0) + team", "Out::N + team", "ragged"),
-    "a layer of a run has the bias of the first": ("Own::B + k * Own::STEP", "Own::B", "two runs"),
-    "a layer of a run has the weights of the first": ("Own::W + k * Own::STEP", "Own::W", "two runs"),
-    "a layer of a run has the weights of the last": ("Own::W - k * Own::STEP", "Own::W", "two runs"),
-    "layers of a run are kept in one place": ("Next::KEPT + k * KEPT_STEP<l + 1>", "Next::KEPT", "two runs"),
-    "what comes back is that of the last layer": ("::KEPT - k * KEPT_STEP<l>", "::KEPT", "two runs"),
-    "a layer is not kept": ("l + 1 + k < LAST - 1;", "l + 1 + k < LAST - 2;", "two runs"),
-    "inputs of another tile": ("fetch_inputs(step, w, first);", "fetch_inputs(step, w, 0);", "ragged"),
-    "a row of H elsewhere": ("PACK * turn_of<Own::P>(r / 4)", "0", "two runs"),
-    "half of the rows": ("q / 4 * (ROWS / 2) + q % 4) * K", "q % 4) * K", "128 samples"),
-    "columns of W elsewhere": ("b_at ^ PACK * turn<P>(first)", "b_at", "128 samples"),
-    "a part of BP3": ("k < THREADS; k += Next::P", "k < Next::P; k += Next::P", "ragged"),
-    "BP3 of some rows": ("int r = 0; r < SHARE; r += FOURS", "int r = 0; r < FOURS; r += FOURS", "128 samples"),
-}  # fmt: skip
-AT_ONCE = ("no wait for those who read H", "H is on its way", "layers of a run are kept in one place")
-
-
-@on_host
-@pytest.mark.parametrize(
-    "mistake", [pytest.param(name, marks=() if name in AT_ONCE else pytest.mark.long) for name in MUTATIONS]
-)
-def test_a_mutated_kernel_is_caught(folder: Path, mistake: str) -> None:
-    old, new, name = MUTATIONS[mistake]
-    run = Run(FLOAT_CASES[name])
-    for seed in host_runner.SEEDS:
-        try:
-            run.compare(run.kernel(folder, seed, change=(old, new)))
-        except (AssertionError, HostRunError):
-            return
-    pytest.fail("no schedule noticed the mutation")
-
-
-@on_host
-@pytest.mark.long
-@pytest.mark.parametrize("change", [(), ("constexpr int LOGITS = ", "constexpr int LOGITS = 1024 + ")])
-def test_no_access_outside(tmp_path: Path, change: tuple[str, ...]) -> None:
-    done = run_sanitized("tests.kernels.fused_cases", tmp_path, "float32", *change)
-    if change:
-        assert "AddressSanitizer: heap-buffer-overflow" in done.stderr
-    else:
-        assert done.returncode == 0, done.stderr[-3000:]
-        assert "all cases ran" in done.stdout
 
 
 # ------------------------------------------------------------------------------------------ shapes
@@ -219,10 +101,10 @@ extern "C" __global__ void places(int* out) {
 
 @on_host
 @pytest.mark.parametrize("width", [32, 64, 128])
-def test_what_half_a_warp_reads_lies_in_different_banks(folder: Path, width: int) -> None:
+def test_what_half_a_warp_reads_lies_in_different_banks(kernel_folder: Path, width: int) -> None:
     """By what the kernel itself says: of packs, and of which rows and columns a lane has."""
     case = FLOAT_CASES["128 samples"]  # layer 3 has tiles of 128 x 64
-    module = HostModule(text_of(case) + _PLACES.replace("PADDED", str(width)), folder)
+    module = HostModule(text_of(case) + _PLACES.replace("PADDED", str(width)), kernel_folder)
     out = np.zeros(2560, np.int32)
     module.launch("places", (1,), (256,), (out,))
     banks, down, across = out[:2048].reshape(256, 8), out[2048:2304], out[2304:]
@@ -239,37 +121,3 @@ def test_what_half_a_warp_reads_lies_in_different_banks(folder: Path, width: int
     for lanes in np.arange(256).reshape(32, 8):  # those that store a pack each at once
         stored = banks[4 * down[lanes], across[lanes] % 8]
         assert len(np.unique(stored)) == 8
-
-
-# ------------------------------------------------------------------------------------------ compilation
-
-DEEPEST = Case((64,) * 9 + (10,), "relu", "softmax", "cross_entropy", 1000, 128, precision=None)
-
-
-@pytest.mark.parametrize("arch", ["sm_90", pytest.param("sm_80", marks=pytest.mark.long)])
-def test_the_deepest_network_compiles_and_spills_nothing(compiler: Compiler, arch: str) -> None:
-    if compiler is not build.compile_with_nvrtc:
-        assert b"fused_step" in compiler(text_of(DEEPEST), arch)
-        pytest.skip("what registers hold is asked of NVRTC only")
-    assert resources(text_of(DEEPEST), arch) == NOTHING
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("arch", ["sm_75", "sm_80", "sm_90"])
-@pytest.mark.parametrize(
-    "case",
-    [
-        replace(DEEPEST, sizes=(64,) * 10, rows=64),
-        replace(DEEPEST, sizes=(128, 128, 128, 10), rows=32, hidden="tanh"),
-        replace(DEEPEST, sizes=(7, 13, 9, 3), output="log_softmax", loss="mse", weighted=True),
-        replace(DEEPEST, sizes=(32,) * 18 + (1,), output="sigmoid", loss="binary_cross_entropy"),
-        replace(DEEPEST, sizes=(100, 20, 40, 30, 128), rows=64, hidden="sigmoid"),
-    ],
-    ids=lambda case: "-".join(map(str, case.sizes)),
-)
-def test_other_shapes_spill_a_few_words_at_most(compiler: Compiler, case: Case, arch: str) -> None:
-    if compiler is not build.compile_with_nvrtc:
-        pytest.skip("what registers hold is asked of NVRTC only")
-    assert sum(case.shape.sums) <= case.shape.most_sums
-    # some words at the limit of 144 sums: outside the loops of the products they cost nothing
-    assert resources(text_of(case), arch)["spill loads"] <= 40

@@ -14,8 +14,9 @@ from bpcore.kernels.cuda.host_runner import HostModule
 from bpcore.kernels.cuda.resident import Form, Tiling, choose_tiling
 from bpcore.kernels.cuda.source import translation_unit
 from tests.helpers.compare import assert_close
+from tests.kernels.on_host import on_host
 
-pytestmark = pytest.mark.skipif(bool(host_runner.unavailable()), reason=host_runner.unavailable() or "g++ is here")
+pytestmark = on_host
 
 FORMS: tuple[Form, ...] = ("forward", "backward", "gradient")
 

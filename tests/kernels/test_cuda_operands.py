@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bpcore.kernels.cuda import host_runner
 from bpcore.kernels.cuda.host_runner import HostModule
 from bpcore.kernels.cuda.source import translation_unit, wide_unit
 from tests.backends.fake_cublas import cut_to_tf32, from_bfloat16, split_into_tf32, to_bfloat16, to_tf32
 from tests.kernels import cuda_products
+from tests.kernels.on_host import on_host
 from tests.kernels.test_cuda_compile import compiler
 
 __all__ = ["compiler"]
@@ -38,7 +38,7 @@ def convert(x: Any, folder: Path) -> list[Any]:
     return out
 
 
-@pytest.mark.skipif(bool(host_runner.unavailable()), reason=host_runner.unavailable() or "g++ is here")
+@on_host
 def test_numbers_of_16_bits(kernel_folder: Path) -> None:
     """Every number of 16 bits, what lies halfway between two, and the floats beside that."""
     bits = np.arange(2**16, dtype=np.uint32)
@@ -77,7 +77,7 @@ def take_apart(x: Any, folder: Path) -> tuple[Any, Any]:
     return out[0], out[1]
 
 
-@pytest.mark.skipif(bool(host_runner.unavailable()), reason=host_runner.unavailable() or "g++ is here")
+@on_host
 def test_floats_in_two_planes(kernel_folder: Path) -> None:
     """Every exponent, with fractions at, beside and halfway between numbers of ten bits; and what is no such number."""
     fractions = np.array(

@@ -125,7 +125,7 @@ _NEEDED = ("scalar", "memory", "team", "philox", "rowwise")
 def losses(dtype: Any, chosen: Iterable[int]) -> list[str]:
     """Text of some of the pairs, with kernels that call them."""
     texts = []
-    of_a_row = [source._text(file) for file in ("step", "records", "output")]
+    of_a_row = [source.cuda_text(file) for file in ("step", "records", "output")]
     for k in chosen:
         loss, output, weighted = PAIRS[k]
         pieces, _ = pieces_of(dtype, output=output, loss=loss, weighted=bool(weighted))

@@ -18,8 +18,9 @@ from tests.backends.fake_cublas import split_into_tf32
 from tests.helpers.compare import assert_close
 from tests.kernels import cuda_products
 from tests.kernels.cuda_products import Products
+from tests.kernels.on_host import on_host
 
-pytestmark = pytest.mark.skipif(bool(host_runner.unavailable()), reason=host_runner.unavailable() or "g++ is here")
+pytestmark = on_host
 
 SIZES = ((1, 1), (5, 7), (33, 4), (19, 36), (40, 33), (3, 130))
 """Samples and neurons: one, primes, rows of whole runs of four and ragged ones, more than a block has threads for."""
@@ -73,7 +74,8 @@ def check(p: Planes, m: int, n: int) -> None:
     np.testing.assert_array_equal(whole(inputs, m), X[rows])
 
     handed_on = aligned(2 * m, n)
-    product = p.normal(m, n)
+    product = aligned(m, n)
+    product[...] = p.normal(m, n)
     handed_on[:m] = product
     p.launch("finish_forward", p.plane(n), batch, step, handed_on, b, handed_on, np.int32(0), *p.dropped(), m, n)
     H = whole(handed_on, m)

@@ -8,16 +8,13 @@ from pathlib import Path
 import pytest
 
 from bpcore.kernels.cuda import build, host_runner
-from bpcore.kernels.cuda.host_runner import HostRunError
 from bpcore.kernels.cuda.source import around_unit, tile_unit
 from tests.kernels import cuda_products
 from tests.kernels.cuda_products import Products
+from tests.kernels.on_host import is_noticed, leaves_its_arrays, on_host, stays_inside
 from tests.kernels.test_cuda_compile import compiler
-from tests.kernels.test_cuda_host import run_sanitized
 
 __all__ = ["compiler"]
-
-on_the_cpu = pytest.mark.skipif(bool(host_runner.unavailable()), reason=host_runner.unavailable() or "g++ is here")
 
 
 @pytest.fixture
@@ -25,7 +22,7 @@ def folder(kernel_folder: Path) -> Path:
     return kernel_folder
 
 
-@on_the_cpu
+@on_host
 @pytest.mark.parametrize("seed", host_runner.SEEDS)
 @pytest.mark.parametrize(
     "shape", [(32, 32, 1), (64, 64, 1), (64, 32, 1), (32, 32, 8), (64, 64, 2), (64, 32, 4)], ids=str
@@ -34,7 +31,7 @@ def test_products_under_every_schedule(folder: Path, shape: tuple[int, int, int]
     cuda_products.run_all(Products(folder, "float64" if seed % 2 else "float32", *shape, seed=seed))
 
 
-@on_the_cpu
+@on_host
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_products_at_odd_addresses(folder: Path, dtype: str) -> None:
     cuda_products.run_all(Products(folder, dtype, offset=1))
@@ -87,38 +84,35 @@ IN_CLUSTERS = {
 
 def notices(folder: Path, together: int, change: tuple[str, str]) -> bool:
     """Whether a case fails when one line of the sources is wrong."""
-    for seed in host_runner.SEEDS:
+
+    def judge(seed: int) -> None:
         products = Products(folder, "float32", together=together, seed=seed, change=change)
         for case in cuda_products.ALL:
             for m, n_in, n, splits in (*cuda_products.CASES[1:5], *cuda_products.CASES[-2:]):
-                try:
-                    case(products, m, n_in, n, together if together > 1 else splits)
-                except (AssertionError, HostRunError):
-                    return True
-    return False
+                case(products, m, n_in, n, together if together > 1 else splits)
+
+    return is_noticed(judge)
 
 
-@on_the_cpu
+@on_host
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_a_mutated_product_is_caught(folder: Path, name: str) -> None:
     assert notices(folder, 1, MUTATIONS[name])
 
 
-@on_the_cpu
+@on_host
 @pytest.mark.parametrize("name", IN_CLUSTERS)
 def test_a_mutated_product_of_a_cluster_is_caught(folder: Path, name: str) -> None:
     assert notices(folder, 4, IN_CLUSTERS[name])
 
 
-@on_the_cpu
+@on_host
 @pytest.mark.slow
 def test_no_product_leaves_its_arrays(folder: Path) -> None:
-    done = run_sanitized("tests.kernels.sanitized_products", folder)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "all cases ran" in done.stdout
+    stays_inside("tests.kernels.sanitized_products", folder)
 
 
-@on_the_cpu
+@on_host
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("old", "new"),
@@ -131,9 +125,7 @@ def test_no_product_leaves_its_arrays(folder: Path) -> None:
     ids=["a line too many", "a ragged pack as a whole one", "k's of the last stage", "rows of the last tile"],
 )
 def test_an_access_outside_is_caught(folder: Path, old: str, new: str) -> None:
-    done = run_sanitized("tests.kernels.sanitized_products", folder, old, new)
-    assert done.returncode != 0
-    assert "ERROR: AddressSanitizer: " in done.stderr
+    leaves_its_arrays("tests.kernels.sanitized_products", folder, old, new, how="")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -22,7 +22,7 @@ from bpcore.persistence.checkpoint import as_checkpoint
 from bpcore.persistence.checkpoint_file import read_checkpoint, write_checkpoint
 from bpcore.persistence.checkpoint_folder import newest_usable
 from bpcore.persistence.model_file import save_model
-from bpcore.training.trainer import Trainer
+from bpcore.training.stretches import Stretches
 from tests.helpers.compare import assert_same_bits
 from tests.persistence.mutations import description_of, forge, split
 
@@ -71,10 +71,10 @@ def test_minutes_are_counted_from_the_end_of_the_last_one(tmp_path: Path, monkey
     """By a clock of the test's own: each step takes 20 s, writing takes 30 s; one a minute, never more."""
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(Trainer, "_steps_at_once", lambda *args: 1)
-    run_stretch = Trainer._run_stretch
+    monkeypatch.setattr(Stretches, "_steps_at_once", lambda *args: 1)
+    run_stretch = Stretches._run_stretch
 
-    def slow_stretch(self: Trainer, *args: Any) -> Any:
+    def slow_stretch(self: Stretches, *args: Any) -> Any:
         now[0] += 20
         return run_stretch(self, *args)
 
@@ -82,7 +82,7 @@ def test_minutes_are_counted_from_the_end_of_the_last_one(tmp_path: Path, monkey
         now[0] += 30
         return write_checkpoint(*args)
 
-    monkeypatch.setattr(Trainer, "_run_stretch", slow_stretch)
+    monkeypatch.setattr(Stretches, "_run_stretch", slow_stretch)
     monkeypatch.setattr(checkpoint_writer, "write_checkpoint", slow_write)
     train(bp.Checkpoint(tmp_path, every_minutes=1, keep=100))
     assert steps(tmp_path) == [3, 6, 9, 12, 15, 18, 20]

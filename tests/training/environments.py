@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 import bpcore as bp
+from tests.helpers.threads import at_once
 
 N_NETWORKS = 4
 
@@ -57,18 +58,7 @@ def train_all(threads: int | None = 1) -> list[bytes]:
 
 def train_all_at_once(threads: int | None = 1) -> list[bytes]:
     """Train all networks in as many Python threads that start together."""
-    barrier, found = threading.Barrier(N_NETWORKS), [b""] * N_NETWORKS
-
-    def work(k: int) -> None:
-        barrier.wait(60)
-        found[k] = train(k, threads, epochs=4).tobytes()
-
-    workers = [threading.Thread(target=work, args=(k,)) for k in range(N_NETWORKS)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    return found
+    return at_once(lambda k: train(k, threads, epochs=4).tobytes(), N_NETWORKS)
 
 
 def train_all_ways() -> list[list[bytes]]:

@@ -28,19 +28,9 @@ from bpcore.training.plans import choose_plan
 from bpcore.training.spec import Dropout, StepSpec
 from bpcore.training.state import TrainingState
 from tests.helpers.compare import assert_same_bits, tolerance
+from tests.helpers.declared import BUMP, LOG_COSH, WARM
 
 pytest.importorskip("numba")
-
-BUMP = bp.Activation("bump", "z * exp(-0.5 * z*z) + 0.1 * z")
-LOG_COSH = bp.Loss("log_cosh", "softplus(2*(a - y)) - (a - y) - log(2)", reduce="mean")
-WARM = UpdateRule(
-    "warm",
-    "v = mu*v + ramp*g; theta = theta - eta*v / (1 + abs(v))",
-    state=("v",),
-    hyper={"mu": 0.8},
-    scalars="seen = seen + eta; ramp = where(t < 3, t / 3, 1) * min(seen, 1)",
-    running={"seen": 0.5},
-)
 
 # sizes, hidden activations, output, loss, rule, then what else the spec has; classes where the loss compares classes
 POOL: list[tuple[list[int], list[Any], str, Any, UpdateRule, dict[str, Any]]] = [

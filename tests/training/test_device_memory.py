@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import gc
 import logging
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 import bpcore as bp
+from bpcore.backends import cupy_device
 from bpcore.backends.cupy_backend import CupyBackend
 from bpcore.errors import ConfigurationError, DeviceMemoryError, DivergenceError
 from bpcore.functions.losses import get_loss
-from bpcore.training import memory
+from bpcore.kernels.cuda.build import KernelLoader
+from bpcore.training import memory, placement, wide
 from bpcore.training.graph import GraphPlan
-from bpcore.training.memory import DataShape, Forecast, place
+from bpcore.training.memory import DataShape, Forecast
 from bpcore.training.micro_batches import MicroBatchPlan
 from bpcore.training.persistent import PersistentPlan
+from bpcore.training.placement import place
 from bpcore.training.reference import ReferencePlan
 from bpcore.training.spec import Dropout, StepSpec
 from bpcore.training.wide import WidePlan
@@ -72,7 +76,7 @@ def test_the_forecast_is_what_training_takes(
     fake_backend: CupyBackend, fake_cupy: FakeCupy, plan: str, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Never less than what is allocated at most, and no more than a quarter and half a MiB (of records) above it."""
-    monkeypatch.setattr(memory, "STAGE_BYTES", 2**14)
+    monkeypatch.setattr(placement, "STAGE_BYTES", 2**14)
     sizes = [16, 12, 4] if plan == "persistent" else [30, 60, 4]
     rng, m = np.random.default_rng(0), 30_000
     X, y = rng.normal(size=(m, sizes[0])).astype(np.float32), rng.integers(0, 4, m)
@@ -98,12 +102,36 @@ def test_where_the_data_goes_as_the_memory_gets_less(fake_backend: CupyBackend, 
     found = []
     for megabytes in (900, 500, 300, 120, 80):
         fake_cupy.memory = megabytes * 10**6
-        placement = place("auto", spec, net, fake_backend, shape(2_000_000), validation=shape(100))
-        found.append((placement.where, placement.rows))
+        told = place("auto", spec, net, fake_backend, shape(2_000_000), validation=shape(100))
+        found.append((told.where, told.rows))
     assert found == [("resident", None), ("streamed", None), ("streamed", None), ("streamed", 5000), ("streamed", 313)]
     fake_cupy.memory = 70 * 10**6
     with pytest.raises(DeviceMemoryError, match=r"one sample at a time with data='auto' does not fit in the memory"):
         place("auto", spec, net, fake_backend, shape(2_000_000))
+
+
+@pytest.mark.parametrize("plan", ["auto", "reference", "graph", "wide", "persistent", "fused"])
+def test_a_forecast_asks_no_driver(
+    fake_backend: CupyBackend, fake_cupy: FakeCupy, monkeypatch: pytest.MonkeyPatch, plan: str
+) -> None:
+    """Whoever asks what a training would take gets numbers: no probe, no handle, no kernel, nothing on the device."""
+    net = bp.MLP([16, 12, 4], seed=0, dtype="float32", backend=fake_backend)
+    before = fake_cupy.count.copy(), fake_cupy.used
+
+    def refuse(what: str) -> Any:
+        return lambda *args, **kwargs: pytest.fail(f"a forecast {what}")
+
+    monkeypatch.setattr(cupy_device, "load_driver", refuse("asks for launches that begin early"))
+    monkeypatch.setattr(KernelLoader, "function", refuse("loads a kernel"))
+    monkeypatch.setattr(wide, "load_cublas", refuse("loads cuBLAS"))
+    # of a device it may read the properties and what is free; all else would begin something there
+    asked = {name: getattr(fake_cupy.cuda.runtime, name) for name in ("getDevice", "getDeviceProperties", "memGetInfo")}
+    monkeypatch.setattr(fake_cupy, "cuda", SimpleNamespace(runtime=SimpleNamespace(**asked)))
+    spec = spec_of(net, precision="bf16" if plan == "fused" else None)
+    forecast = place("auto", spec, net, fake_backend, shape(10_000), plan=plan, validation=shape(100)).forecast
+    assert forecast is not None
+    assert forecast.fits()
+    assert (fake_cupy.count, fake_cupy.used) == before
 
 
 def test_the_limit_of_the_pool_counts(fake_backend: CupyBackend, fake_cupy: FakeCupy) -> None:
@@ -248,7 +276,7 @@ def test_memory_that_ends_while_a_plan_is_built(
     X, y, net = problem()
     wanted = bp.train(net.copy(), X, y, **OPTIONS)
     net.to(fake_backend)
-    monkeypatch.setattr(memory, "available_bytes", lambda be: 2**40)
+    monkeypatch.setattr(placement, "available_bytes", lambda be: 2**40)
     fake_cupy.memory = fake_cupy.used + 200_000
     run = bp.train(net, X, y, verbose=True, **OPTIONS)
     assert run.record["plan"] == "micro-batches"
@@ -289,7 +317,7 @@ def test_a_start_that_fails_changes_nothing(
     net.to(fake_backend)
     before = np.array(fake_backend.to_numpy(net.theta))
     held = fake_cupy.used
-    monkeypatch.setattr(memory, "available_bytes", lambda be: 2**40)
+    monkeypatch.setattr(placement, "available_bytes", lambda be: 2**40)
     fake_cupy.memory = held + 40_000
     what = "one sample at a time" if plan == "auto" else "a step of 64 samples under plan='graph'"
     words = rf"(?s){what} does not fit.*gradient.*free.*Possible.*CuPy says: Out of"

@@ -15,7 +15,8 @@ from bpcore.functions.losses import get_loss
 from bpcore.functions.penalties import L2
 from bpcore.training import graph
 from bpcore.training.fused import FusedPlan, choose_shape
-from bpcore.training.memory import DataShape, place
+from bpcore.training.memory import DataShape
+from bpcore.training.placement import place
 from bpcore.training.plans import choose_plan
 from bpcore.training.spec import Dropout, StepSpec
 from tests.backends.fake_cublas import to_bfloat16

@@ -23,19 +23,10 @@ from bpcore.training.spec import Dropout, StepSpec
 from bpcore.training.state import TrainingState
 from tests.backends.fake_cupy import FakeCupy
 from tests.helpers.compare import assert_same_bits, tolerance
+from tests.helpers.declared import BUMP, WARM
 
 ROWS = 200
 PLANS = ("graph", "wide")
-WARM = UpdateRule(
-    "warm",
-    "v = mu*v + ramp*g; theta = theta - eta*v / (1 + abs(v))",
-    state=("v",),
-    hyper={"mu": 0.8},
-    scalars="seen = seen + eta; ramp = where(t < 3, t / 3, 1) * min(seen, 1)",
-    running={"seen": 0.5},
-)
-BUMP = bp.Activation("bump", "z * exp(-0.5 * z*z) + 0.1 * z")
-
 # sizes, hidden activations, output, loss, rule, then what else the spec has
 SHAPES: dict[str, tuple[list[int], list[Any], str, str, UpdateRule, dict[str, Any]]] = {
     "plain": ([7, 5, 3], ["sigmoid"], "sigmoid", "quadratic", bp.SGD(0.5), {}),

@@ -155,7 +155,7 @@ def test_crossings_do_not_grow_with_the_steps(kind, rng):
         be = counting(kind)
         net = bp.MLP([4, 3], seed=0, backend=be)
         trainer = bp.Trainer(net, batch_size=2)
-        trainer._stretch = 1000  # not the number of stretches, which hangs on the clock
+        trainer._stretches._length = 1000  # not the number of stretches, which hangs on the clock
         trainer.run(X, y, np.arange(2 * steps).reshape(steps, 2))
         return be.crossings
 

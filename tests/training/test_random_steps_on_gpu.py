@@ -136,6 +136,7 @@ def test_log_softmax_behind_a_loss_that_is_no_pair_of_it(cupy_backend: CupyBacke
     compare(Drawn([6, 9, 5], ["tanh"], "mse", "log_softmax", "momentum", 12, True), cupy_backend, plan)
 
 
+@pytest.mark.usefixtures("watched")
 @pytest.mark.parametrize(
     ("plan", "dtype"),
     [("graph", "float32"), ("wide", "float32"), ("wide", "float64"), ("persistent", "float32"), ("fused", "float32")],

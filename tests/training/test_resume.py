@@ -19,10 +19,10 @@ from bpcore.errors import ConfigurationError, DivergenceError, ModelFileError
 from bpcore.functions.update_rule import UpdateRule
 from bpcore.persistence import checkpoint_writer
 from bpcore.persistence.checkpoint_file import read_checkpoint, write_checkpoint
-from bpcore.training import fingerprint, memory
+from bpcore.training import fingerprint, placement
 from bpcore.training.device_steps import step_numbers
 from bpcore.training.moment import Moment
-from bpcore.training.trainer import Trainer
+from bpcore.training.stretches import Stretches
 from tests.helpers.compare import assert_same_bits
 
 ROWS, BATCH, EPOCHS = 61, 6, 5  # ten steps an epoch and a short one
@@ -135,7 +135,7 @@ def assert_same_training(run: bp.Run, folder: Path, wanted: bp.Run, its_folder: 
 @pytest.fixture(autouse=True)
 def small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three steps in a buffer of streamed data."""
-    monkeypatch.setattr(memory, "STAGE_BYTES", 18 * 36)
+    monkeypatch.setattr(placement, "STAGE_BYTES", 18 * 36)
 
 
 @pytest.mark.parametrize("name", OPTIONS)
@@ -231,8 +231,8 @@ def train_cut(be: Any, seed: int | None, **options: Any) -> tuple[Any, bp.Run]:
     common: dict[str, Any] = {"batch_size": BATCH, "epochs": EPOCHS, "seed": 5, "validation": (X[:20], y[:20])}
     with pytest.MonkeyPatch.context() as patch:
         if seed is not None:
-            rng, at_once = np.random.default_rng(seed), Trainer._steps_at_once
-            patch.setattr(Trainer, "_steps_at_once", lambda *args: min(at_once(*args), int(rng.integers(1, 5))))
+            rng, at_once = np.random.default_rng(seed), Stretches._steps_at_once
+            patch.setattr(Stretches, "_steps_at_once", lambda *args: min(at_once(*args), int(rng.integers(1, 5))))
         run = bp.train(net, X, y, verbose=False, **{**common, **options, "record_steps": True})
     return np.array(be.to_numpy(net.theta)), run
 
@@ -335,21 +335,21 @@ def test_ctrl_c_writes_a_last_checkpoint(cpu_backend: Any, tmp_path: Path, monke
     """In the middle of an epoch, with no other checkpoint in sight; history.steps then holds each loss once."""
     options: dict[str, Any] = {"record_steps": True, "optimizer": bp.Adam(0.01), "every": 10**6}
     wanted = train(cpu_backend, tmp_path / "whole", **options)
-    run_stretch = Trainer._run_stretch
-    monkeypatch.setattr(Trainer, "_steps_at_once", lambda *args: 2)
+    run_stretch = Stretches._run_stretch
+    monkeypatch.setattr(Stretches, "_steps_at_once", lambda *args: 2)
 
-    def press(self: Trainer, *args: Any) -> Any:
+    def press(self: Stretches, *args: Any) -> Any:
         records = run_stretch(self, *args)
         if self.state.step == 17:
             signal.raise_signal(signal.SIGINT)
         return records
 
-    monkeypatch.setattr(Trainer, "_run_stretch", press)
+    monkeypatch.setattr(Stretches, "_run_stretch", press)
     first = train(cpu_backend, tmp_path / "pieces", **options)
     assert (first.stopped_because, first.steps) == ("interrupted by Ctrl-C", 17)
     assert len(first.history.steps) == 17
     assert [path.name for path in bp.Checkpoint(tmp_path / "pieces").files()] == ["checkpoint-000000000017.safetensors"]
-    monkeypatch.setattr(Trainer, "_run_stretch", run_stretch)
+    monkeypatch.setattr(Stretches, "_run_stretch", run_stretch)
     run = train(cpu_backend, tmp_path / "pieces", resume=True, **options)
     assert_same_training(run, tmp_path / "pieces", wanted, tmp_path / "whole")
 

@@ -17,7 +17,8 @@ from bpcore.data.store import Store
 from bpcore.errors import ConfigurationError, DataError, ShapeError
 from bpcore.functions.losses import CrossEntropy
 from bpcore.store_problem import StoreProblem
-from bpcore.training.memory import STREAMED, DataShape, Placement, from_disk
+from bpcore.training.memory import DataShape
+from bpcore.training.placement import STREAMED, Placement, from_disk
 from tests.helpers.compare import assert_same_bits
 
 ROWS, BATCH = 203, 6

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 import bpcore as bp
-from bpcore import evaluation, feeder, network
+from bpcore import evaluation, feeder
 from bpcore.backends.cupy_backend import CupyBackend
 from bpcore.backends.staging import PinnedStaging
 from bpcore.data import arrays
 from bpcore.errors import ConfigurationError, DataError, DivergenceError, UnknownNameError
 from bpcore.functions.losses import CrossEntropy
-from bpcore.training import memory
+from bpcore.inference import predictor
+from bpcore.training import memory, placement
 from tests.backends.fake_cupy import FakeCupy
 from tests.helpers.compare import assert_same_bits
 
@@ -38,7 +39,7 @@ PLANS = ("reference", "graph", "wide", "persistent")
 @pytest.fixture(autouse=True)
 def small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three steps in a buffer, a few rows in a block."""
-    monkeypatch.setattr(memory, "STAGE_BYTES", 18 * 36)
+    monkeypatch.setattr(placement, "STAGE_BYTES", 18 * 36)
     monkeypatch.setattr(evaluation, "ROWS", 7)
     monkeypatch.setattr(memory, "ROWS", 7)
     monkeypatch.setattr(arrays, "BLOCK_BYTES", 200)
@@ -275,8 +276,8 @@ def test_prediction_by_blocks(cupy_backend: CupyBackend, monkeypatch: Any) -> No
     X = np.random.default_rng(0).normal(size=(1500, 4)).astype(np.float32)
     net = bp.MLP([4, 6, 3], "tanh", seed=1, dtype="float32", backend=cupy_backend)
     whole = net.predict(X)
-    monkeypatch.setattr(network, "PREDICTED_BYTES", 1)
-    monkeypatch.setattr("bpcore.inference_cuda.BLOCK_BYTES", 1)
+    monkeypatch.setattr(predictor, "PREDICTED_BYTES", 1)
+    monkeypatch.setattr("bpcore.inference.cuda.BLOCK_BYTES", 1)
     net = bp.MLP([4, 6, 3], "tanh", seed=1, dtype="float32", backend=cupy_backend)
     out = np.empty((1500, 3), np.float32)
     assert net.predict(X, out=out) is out
@@ -292,7 +293,7 @@ def test_prediction_from_a_file(cpu_backend: Any, tmp_path: Path, monkeypatch: A
     np.save(tmp_path / "X.npy", X)
     net = bp.MLP([4, 6, 3], "tanh", seed=1, dtype="float64", backend=cpu_backend)
     whole = net.predict(X)
-    monkeypatch.setattr(network, "PREDICTED_BYTES", 1)
+    monkeypatch.setattr(predictor, "PREDICTED_BYTES", 1)
     np.testing.assert_allclose(net.predict(np.load(tmp_path / "X.npy", mmap_mode="r")), whole, rtol=1e-13)
 
 

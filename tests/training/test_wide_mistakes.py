@@ -84,8 +84,10 @@ def test_without_a_mistake(fake_backend: CupyBackend, case: Any) -> None:
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_mistakes_are_found(fake_backend: CupyBackend, monkeypatch: pytest.MonkeyPatch, mistake: str) -> None:
     file, right, wrong, case = MISTAKES[mistake]
-    text = source._text
+    text = source.cuda_text
     assert right in text(file)
-    monkeypatch.setattr(source, "_text", lambda name: text(name).replace(right, wrong) if name == file else text(name))
+    monkeypatch.setattr(
+        source, "cuda_text", lambda name: text(name).replace(right, wrong) if name == file else text(name)
+    )
     with pytest.raises((AssertionError, DivergenceError)):  # the latter for NaN
         check(fake_backend, *case)

@@ -60,6 +60,22 @@ def make_optimizer(work: Workload, parameters: list[Any], kind: str) -> torch.op
     return torch.optim.SGD(parameters, work.eta, momentum=0.9 if work.optimizer == "momentum" else 0.0, **flags)
 
 
+def move(work: Workload, theta: Any, gradient: Any, state: Any, t: Any) -> None:
+    """Move parameters in place, written out so that a compiler sees all of it; ``state`` has two tensors for each."""
+    for name, p in theta.items():
+        g, (first, second) = gradient[name], state[name]
+        if work.optimizer == "sgd":
+            p.sub_(work.eta * g)
+        elif work.optimizer == "momentum":
+            first.mul_(0.9).add_(g)
+            p.sub_(work.eta * first)
+        else:
+            first.mul_(0.9).add_(0.1 * g)
+            second.mul_(0.999).add_(0.001 * g * g)
+            m_hat, s_hat = first / (1 - 0.9**t), second / (1 - 0.999**t)
+            p.sub_(work.eta * m_hat / (s_hat.sqrt() + 1e-8))
+
+
 class EagerRunner(Runner):
     """Modules, autograd, an optimiser: the fastest of its three implementations, found by trying."""
 
@@ -145,18 +161,7 @@ class CompiledRunner(Runner):
             x, y = (X, Y) if work.full_batch else (X.index_select(0, rows), Y.index_select(0, rows))
             gradient, loss = torch.func.grad_and_value(value)(theta, x, y)
             t.add_(1)
-            for name, p in theta.items():
-                g, (first, second) = gradient[name], state[name]
-                if work.optimizer == "sgd":
-                    p.sub_(work.eta * g)
-                elif work.optimizer == "momentum":
-                    first.mul_(0.9).add_(g)
-                    p.sub_(work.eta * first)
-                else:
-                    first.mul_(0.9).add_(0.1 * g)
-                    second.mul_(0.999).add_(0.001 * g * g)
-                    m_hat, s_hat = first / (1 - 0.9**t), second / (1 - 0.999**t)
-                    p.sub_(work.eta * m_hat / (s_hat.sqrt() + 1e-8))
+            move(work, theta, gradient, state, t)
             return loss
 
         self.step = compiled(step)

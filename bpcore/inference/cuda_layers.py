@@ -25,13 +25,12 @@ import numpy as np
 from bpcore.backends.contract import Backend
 from bpcore.backends.cupy_device import THREADS, CudaDevice, power_of_two
 from bpcore.backends.cupy_products import CudaProducts
-from bpcore.functions.activations import Activation
 from bpcore.functions.program import Program
-from bpcore.inference_room import Layer, Room
+from bpcore.inference.contract import ForwardSpec
+from bpcore.inference.cuda_room import Layer, Room
 from bpcore.kernels.cuda import pieces
 from bpcore.kernels.cuda.source import few_unit, inference_unit, narrow_unit
 from bpcore.kernels.cuda.tiling import Tiling
-from bpcore.layout import ParameterLayout
 from bpcore.typing import Array
 
 __all__ = ["LayerMaker"]
@@ -60,21 +59,15 @@ Shape = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 class LayerMaker:
-    """Makes the layers of a network ready; parameters as for :func:`bpcore.inference.make_inference`."""
+    """Makes the layers of a network ready; parameters as for :func:`~bpcore.inference.make_inference`."""
 
-    def __init__(
-        self,
-        be: Backend,
-        layout: ParameterLayout,
-        sizes: Sequence[int],
-        activations: Sequence[Activation],
-        dtype: np.dtype[Any],
-    ) -> None:
-        self._be, self._layout, self._sizes, self._activations, self._dtype = be, layout, sizes, activations, dtype
-        self._gpu: CudaDevice = be.gpu  # type: ignore[attr-defined]
-        kinds = [(None if f.rowwise else Program({"h": f.value_formula}), f.rowwise) for f in activations]
+    def __init__(self, be: Backend, spec: ForwardSpec) -> None:
+        self._be, self._layout, self._sizes = be, spec.layout, spec.sizes
+        self._activations, self._dtype = spec.activations, spec.dtype
+        self._gpu: CudaDevice = be.gpu
+        kinds = [(None if f.rowwise else Program({"h": f.value_formula}), f.rowwise) for f in spec.activations]
         self._printed = pieces.print_activations([pieces.Layer(value, None, rowwise) for value, rowwise in kinds])
-        text = self._printed.text
+        text, dtype = self._printed.text, spec.dtype
         self._products = CudaProducts(be, dtype, lambda *shape: inference_unit(text, dtype, *shape))
         self._kernels: dict[tuple[Any, ...], Any] = {}
 

@@ -46,7 +46,7 @@ class Room:
     """
 
     def __init__(self, be: Backend) -> None:
-        gpu: CudaDevice = be.gpu  # type: ignore[attr-defined]
+        gpu: CudaDevice = be.gpu
         self._empty, self._cupy = be.empty, be.xp
         self._stream = gpu.current_stream
         self.odd, self.odd_at = gpu.host_word()
@@ -134,7 +134,7 @@ class Place:
 def enter(be: Backend, inference: Any) -> tuple[Room, Place]:
     """Return a room that nobody is in, and the place of a network there."""
     try:
-        room: Room = be.gpu.rooms.pop()  # type: ignore[attr-defined]
+        room: Room = be.gpu.rooms.pop()
     except IndexError:  # all are in use
         room = Room(be)
     place = room.places.get(inference)
@@ -145,4 +145,4 @@ def enter(be: Backend, inference: Any) -> tuple[Room, Place]:
 
 def leave(be: Backend, room: Room) -> None:
     """Let others in. Who fails does not leave: nobody knows what the device is still doing there."""
-    be.gpu.rooms.append(room)  # type: ignore[attr-defined]
+    be.gpu.rooms.append(room)

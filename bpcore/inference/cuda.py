@@ -7,23 +7,19 @@ memory, and the outputs out of it; there is one for each power of two of rows, a
 computed and not looked at. Graphs are captured when they are needed. Everything else is queued layer by layer, a block
 of rows after the other.
 
-Which kernels a layer consists of is decided in :mod:`bpcore.inference_layers`; what a call needs besides its arrays is
-a room of :mod:`bpcore.inference_room`.
+Which kernels a layer consists of is decided in :mod:`~bpcore.inference.cuda_layers`; what a call needs besides its
+arrays is a room of :mod:`~bpcore.inference.cuda_room`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
-
-import numpy as np
 
 from bpcore.backends.contract import Backend
 from bpcore.backends.cupy_device import CudaDevice, power_of_two
-from bpcore.functions.activations import Activation
-from bpcore.inference_layers import LayerMaker
-from bpcore.inference_room import Layer, Place, Replay, Room, enter, leave
-from bpcore.layout import ParameterLayout
+from bpcore.inference.contract import ForwardSpec
+from bpcore.inference.cuda_layers import LayerMaker
+from bpcore.inference.cuda_room import Layer, Place, Replay, Room, enter, leave
 from bpcore.typing import Array
 
 __all__ = ["CudaInference"]
@@ -43,28 +39,21 @@ it reads; from about 16 on (51 TFLOP/s, 3.3 TB/s) the operations take longer tha
 
 
 class CudaInference:
-    """The forward pass by kernels of its own; parameters as for :func:`bpcore.inference.make_inference`."""
+    """The forward pass by kernels of its own; parameters as for :func:`~bpcore.inference.make_inference`."""
 
     refuses = True
 
-    def __init__(
-        self,
-        be: Backend,
-        layout: ParameterLayout,
-        sizes: Sequence[int],
-        activations: Sequence[Activation],
-        dtype: np.dtype[Any],
-    ) -> None:
-        self.be, self.sizes, self.dtype = be, sizes, dtype
-        self._gpu: CudaDevice = be.gpu  # type: ignore[attr-defined]
-        self._maker = LayerMaker(be, layout, sizes, activations, dtype)
-        self.block = max(LEAST_ROWS, BLOCK_BYTES // (2 * max(sizes[1:]) * dtype.itemsize))
+    def __init__(self, be: Backend, spec: ForwardSpec) -> None:
+        self._be, self._sizes, self._dtype = be, spec.sizes, spec.dtype
+        self._gpu: CudaDevice = be.gpu
+        self._maker = LayerMaker(be, spec)
+        self.block = max(LEAST_ROWS, BLOCK_BYTES // (2 * max(spec.sizes[1:]) * spec.dtype.itemsize))
 
     def __call__(self, theta: Array, X: Array, out: Array) -> bool:
-        """See :class:`bpcore.inference.Inference`; waits for the device."""
-        room, place = enter(self.be, self)
+        """See :class:`~bpcore.inference.Inference`; waits for the device."""
+        room, place = enter(self._be, self)
         finite = self._gpu.here(lambda: self._answer(room, place, theta, X, out))
-        leave(self.be, room)
+        leave(self._be, room)
         return finite
 
     def _answer(self, room: Room, place: Place, theta: Array, X: Array, out: Array) -> bool:
@@ -85,7 +74,7 @@ class CudaInference:
         # neither the word nor rows that the next call does not fill may tell of this one
         room.odd[0] = 0
         if replay is not None and replay.X is not None:
-            self.be.fill(replay.X, 0)
+            self._be.fill(replay.X, 0)
             self._gpu.wait()  # the next call may be on another stream
         return False
 
@@ -97,7 +86,7 @@ class CudaInference:
         It is not the first of its kind, has one block of rows, and no layer reads what it has written. Once there are
         many graphs, one gives way only to a call that comes twice in a row.
         """
-        if key[0] > self.block or (len(self.sizes) == 2 and key[2] == key[3]):
+        if key[0] > self.block or (len(self._sizes) == 2 and key[2] == key[3]):
             return False
         again = key == place.last or (key in place.seen and len(place.replays) < MOST_GRAPHS)
         place.last = key
@@ -110,19 +99,22 @@ class CudaInference:
         rows = power_of_two(m)
         replay = place.replays.get((rows, theta))
         if replay is None:
-            own = self.be.zeros((rows, self.sizes[0]), self.dtype), self.be.empty((rows, self.sizes[-1]), self.dtype)
+            own = (
+                self._be.zeros((rows, self._sizes[0]), self._dtype),
+                self._be.empty((rows, self._sizes[-1]), self._dtype),
+            )
             replay = self._record(room, place, (rows, theta), *own)
             replay.X, replay.out = own
         _keep(place.replays, (rows, theta), replay)
-        self.be.copy(X, out=replay.X[:m])
+        self._be.copy(X, out=replay.X[:m])
         replay.launch()
-        self.be.copy(replay.out[:m], out=out)
+        self._be.copy(replay.out[:m], out=out)
         return replay
 
     def _by_blocks(self, room: Room, place: Place, key: tuple[int, ...], X: Array, out: Array) -> None:
         """Queue one block of rows after the other."""
         m, theta = key[:2]
-        apart = len(self.sizes) == 2 and key[2] == key[3]  # the only layer would read what it has written
+        apart = len(self._sizes) == 2 and key[2] == key[3]  # the only layer would read what it has written
         for start in range(0, m, self.block):
             rows = min(self.block, m - start)
             H, answer = (X, out) if rows == m else (X[start : start + rows], out[start : start + rows])
@@ -131,7 +123,7 @@ class CudaInference:
                 self._grow(place, rows)
                 elsewhere = place.hidden[0][: answer.size].reshape(answer.shape)
                 self._queue(room, layers, H, elsewhere)
-                self.be.copy(elsewhere, out=answer)
+                self._be.copy(elsewhere, out=answer)
             else:
                 self._queue(room, layers, H, answer)
 
@@ -158,7 +150,7 @@ class CudaInference:
         """Return the layers for so many rows, with parameters at an address."""
         layers = place.layers.get((rows, theta))
         if layers is None:
-            if len(self.sizes) > 2:
+            if len(self._sizes) > 2:
                 self._grow(place, rows)
             layers = self._maker.make(room, place.hidden, rows, theta)
         _keep(place.layers, (rows, theta), layers)
@@ -168,11 +160,11 @@ class CudaInference:
         """Have H of so many rows; what was made ready for less keeps what it has."""
         if place.rows < rows:
             place.rows = min(power_of_two(rows), self.block)
-            place.hidden = [self.be.empty(place.rows * max(self.sizes[1:]), self.dtype) for _ in range(2)]
+            place.hidden = [self._be.empty(place.rows * max(self._sizes[1:]), self._dtype) for _ in range(2)]
             place.layers.clear()
 
     def _suits_a_graph(self, rows: int) -> bool:
-        return rows * max(self.sizes) * self.dtype.itemsize <= GRAPH_BYTES and not self._maker.has_wide(rows)
+        return rows * max(self._sizes) * self._dtype.itemsize <= GRAPH_BYTES and not self._maker.has_wide(rows)
 
 
 def _keep(kept: dict[Any, Any], key: Any, value: Any) -> None:
