@@ -222,6 +222,7 @@ void finish_copies() {
 }
 
 void follow() {
+    WATCHED(follow(current));
     if (!now->followed) {
         for (int i = 0; i < now->laters; ++i) memcpy(now->later[i].to, now->later[i].from, now->later[i].size);
     }
@@ -505,7 +506,7 @@ const char* run(Launch& launch, void (*kernel)(const void*), const void* argumen
     random_state = launch.seed * 0x9E3779B97F4A7C15ull | 1;
     failure.clear();
     early = launch.seed % 2;
-    WATCHED(begin_launch());
+    WATCHED(begin_launch(launch));
     dynamic_size = launch.shared;
     const unsigned together = launch.cluster;
     threads = static_cast<int>(blockDim.x * blockDim.y * blockDim.z);

@@ -97,9 +97,11 @@ struct Launch {
     unsigned shared;          // bytes of dynamic shared memory
     unsigned long long seed;  // 0: threads in order; 1: in reverse order; even: at random; odd: warps at random
     int fibers;               // 0: threads one after another, for kernels without barriers and shuffles
-    const Later* later;       // what the kernel before will have written
+    int early;                // whether it begins before the kernel before it has ended
+    const Later* later;       // what that one will have written
     int laters;
     int followed;             // out: whether a thread came to follow()
+    void* history;            // in and out, of races.cpp: accesses of this kernel, and of those that may go on still
 };
 
 // What a thread gives to an instruction of its whole warp, and gets.

@@ -56,7 +56,7 @@ SCALARS = {
 _SANITIZE = ("-fsanitize=address", "-fno-omit-frame-pointer")
 _TELL = ("-fsanitize=thread", "--param=tsan-distinguish-volatile=1")
 _WATCH = ("-DHOST_RACES", "-gdwarf-4")  # addr2line takes one file for the other in what g++ 12 writes by itself
-_PLACE = re.compile(r",? (?:at|from) <([0-9a-f]+)>")
+_PLACE = re.compile(r" (in|called in) <([0-9a-f]+)>")
 
 
 class HostRunError(RuntimeError):
@@ -75,9 +75,11 @@ class _Launch(ctypes.Structure):
         ("shared", ctypes.c_uint),
         ("seed", ctypes.c_ulonglong),
         ("fibers", ctypes.c_int),
+        ("early", ctypes.c_int),
         ("later", ctypes.POINTER(_Later)),
         ("laters", ctypes.c_int),
         ("followed", ctypes.c_int),
+        ("history", ctypes.c_void_p),
     )
 
 
@@ -110,6 +112,7 @@ class HostModule:
     """
 
     watch_races = False
+    _history: int | None = None  # what races.cpp has seen
 
     def __init__(self, source: str, folder: Path, *, sanitize: bool = False, races: bool | None = None) -> None:
         races = self.watch_races if races is None else races
@@ -145,7 +148,8 @@ class HostModule:
         *,
         seed: int = 2,
         shared: int = 0,
-        later: Sequence[tuple[int, bytes]] | None = None,
+        early: bool = False,
+        later: Sequence[tuple[int, bytes]] = (),
     ) -> None:
         """Run a kernel to its end.
 
@@ -161,8 +165,10 @@ class HostModule:
             The schedule, see :data:`SEEDS`.
         shared : int, default 0
             Bytes of dynamic shared memory.
-        later : sequence of (address, bytes), optional
-            The kernel begins before another one has ended: memory that is changed when it comes to ``follow()``.
+        early : bool, default False
+            Whether the kernel begins before the last one has ended, and waits for it in ``follow()``.
+        later : sequence of (address, bytes), default ()
+            Memory that is changed when it comes to ``follow()``.
 
         Raises
         ------
@@ -172,10 +178,12 @@ class HostModule:
         """
         self._check(name, arguments)
         launch = _Launch((*grid, 1, 1)[:3], (*block, 1, 1)[:3], self.cluster, shared, seed, self.fibers)
-        sources = [ctypes.create_string_buffer(contents, len(contents)) for _, contents in later or ()]
+        launch.early = early
+        launch.history = HostModule._history
+        sources = [ctypes.create_string_buffer(contents, len(contents)) for _, contents in later]
         changes = [
             _Later(address, ctypes.addressof(source), len(contents))
-            for (address, contents), source in zip(later or (), sources, strict=True)
+            for (address, contents), source in zip(later, sources, strict=True)
         ]
         launch.later, launch.laters = (_Later * len(changes))(*changes), len(changes)
         values = [
@@ -185,20 +193,21 @@ class HostModule:
         function = getattr(self._library, f"host_launch_{name}")
         function.restype = ctypes.c_char_p
         message = function(ctypes.byref(launch), pointers)
+        HostModule._history = launch.history
         if message is not None:
             raise HostRunError(f"{name}: {_PLACE.sub(self._line, message.decode())}")
-        if later is not None and not launch.followed:
+        if early and not launch.followed:
             raise HostRunError(f"{name} was launched to begin early, and does not follow()")
 
     def _line(self, place: re.Match[str]) -> str:
         """The line of the source at a place in the library, if it is one of the kernels'."""
-        address = f"{int(place.group(1), 16) - 1:x}"  # calls are told by what comes after them
+        address = f"{int(place.group(2), 16) - 1:x}"  # calls are told by what comes after them
         command = ["addr2line", "-e", str(self._path), address]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         file, _, line = done.stdout.split(" ")[0].strip().rpartition(":")
         if not Path(file).name.startswith("host-") or not line.isdigit():
             return ""
-        return f" in line {line}, `{self._lines[int(line) - 1].strip()}`"
+        return f" {place.group(1)} line {line}, `{self._lines[int(line) - 1].strip()}`"
 
     def _check(self, name: str, arguments: tuple[Any, ...]) -> None:
         parameters = self.kernels[name]

@@ -30,7 +30,7 @@ typedef std::map<unsigned, Seen> SeenOfClusters;  // by the first block of a clu
 enum Kind : unsigned char { READ, WRITE, ATOMIC };  // a volatile store is atomic, and orders nothing
 
 struct Access {
-    unsigned cluster, agent, time;
+    unsigned launch, cluster, agent, time;
     unsigned char bytes;  // of a word of four, a bit each
     Kind kind;
     const void *line, *caller;
@@ -43,6 +43,7 @@ struct Agent {
     SeenOfClusters elsewhere;  // of clusters that ran before
     SeenOfClusters released;   // by the last fence
     SeenOfClusters acquired;   // by atomic operations since the last fence
+    bool followed;             // whether the kernels before have ended
     std::vector<const void*> calls;
 };
 
@@ -55,6 +56,7 @@ struct GateOfCopies {
 
 struct Meeting {
     Times times;
+    bool followed;
     Seen last;      // what the last thread to arrive had seen: most have seen the same
     Seen together;  // once it is complete
 };
@@ -76,7 +78,13 @@ struct Cell {
 };
 typedef std::array<Cell, PAGE / 4> Page;
 
-static std::unordered_map<uintptr_t, std::unique_ptr<Page>> pages;
+// Of one kernel, and of all those that may still run when it begins. Libraries of several kernels share it.
+struct History {
+    unsigned launches;
+    std::unordered_map<uintptr_t, std::unique_ptr<Page>> pages;
+};
+
+static History* history;
 static std::vector<Agent> agents;
 static std::map<const void*, GateOfCopies> gates_of_copies;
 static std::vector<Meeting> meetings;
@@ -128,6 +136,7 @@ static Seen release(unsigned thread) {
 
 static bool is_before(const Access& access, unsigned thread, bool for_copies) {
     const Agent& agent = agents[thread];
+    if (access.launch != history->launches) return agent.followed;
     if (access.cluster != cluster) {
         const auto there = agent.elsewhere.find(access.cluster);
         return there != agent.elsewhere.end() && access.time <= at(there->second, access.agent);
@@ -145,6 +154,7 @@ static std::string thread_name(unsigned first_block, unsigned thread) {
 }
 
 static std::string agent_name(const Access& access) {
+    if (access.launch != history->launches) return "a kernel before, which may go on still,";
     if (access.agent < N()) return thread_name(access.cluster, access.agent);
     if (access.agent < 2 * N()) return "a copy that " + thread_name(access.cluster, access.agent - N()) + " began";
     return "a copy through a gate";
@@ -153,11 +163,12 @@ static std::string agent_name(const Access& access) {
 // Places in the code as <offset within the library>, for the reader to look up.
 static std::string line_name(const Access& access) {
     std::string text;
+    if (access.launch != history->launches) return text;  // it may be of another library
     for (const void* place : {access.line, access.caller}) {
         Dl_info info;
         if (!place || !dladdr(place, &info)) continue;
         char name[32];
-        snprintf(name, sizeof name, "%s<%zx>", text.empty() ? " at " : ", from ",
+        snprintf(name, sizeof name, "%s<%zx>", text.empty() ? " in " : " called in ",
                  static_cast<size_t>(static_cast<const char*>(place) - static_cast<const char*>(info.dli_fbase)));
         text += name;
     }
@@ -185,15 +196,15 @@ static std::string deed(const Access& access) {
 
 // ------------------------------------------------------------------------------------------ accesses
 
+static uintptr_t page_number;  // of the last access: most others are near
+static Page* page;
+
 static Cell& cell_of(uintptr_t place) {
-    static uintptr_t last = 0;
-    static Page* page = nullptr;
-    if (pages.empty()) last = 0;
-    if (place / PAGE != last || !page) {
-        std::unique_ptr<Page>& found = pages[place / PAGE];
+    if (place / PAGE != page_number) {
+        std::unique_ptr<Page>& found = history->pages[place / PAGE];
         if (!found) found.reset(new Page);
         page = found.get();
-        last = place / PAGE;
+        page_number = place / PAGE;
     }
     return (*page)[place % PAGE / 4];
 }
@@ -258,7 +269,8 @@ static Access access_of(unsigned thread, Kind kind, const void* line = nullptr) 
     const std::vector<const void*>& calls = agents[thread].calls;
     size_t depth = calls.size();
     if (!line && depth) line = calls[--depth];
-    return {cluster, thread, agents[thread].time, 0, kind, line, depth ? calls[depth - 1] : nullptr};
+    const void* caller = depth ? calls[depth - 1] : nullptr;
+    return {history->launches, cluster, thread, agents[thread].time, 0, kind, line, caller};
 }
 
 static void instruction(Kind kind, const void* memory, size_t size, bool whole, const void* line) {
@@ -277,15 +289,22 @@ static void instruction(Kind kind, const void* memory, size_t size, bool whole, 
 
 // ------------------------------------------------------------------------------------------ what happens
 
-void begin_launch() {
-    pages.clear();
+void begin_launch(Launch& launch) {
+    if (!launch.history) launch.history = new History();
+    history = static_cast<History*>(launch.history);
+    if (!launch.early) history->pages.clear();
+    ++history->launches;
+    page_number = 0;
     atomics.clear();
 }
 
 void begin_cluster(unsigned first_block, int blocks) {
     cluster = first_block;
     agents.assign(size_t(threads) * blocks, Agent());
-    for (Agent& agent : agents) agent.time = 1;
+    for (Agent& agent : agents) {
+        agent.time = 1;
+        agent.followed = !now->early;
+    }
     gates_of_copies.clear();
     meetings.clear();
     gone.clear();
@@ -294,8 +313,8 @@ void begin_cluster(unsigned first_block, int blocks) {
 void forget(const void* memory, size_t size) {
     for (size_t i = 0; i < size; i += 4) {
         const uintptr_t place = reinterpret_cast<uintptr_t>(memory) + i;
-        const auto found = pages.find(place / PAGE);
-        if (found != pages.end()) (*found->second)[place % PAGE / 4] = Cell();
+        const auto found = history->pages.find(place / PAGE);
+        if (found != history->pages.end()) (*found->second)[place % PAGE / 4] = Cell();
     }
 }
 
@@ -309,8 +328,8 @@ void end_block(int block, const void* memory, size_t size) {
     }
     for (size_t i = 0; i < size; i += 4) {
         const uintptr_t place = reinterpret_cast<uintptr_t>(memory) + i;
-        const auto found = pages.find(place / PAGE);
-        if (found == pages.end()) continue;
+        const auto found = history->pages.find(place / PAGE);
+        if (found == history->pages.end()) continue;
         const Cell& cell = (*found->second)[place % PAGE / 4];
         for (const std::vector<Access>* accesses : {&cell.changes, &cell.reads}) {
             for (const Access& access : *accesses) {
@@ -328,7 +347,9 @@ void meet(int first, int count) {
     Times together;
     SeenOfClusters elsewhere, acquired;
     Seen last;
+    bool followed = false;
     for (int i = first; i < first + count; ++i) {
+        followed = followed || agents[i].followed;
         if (agents[i].seen != last) join(together, agents[i].seen);
         last = agents[i].seen;
         join(elsewhere, agents[i].elsewhere);
@@ -338,6 +359,7 @@ void meet(int first, int count) {
     const Seen seen = std::make_shared<const Times>(std::move(together));
     for (int i = first; i < first + count; ++i) {
         agents[i].seen = seen;
+        agents[i].followed = followed;
         agents[i].elsewhere = elsewhere;
         agents[i].acquired = acquired;
         ++agents[i].time;
@@ -350,6 +372,7 @@ void arrive(int thread) {
     Meeting& meeting = meetings[agent.arrivals++];
     if (agent.seen != meeting.last) join(meeting.times, agent.seen);
     add_own(meeting.times, thread);
+    meeting.followed = meeting.followed || agent.followed;
     ++agent.time;
     agent.seen_at_arrival = meeting.last = agent.seen;
 }
@@ -359,8 +382,11 @@ void leave(int thread) {
     Meeting& meeting = meetings[agent.arrivals - 1];
     if (!meeting.together) meeting.together = std::make_shared<const Times>(std::move(meeting.times));
     const bool unchanged = agent.seen == agent.seen_at_arrival;
+    agent.followed = agent.followed || meeting.followed;
     agent.seen = unchanged ? meeting.together : joined(agent.seen, meeting.together);
 }
+
+void follow(int thread) { agents[thread].followed = true; }
 
 void fence(int thread) {
     Agent& agent = agents[thread];

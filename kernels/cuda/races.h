@@ -10,9 +10,12 @@
 #define WATCHED(event) ::host::races::event
 
 namespace host {
+
+struct Launch;
+
 namespace races {
 
-void begin_launch();
+void begin_launch(Launch& launch);
 void begin_cluster(unsigned first_block, int blocks);
 // The memory of a block, all of whose threads have returned; memory that will hold other things from here on.
 void end_block(int block, const void* memory, size_t size);
@@ -21,6 +24,8 @@ void forget(const void* memory, size_t size);
 void meet(int first, int count);
 void arrive(int thread);
 void leave(int thread);
+// Of a kernel that begins early: the kernels before have ended for this thread.
+void follow(int thread);
 // __threadfence, and an atomic operation.
 void fence(int thread);
 void atomic(int thread, const void* place, size_t size);

@@ -145,6 +145,7 @@ class FakeGraph:
         self._cupy.count["graph"] += 1
         self._cupy.launched_on.append(self._cupy.stream)
         self._cupy.before.clear()  # a graph begins when all before it has ended
+        self._cupy.begins = True
         for call in self._calls:
             call()
 
@@ -281,6 +282,8 @@ class FakeModule:
                 cupy.seed += 1
                 values = tuple(find() for find in given)
                 how: dict[str, Any] = {"seed": cupy.seed, "shared": shared_mem}
+                how["early"] = early and not cupy.begins
+                cupy.begins = False
                 if cupy.early_is_early:
                     how["later"] = cupy.turn_back(early)
                 self._kernels.launch(name, grid, block, values, **how)
@@ -405,6 +408,7 @@ class FakeCupy(types.ModuleType):
         self.seed = 1  # of the last launch; 0 and 1 are the two orders without chance
         self.early_is_early = False
         self.before: dict[tuple[int, int], bytes] = {}
+        self.begins = False  # whether the next kernel is the first of a graph
         self.stream = 0
         self.count: Counter[str] = Counter()
         self.launches: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = []
@@ -514,20 +518,20 @@ class FakeCupy(types.ModuleType):
         del self._blocks[address]
         self.used -= taken
 
-    def turn_back(self, early: bool) -> list[tuple[int, bytes]] | None:
+    def turn_back(self, early: bool) -> list[tuple[int, bytes]]:
         """Before a kernel: if it is to begin early, give memory the contents that it had before the last kernel.
 
         Returns
         -------
         list of (address, bytes)
-            What has been taken back, to be done again; None for a kernel that begins when others have ended.
+            What has been taken back, to be done again; nothing for a kernel that begins when others have ended.
         """
         now = {block: ctypes.string_at(block[0], block[1] - block[0]) for block in self._blocks.values()}
         changed = [block for block, contents in now.items() if early and self.before.get(block, contents) != contents]
         for first, last in changed:
             ctypes.memmove(first, self.before[first, last], last - first)
         self.before = now
-        return [(block[0], now[block]) for block in changed] if early else None
+        return [(block[0], now[block]) for block in changed]
 
     def is_device_memory(self, address: int, size: int) -> bool:
         return any(first <= address and address + size <= last for first, last in self._blocks.values())

@@ -15,6 +15,7 @@ from bpcore.backends.cupy_device import CudaDevice
 from bpcore.backends.cupy_early import EarlyLaunch, load_driver
 from bpcore.backends.cupy_products import CudaProducts
 from bpcore.errors import BackendError, DivergenceError
+from bpcore.kernels.cuda import source
 from bpcore.kernels.cuda.host_runner import HostRunError
 from tests.backends.fake_cupy import FakeCupy
 from tests.helpers.compare import assert_same_bits
@@ -49,6 +50,20 @@ def test_nothing_is_read_that_the_kernel_before_writes(fake_cupy: FakeCupy) -> N
 
 
 FOLLOW, AFTER = "    follow();  // up to here", "    // add up what the groups have found"
+
+
+@pytest.mark.usefixtures("watched")
+def test_nothing_is_touched_that_the_kernels_before_may_need(
+    fake_cupy: FakeCupy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No thread reads or writes what those touch that may go on still, whatever is there."""
+    trained(CupyBackend())
+    assert fake_cupy.count["early"]
+    text = source.cuda_text
+    late = text("product").replace(FOLLOW, "    // up to here").replace(AFTER, f"    follow();\n{AFTER}")
+    monkeypatch.setattr(source, "cuda_text", lambda name: late if name == "product" else text(name))
+    with pytest.raises(HostRunError, match="nothing orders it behind this: a kernel before, which may go on still,"):
+        trained(CupyBackend())
 
 
 @pytest.mark.parametrize("change", ["forgotten", "too late", "sooner"])

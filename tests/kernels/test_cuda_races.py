@@ -257,5 +257,5 @@ def test_an_access_that_is_too_wide_for_its_address_is_reported(
 ) -> None:
     change_file(monkeypatch, file, lambda text: changed(text, (right, wrong)))
     run = {"products": RUNS["products"][2], "wide": RUNS["wide"][3]}[about]  # those of odd addresses
-    with pytest.raises(HostRunError, match="not aligned to (their|its) size"):
+    with pytest.raises(HostRunError, match=r"not aligned to (their|its) size"):
         run(kernel_folder, fake_backend)
