@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu.digits import digits
-from benchmarks.gpu.inference import inference
+from benchmarks.gpu.inference import cuda_torch, inference
 from benchmarks.gpu.workloads import PEAK_OF, PRODUCTS, WORKLOADS
+from benchmarks.peers.adapters import Skip
 from benchmarks.peers.workloads import products as products_of
 
 REPEATS = 7
@@ -187,8 +188,7 @@ def copies(bench: Bench) -> dict[str, Any]:
 
 def torch_for(precision: str) -> Any:
     """PyTorch, set to this precision of its float32 products."""
-    import torch
-
+    torch = cuda_torch()
     torch.set_float32_matmul_precision("high" if precision.startswith("tf32") else "highest")
     return torch
 
@@ -302,12 +302,11 @@ def measure(write: Callable[[dict[str, Any]], None], make: Callable[[], Any] = B
         begun = time.perf_counter()
         try:
             facts = {"status": "ok", **function(bench)}
+        except Skip as why:
+            facts = {"status": "skipped", "why": str(why)}
         except Exception as error:
-            if isinstance(error, ModuleNotFoundError) and error.name == "torch":
-                facts = {"status": "skipped", "why": "PyTorch is not installed"}
-            else:
-                facts = {"status": "failed", "why": first_line(error)}
-                result["status"] = "failed"
+            facts = {"status": "failed", "why": first_line(error)}
+            result["status"] = "failed"
         result["parts"][name] = facts | {"seconds": round(time.perf_counter() - begun, 2)}
         write(result)
     return result
@@ -327,6 +326,9 @@ def main(arguments: list[str] | None = None) -> int:
 
     result = measure(write)
     write(result)
+    for name, found in {"the GPU": result, **result["parts"]}.items():
+        if "why" in found:
+            print(f"{name}: {found['status']}: {found['why']}")
     return 0 if result["status"] == "ok" else 1
 
 

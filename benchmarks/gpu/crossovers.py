@@ -302,10 +302,19 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     write, tell = telling(options.output)
     points = None
+    if not options.dry_run:
+        try:
+            bp.get_backend("cupy")
+        except BackendError as why:
+            write({"status": "failed", "why": str(why), "rows": []})
+            print(why)
+            return 1
     if options.dry_run:
         points = [Point((8, *(16,) * k, 3), 8 * k, plans=("reference", "compiled")) for k in (1, 2)]
     result = measure(options.seconds, write, tell, points, options.after, options.dry_run)
     write(result)
+    if "why" in result:
+        print(result["why"])
     return 0 if result["status"] == "ok" else 1
 
 

@@ -23,6 +23,7 @@ others that nobody waits for.
 from __future__ import annotations
 
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from itertools import cycle, pairwise
@@ -31,6 +32,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.gpu.profile import LEAST_US, kernels
+from benchmarks.peers.adapters import Skip
 
 __all__ = ["CASES", "compiled", "inference"]
 
@@ -97,12 +99,28 @@ def name(sizes: tuple[int, ...], m: int) -> str:
     return f"{'-'.join(map(str, sizes))} {m}"
 
 
+def cuda_torch() -> Any:
+    """Return PyTorch.
+
+    Raises
+    ------
+    Skip
+        If it is not installed, or not for this GPU.
+    """
+    try:
+        import torch
+    except ModuleNotFoundError:
+        raise Skip("PyTorch is not installed") from None
+    if not torch.cuda.is_available():
+        raise Skip("this PyTorch finds no CUDA device")
+    return torch
+
+
 def prepared(sizes: tuple[int, ...], m: int) -> tuple[Any, Any, Any]:
     """Return a network, the same as a module of PyTorch, and samples."""
-    import torch
-
     import bpcore as bp
 
+    torch = cuda_torch()
     torch.set_float32_matmul_precision("highest")
     net = bp.MLP(sizes, "relu", "softmax", seed=0, dtype="float32", backend="cupy")
     X = torch.randn(m, sizes[0], device=DEVICE)
@@ -228,10 +246,16 @@ class Calls:
             self.call()
 
 
-def main() -> None:
-    """Print what is measured, and the kernels of a call."""
-    import torch
+def main() -> int:
+    """Print what is measured, and the kernels of a call; return 2 if that is not possible."""
+    import bpcore as bp
 
+    try:
+        bp.get_backend("cupy")
+        torch = cuda_torch()
+    except (bp.errors.BackendError, Skip) as why:
+        print(f"nothing was measured: {why}", file=sys.stderr)
+        return 2
     for case in CASES:
         net, model, X = prepared(*case)
         for fact, value in measured(net, model, X).items():
@@ -246,7 +270,8 @@ def main() -> None:
     for case, facts in compiled(None).items():
         for fact, value in facts.items():
             print(f"{case}: {fact} {value:.4g}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

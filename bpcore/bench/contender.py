@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from bpcore.backends.registry import backends
+from bpcore.backends.registry import backends, get_backend
 from bpcore.errors import ConfigurationError, unknown
 from bpcore.settings import FLOAT_DTYPES
 from bpcore.training.plans import PLANS, plans_on
-from bpcore.training.precision import LOWER, plans_in
+from bpcore.training.precision import LOWER, plans_in, possible_on
 
 __all__ = ["Contender", "parse_contender", "parse_contenders", "usable_contenders"]
 
@@ -179,5 +179,7 @@ def usable_contenders(dtype: str) -> tuple[list[Contender], dict[str, str]]:
             continue
         found.append(Contender(status.name, dtype))
         if status.name == "cupy" and dtype == "float32":
-            found += [Contender("cupy", precision) for precision in REDUCED]
+            possible = possible_on(get_backend("cupy"))
+            found += [Contender("cupy", precision) for precision in REDUCED if precision in possible]
+            absent |= {f"cupy:{name}": "this GPU is too old for it" for name in REDUCED if name not in possible}
     return found, absent

@@ -13,6 +13,8 @@ from bpcore.bar import talks
 __all__ = ["announce", "announced_compiling"]
 
 TEXT = "bpcore: compiling for this machine; what is compiled is kept, and `bpcore warmup` does it ahead of time"
+TEXT_OF_GPU = "bpcore: compiling kernels for this GPU; what is compiled is kept, for the next training of this kind"
+"""There is no warmup for a GPU: most of its kernels are made for a network."""
 
 _log = logging.getLogger("bpcore")
 _told = False
@@ -62,7 +64,7 @@ def _watched(be: Backend) -> AbstractContextManager[None]:
         global _told
         if not _told:
             _told = True
-            print(TEXT, file=sys.stderr, flush=True)
+            print(TEXT_OF_GPU if be.name == "cupy" else TEXT, file=sys.stderr, flush=True)
 
     if be.name == "cupy":
         from bpcore.kernels.cuda.build import observed as observed_nvrtc

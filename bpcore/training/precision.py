@@ -13,7 +13,7 @@ import numpy as np
 from bpcore.backends.contract import Backend
 from bpcore.errors import ConfigurationError, unknown
 
-__all__ = ["LOWER", "check_precision", "plans_in", "refuse_precision"]
+__all__ = ["LOWER", "check_precision", "plans_in", "possible_on", "refuse_precision"]
 
 LOWER = ("tf32x3", "tf32", "bf16", "fp16")
 """Precisions that are no dtype of a network: tensor cores of a GPU read them."""
@@ -95,14 +95,29 @@ def refuse_precision(precision: str | None, plan: str, be: Backend) -> None:
             f"{asked} is possible with {plans} only; asked for was plan={plan!r}. Use plan='auto', or leave "
             "precision out"
         )
-    properties = be.gpu.properties()
-    capability, needed = 10 * int(properties["major"]) + int(properties["minor"]), _LEAST_CAPABILITY[precision]
-    if capability < needed:
-        known = [name for name in LOWER if _LEAST_CAPABILITY[name] <= capability]
+    known, needed = possible_on(be), _LEAST_CAPABILITY[precision]
+    if precision not in known:
         raise ConfigurationError(
-            f"{asked} needs compute capability {needed / 10}; this GPU has {capability / 10}. "
+            f"{asked} needs compute capability {needed / 10}; this GPU has {_capability(be) / 10}. "
             f"Possible here: {', '.join([*known, 'float32', 'float64'])}"
         )
+
+
+def _capability(be: Backend) -> int:
+    properties = be.gpu.properties()
+    return 10 * int(properties["major"]) + int(properties["minor"])
+
+
+def possible_on(be: Backend) -> tuple[str, ...]:
+    """Return those of `LOWER` that the tensor cores of a GPU read.
+
+    Parameters
+    ----------
+    be : Backend
+        CuPy's.
+    """
+    capability = _capability(be)
+    return tuple(name for name in LOWER if _LEAST_CAPABILITY[name] <= capability)
 
 
 def plans_in(precision: str) -> tuple[str, ...]:

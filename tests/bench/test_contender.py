@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bpcore.bench.contender import Contender, parse_contender, parse_contenders
+from bpcore.bench.contender import Contender, parse_contender, parse_contenders, usable_contenders
 from bpcore.bench.evidence import LOSS_TOLERANCE, TOLERANCE
 from bpcore.errors import ConfigurationError, UnknownNameError
 from bpcore.training.plans import plans_on
@@ -74,3 +74,17 @@ def test_everyone_takes_part_once_and_numpy_always() -> None:
     words = ["cupy:bf16:fused", "numba", "numba:auto", "numpy"]
     assert [contender.name for contender in parse_contenders(words, "float32")] == ["numpy", "cupy:bf16:fused", "numba"]
     assert parse_contenders([], "float64") == [Contender("numpy", "float64")]
+
+
+@pytest.mark.parametrize(("capability", "reduced"), [((9, 0), ["cupy:tf32", "cupy:bf16"]), ((7, 5), [])], ids=str)
+@pytest.mark.usefixtures("fake_backend")
+def test_a_gpu_takes_part_in_the_precisions_that_it_has(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], reduced: list[str]
+) -> None:
+    monkeypatch.setattr("tests.backends.fake_cupy.CAPABILITY", capability)
+    found, absent = usable_contenders("float32")
+    names = [contender.name for contender in found]
+    assert names[0] == "numpy"
+    assert [name for name in names if name.startswith("cupy")] == ["cupy", *reduced]
+    assert set(absent) == {"cupy:tf32", "cupy:bf16"} - set(reduced)
+    assert [contender.name for contender in usable_contenders("float64")[0] if "cupy" in contender.name] == ["cupy"]

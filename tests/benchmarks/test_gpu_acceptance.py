@@ -181,6 +181,8 @@ def test_what_was_not_done_is_said_and_counts() -> None:
     ):
         assert not acceptance.complete(bad)
 
+    nothing = {"dry_run": False, "asked": ["profile"], "parts": {"profile": good["parts"]["profile"]}}
+    assert not acceptance.complete(good | nothing), "all that was asked for was skipped"
     good |= {"dry_run": False}
     good["parts"]["sanitizers"]["memcheck"]["status"] = "ok"
     assert acceptance.complete(good)

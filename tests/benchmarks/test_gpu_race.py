@@ -424,8 +424,21 @@ def test_predictions_on_the_processor_are_those_of_the_same_network(monkeypatch:
     assert inference.on_the_processor(net, Tensor(**vars(X))) == {}, "a call that takes too long"
 
 
-def test_without_pytorch_its_measurements_are_left_out_and_nothing_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torch", None)
+@pytest.mark.parametrize(
+    ("torch", "why"),
+    [
+        (None, "PyTorch is not installed"),
+        (
+            types.SimpleNamespace(cuda=types.SimpleNamespace(is_available=lambda: False)),
+            "this PyTorch finds no CUDA device",
+        ),
+    ],
+    ids=["none", "that of a processor"],
+)
+def test_without_pytorch_its_measurements_are_left_out_and_nothing_has_failed(
+    monkeypatch: pytest.MonkeyPatch, torch: Any, why: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", torch)
     bench = types.SimpleNamespace(multiprocessors=2, properties={"l2CacheSize": 7}, capability=89)
     chosen = {
         "products": costs.products,
@@ -436,7 +449,7 @@ def test_without_pytorch_its_measurements_are_left_out_and_nothing_has_failed(mo
     monkeypatch.setattr(costs, "MEASUREMENTS", chosen)
     found = costs.measure(lambda result: None, lambda: bench)
     assert found["status"] == "ok"
-    assert {part["why"] for name, part in found["parts"].items() if name != "good"} == {"PyTorch is not installed"}
+    assert {part["why"] for name, part in found["parts"].items() if name != "good"} == {why}
     assert {part["status"] for part in found["parts"].values()} == {"skipped", "ok"}
     assert workloads.floor(cpu.SMOKE, found) is None
 
@@ -450,6 +463,7 @@ class PlayedTorch:
         self.calls: dict[str, int] = {}
         self.now = 0.0
         self.cuda = types.SimpleNamespace(Event=lambda enable_timing: self.Event(self), empty_cache=lambda: None)
+        self.cuda.is_available = lambda: True
 
     class Event:
         def __init__(self, torch: PlayedTorch) -> None:
@@ -487,6 +501,22 @@ def test_slow_products_do_not_take_minutes_and_absent_ones_no_name(monkeypatch: 
     assert torch.calls["float64"] <= 4 * len(costs.SIZES)
     assert torch.calls["float16"] > 20 * len(costs.SIZES)
     assert "bfloat16" in costs.products(types.SimpleNamespace(capability=80))["best_tflops"]
+
+
+def test_what_is_started_by_itself_says_why_there_is_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if "cupy" in [status.name for status in bp.backends() if status.usable]:
+        pytest.skip("there is a GPU here")
+    inference: Any = importlib.import_module("benchmarks.gpu.inference")
+    assert inference.main() == 2
+    assert capsys.readouterr().err.startswith("nothing was measured: backend 'cupy' cannot run: ")
+    assert costs.main(["--output", str(tmp_path / "costs.json")]) == 1
+    assert capsys.readouterr().out.startswith("the GPU: failed: ")
+    crossovers: Any = importlib.import_module("benchmarks.gpu.crossovers")
+    assert crossovers.main(["--output", str(tmp_path / "crossovers.json")]) == 1
+    assert "backend 'cupy' cannot run: " in capsys.readouterr().out
+    assert json.loads((tmp_path / "crossovers.json").read_text("utf-8"))["status"] == "failed"
 
 
 @pytest.mark.parametrize("plan", ["auto", "wide"])

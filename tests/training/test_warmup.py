@@ -323,7 +323,9 @@ def test_compiling_for_a_gpu_is_announced_once_and_only_if_it_happens(monkeypatc
     for source, lines in (("before", 0), ("first", 1), ("second", 0), ("first", 0)):
         with announced_compiling(gpu, True):
             loader._code(source)
-        assert capsys.readouterr().err.count(announcement.TEXT) == lines, source
+        told = capsys.readouterr().err
+        assert told.count(announcement.TEXT_OF_GPU) == lines, source
+        assert "warmup" not in told, "which compiles for the processor only"
     monkeypatch.setattr(announcement, "_told", False)
     with announced_compiling(gpu, False):
         loader._code("third")
