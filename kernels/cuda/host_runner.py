@@ -29,7 +29,7 @@ SEEDS = (0, 1, 2, 3)
 """Schedules worth trying: threads in order, in reverse order, at random, and warp by warp at random."""
 
 _HERE = Path(str(files(__package__)))
-_KERNEL = re.compile(r'extern "C" __global__ void (?:__\w+__\([\w, ]+\) )*(\w+)\(([^)]*)\)')
+_KERNEL = re.compile(r'extern "C" __global__ void ((?:__\w+__\([\w, ]+\) )*)(\w+)\(([^)]*)\)')
 _CLUSTER = re.compile(r"__cluster_dims__\((\d+), 1, 1\)")
 _COMMENT = re.compile(r"/\*.*?\*/")
 _WAITS = re.compile(r"__syncthreads\(\)|__shfl_xor_sync\(|cluster_wait\(\)")
@@ -118,11 +118,11 @@ class HostModule:
         races = self.watch_races if races is None else races
         item = _ITEM.search(source)
         element = item.group(1) if item else "T"
-        self.kernels = {name: _parameters(text, element) for name, text in _KERNEL.findall(_COMMENT.sub("", source))}
+        found = _KERNEL.findall(_COMMENT.sub("", source))
+        self.kernels = {name: _parameters(text, element) for _, name, text in found}
+        self.clusters = {name: int((_CLUSTER.findall(about) or [1])[0]) for about, name, _ in found}
         # Threads may run one after another only if none of them ever waits for another.
         self.fibers = races or bool(_WAITS.search(source))
-        cluster = _CLUSTER.search(source)  # that of all kernels of the unit
-        self.cluster = int(cluster.group(1)) if cluster else 1
         flags = _FLAGS + (_SANITIZE if sanitize else ()) + (_WATCH if races else ())
         names = ("host.cpp", "races.cpp") if races else ("host.cpp",)
         machinery = "".join(f'#include "{_HERE / name}"\n' for name in names)
@@ -177,7 +177,10 @@ class HostModule:
             never come, or if a kernel that begins early waits for nobody.
         """
         self._check(name, arguments)
-        launch = _Launch((*grid, 1, 1)[:3], (*block, 1, 1)[:3], self.cluster, shared, seed, self.fibers)
+        cluster = self.clusters[name]
+        if grid[0] % cluster:
+            raise HostRunError(f"{name}: {grid[0]} blocks cannot be clusters of {cluster}")
+        launch = _Launch((*grid, 1, 1)[:3], (*block, 1, 1)[:3], cluster, shared, seed, self.fibers)
         launch.early = early
         launch.history = HostModule._history
         sources = [ctypes.create_string_buffer(contents, len(contents)) for _, contents in later]

@@ -264,10 +264,11 @@ class FakeModule:
             attributes = cupy.driver.attributes[id(function)]
             assert shared_mem <= attributes.get(cupy.driver.SHARED, 48 * 1024), "more shared memory than is allowed"
             assert shared_mem <= SHARED_MEMORY, "more shared memory than there is"
-            assert self._kernels.cluster <= (16 if attributes.get(cupy.driver.LARGE_CLUSTER) else 8)
+            cluster = self._kernels.clusters[name]
+            assert cluster <= (16 if attributes.get(cupy.driver.LARGE_CLUSTER) else 8)
             if name != "count_launches":  # by which the backend finds out what the driver can do
                 cupy.launches.append((name, grid, block))
-            cupy.clusters.add(self._kernels.cluster)
+            cupy.clusters.add(cluster)
             threads = int(np.prod(block))
             assert threads <= 1024, f"{name}: {threads} threads in a block"
             assert all(0 < size < limit for size, limit in zip(grid, (2**31, 2**16, 2**16), strict=False)), (name, grid)

@@ -53,6 +53,15 @@ def test_sums_that_blocks_share(fake_cupy: FakeCupy, multiprocessors: int) -> No
     assert grids[0] == ((2 * 2,) if multiprocessors == 3 else (2 * 4,))
 
 
+def test_what_follows_a_product_is_done_by_blocks_alone(fake_cupy: FakeCupy, wide: None) -> None:
+    """Also where blocks of the same unit come in clusters, because they share sums."""
+    fake_cupy.multiprocessors = 40
+    net = begin(CupyBackend(), [131, 67, 70, 1], "tanh", "sigmoid")
+    for m in (1, 20):
+        check(net, samples(net, m))
+    assert "finish_answer" in {name for name, _, _ in fake_cupy.launches}
+
+
 def test_sums_that_blocks_share_in_memory(fake_cupy: FakeCupy, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without clusters the parts are in a room, which has enough for every network, in each dtype."""
     monkeypatch.setattr(fake_module, "CAPABILITY", (8, 0))

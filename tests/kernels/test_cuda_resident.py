@@ -57,6 +57,22 @@ RING = "in_block(place, (cluster_rank() + 1) % 2)[threadIdx.x] = 100 * blockIdx.
 
 
 @on_host
+def test_a_grid_is_made_of_whole_clusters(kernel_folder: Path) -> None:
+    """Of the kernels that say so: another one of the same unit has blocks by themselves."""
+    alone = 'extern "C" __global__ void alone(int* out, int n) { out[blockIdx.x] = n; }'
+    body = "out[blockIdx.x] = cluster_rank();"
+    head = 'extern "C" __global__ void __cluster_dims__(2, 1, 1) k(int* out, int n) {'
+    text = translation_unit("float32", ("scalar", "memory", "cluster"), alone, f"{head} {body} {MEET} }}")
+    module, out = HostModule(text, kernel_folder), np.zeros(4, np.int32)
+    with pytest.raises(HostRunError, match="k: 3 blocks cannot be clusters of 2"):
+        module.launch("k", (3,), (1,), (out, np.int32(0)))
+    module.launch("alone", (3,), (1,), (out, np.int32(7)))
+    assert out.tolist() == [7, 7, 7, 0]
+    module.launch("k", (4,), (1,), (out, np.int32(0)))
+    assert out.tolist() == [0, 1, 0, 1]
+
+
+@on_host
 @pytest.mark.parametrize("seed", host_runner.SEEDS)
 def test_blocks_write_into_each_others_memory(kernel_folder: Path, seed: int) -> None:
     out = np.zeros(128, np.int32)
