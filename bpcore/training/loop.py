@@ -214,6 +214,11 @@ def train(
             f"precision={precision!r} is for steps of gradient descent; {optimizer!r} compares losses to all of their "
             "digits. Leave precision out, or use an optimizer such as bp.Adam(0.001)"
         )
+    if full_batch and plan not in ("auto", "reference"):
+        raise ConfigurationError(
+            f"plan={plan!r} is for steps of gradient descent; {optimizer!r} calls the engine with all samples, as "
+            "plan='reference' does. Leave plan out, or use an optimizer such as bp.Adam(0.001)"
+        )
     if metrics and validation is None:
         raise ConfigurationError("metrics are measured on validation data; give validation=(X, Y)")
     trainer.verbose, trainer.moves_by_rule = verbose, not full_batch
@@ -228,6 +233,8 @@ def train(
             held_out = None if validation is None else Validation(trainer, validation, metrics)
         spec = trainer.prepare(problem)
         record = make_record(trainer, spec, problem.m, 0 if held_out is None else held_out.m)
+        if full_batch:
+            record |= {"plan": "reference", "plan_why": f"{optimizer!r} calls the engine with all samples"}
         order = None if full or not shuffle else trainer.seed
         what = None
         if saver is not None:

@@ -216,9 +216,13 @@ class Trainer:
         )
 
     def prepare(self, problem: Problem) -> StepSpec:
-        """Build the plan for a problem, unless the last one still fits; return its spec."""
+        """Build the plan for a problem, unless the last one still fits; return its spec.
+
+        A method that moves the parameters by itself calls the engine by itself, and needs none.
+        """
         spec = self.spec(weighted=problem.weights is not None, classes=problem.labels is not None)
-        self._planner.prepare(spec, self.placement, self.verbose)
+        if self.moves_by_rule:
+            self._planner.prepare(spec, self.placement, self.verbose)
         return spec
 
     def bring_back(self) -> None:

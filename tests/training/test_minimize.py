@@ -180,3 +180,15 @@ def test_a_loss_that_is_not_finite_at_the_start(cpu_backend):
     run = bp.train(net, [[1.0], [2.0]], [[0.0], [1.0]], loss="mse", optimizer=bp.LBFGS(), on_divergence="stop")
     assert run.stopped_because.startswith("diverged: step 1: the loss or its gradient is not finite")
     assert_same_bits(np.array(net.theta), before)
+
+
+def test_no_plan_is_built(cpu_backend, rng):
+    """Steps of a plan would take memory for all samples once more, and nobody would do them."""
+    X, Y = rng.normal(size=(20, 2)), rng.normal(size=(20, 1))
+    net = bp.MLP([2, 3, 1], "tanh", "identity", seed=0, backend=cpu_backend)
+    run = bp.train(net, X, Y, optimizer=bp.LBFGS(), epochs=3)
+    assert run.record["plan"] == "reference"
+    assert "L-BFGS-B" in run.record["plan_why"]
+    assert run.record["plan_why"].endswith("calls the engine with all samples")
+    with pytest.raises(ConfigurationError, match=r"plan='compiled' is for steps of gradient descent; .*L-BFGS-B"):
+        bp.train(net, X, Y, optimizer=bp.LBFGS(), plan="compiled")
