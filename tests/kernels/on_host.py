@@ -74,6 +74,7 @@ def _run_sanitized(module: str, folder: Path, *arguments: str) -> subprocess.Com
         "PYTHONMALLOC": "malloc",
         "PYTHONPATH": str(ROOT),
         "OPENBLAS_NUM_THREADS": "1",
+        "PYTEST_ADDOPTS": "",  # workers of a pytest in there would be processes that know nothing of all this
     }
     command = [sys.executable, "-m", module, str(folder), *arguments]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=240)
