@@ -71,7 +71,10 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
     root = tmp_path_factory.mktemp("cache")
     words = ["warmup", "--activations", "tanh", "--losses", "cross_entropy,mse", "--optimizers", "adam", "--json"]
     text = run_python(f"from bpcore.cli import main; main({words})", BPCORE_CACHE_DIR=str(root))
-    return root, json.loads(text)
+    report = json.loads(text)
+    # now: a later process writes down what this machine can do, where it was too busy until then to be measured
+    report["found"] = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
+    return root, report
 
 
 @pytest.mark.slow
@@ -85,7 +88,7 @@ def test_the_report_counts_what_is_on_disk(warm: tuple[Path, dict[str, Any]]) ->
     root, report = warm
     assert report["present"] == []
     assert len(report["compiled"]) == len(list(root.rglob("*.nbc"))) > 30
-    assert report["bytes"] == sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
+    assert report["bytes"] == report["found"]
     assert Path(report["folder"]).parent == root / "numba"
 
 
