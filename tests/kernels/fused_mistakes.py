@@ -12,13 +12,13 @@ _IN_BF16 = {
     ),
     "Delta is written too early": ("    __syncthreads();  // H[l] and", "    // H[l] and", "two runs"),
     "weights are not awaited": (
-        "    finish_copies();\n    __syncthreads();\n    for",
-        "    __syncthreads();\n    for",
+        "    finish_copies();\n    __syncthreads();\n    const",
+        "    __syncthreads();\n    const",
         "one tile",
     ),
     "weights of others are not awaited": (
-        "    finish_copies();\n    __syncthreads();\n    for",
-        "    finish_copies();\n    for",
+        "    finish_copies();\n    __syncthreads();\n    const",
+        "    finish_copies();\n    const",
         "ragged",
     ),
     "padding of H is not cleared": (
@@ -59,7 +59,7 @@ _IN_FLOAT32 = _UNAWAITED | {
     "a layer is not kept": ("l + 1 + k < LAST - 1;", "l + 1 + k < LAST - 2;", "two runs"),
     "inputs of another tile": ("fetch_inputs(step, w, first);", "fetch_inputs(step, w, 0);", "ragged"),
     "a row of H elsewhere": ("PACK * turn_of<Own::P>(r / 4)", "0", "two runs"),
-    "half of the rows": ("q / 4 * (ROWS / 2) + q % 4) * K", "q % 4) * K", "128 samples"),
+    "half of the rows": ("4 * K * (q / 4 * (ROWS / 2) + q % 4)", "4 * K * (q % 4)", "128 samples"),
     "columns of W elsewhere": ("b_at ^ PACK * turn<P>(first)", "b_at", "128 samples"),
     "a part of BP3": ("k < THREADS; k += Next::P", "k < Next::P; k += Next::P", "ragged"),
     "BP3 of some rows": ("int r = 0; r < SHARE; r += FOURS", "int r = 0; r < FOURS; r += FOURS", "128 samples"),

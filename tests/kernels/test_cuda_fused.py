@@ -17,7 +17,7 @@ from bpcore.kernels.cuda import build, host_runner
 from tests.helpers.compare import assert_same_bits
 from tests.kernels.fused_cases import KINDS, OUTPUTS, Case, Run, text_of
 from tests.kernels.fused_mistakes import MISTAKES
-from tests.kernels.on_host import is_noticed, leaves_its_arrays, on_host, stays_inside
+from tests.kernels.on_host import changed, is_noticed, leaves_its_arrays, on_host, stays_inside
 from tests.kernels.test_cuda_compile import Compiler, compiler
 
 __all__ = ["compiler"]
@@ -84,6 +84,12 @@ def test_random_networks(kernel_folder, kind, sizes, m, height, ends, hidden, we
 
 
 # ------------------------------------------------------------------------------------------ mistakes
+
+
+@pytest.mark.parametrize("kind", MISTAKES)
+def test_the_mistakes_are_those_of_the_sources_as_they_are(kind: str) -> None:
+    for right, wrong, name in MISTAKES[kind].values():
+        assert changed(text_of(KINDS[kind][name]), (right, wrong)) != text_of(KINDS[kind][name])
 
 
 @on_host
