@@ -78,7 +78,7 @@ class Planner:
             If it does not fit and may not be another, or not even one sample at a time fits.
         """
         self.placement, self._verbose = placement, verbose
-        self._net.on(self._be)
+        self._bring_network()
         rows = None if placement is None else placement.rows
         key = spec.weighted, spec.classes, rows
         if self.plan is None or key != self._key:
@@ -90,9 +90,13 @@ class Planner:
 
         A plan knows where the parameters lie. Where they have come back to another place, it is built anew.
         """
-        self._net.on(self._be)
+        self._bring_network()
         if self.plan is not None and self._planned is not self._net.theta:
             self._build(self.plan.spec, None if self.placement is None else self.placement.rows)
+
+    def _bring_network(self) -> None:
+        if self._net.backend is not self._be:
+            self._net.on(self._be)
 
     def drop(self) -> None:
         """Give up the plan, but not what it carries from step to step: the next one goes on from there."""

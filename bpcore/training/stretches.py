@@ -8,8 +8,8 @@ one exactly.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 
 import numpy as np
 
@@ -78,20 +78,26 @@ class Stretches:
             rows = index[start : start + count]
             # what is sent ahead cannot be cut otherwise afterwards
             following = self._steps_at_once(feeder, index, every, len(rows))
-            self._planner.bring_back()
             begun = time.perf_counter()
             snapshot.take(self._net.theta, self.state, self._planner.carried)
             copied = time.perf_counter()
             start += len(rows)
-            with self._whole_or_not_at_all(snapshot):
+            try:
                 parts.append(self._run_stretch(snapshot, problem, rows, feeder, index[start : start + following]))
+            except BaseException:  # Ctrl-C included: parameters and state are of one step, that of the copy
+                with suppress(Exception):  # of a device that is lost: what ended the stretch says more
+                    self._put_back(snapshot)
+                with self._refusing("a stretch of steps"):
+                    raise
             elapsed = time.perf_counter() - copied
             seconds = min(max(STRETCH_SECONDS, COPIES_PER_STRETCH * (copied - begun)), LONGEST_STRETCH_SECONDS)
             wanted = len(rows) * seconds / max(elapsed, 1e-9)
             self._length = int(min(max(wanted, 1), 2 * self._length, LONGEST_STRETCH))
             count = self._steps_at_once(feeder, index, every) if feeder is None else following
-            if between is not None and between(parts[-1]):
-                break
+            if between is not None:
+                if between(parts[-1]):
+                    break
+                self._planner.bring_back()
         return StepRecords.join(parts)
 
     def release(self) -> None:
@@ -102,17 +108,6 @@ class Stretches:
 
     def _refusing(self, what: str) -> AbstractContextManager[None]:
         return refusing(self._be, what, expected(self._planner.placement))
-
-    @contextmanager
-    def _whole_or_not_at_all(self, snapshot: Snapshot) -> Iterator[None]:
-        """Put back what was before a stretch that an error ends, Ctrl-C included: parameters and state of one step."""
-        try:
-            with self._refusing("a stretch of steps"):
-                yield
-        except BaseException:
-            with suppress(Exception):  # of a device that is lost: what ended the stretch says more
-                self._put_back(snapshot)
-            raise
 
     def _put_back(self, snapshot: Snapshot) -> None:
         snapshot.put_back(self._net.theta, self.state, self._planner.carried)
