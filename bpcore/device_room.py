@@ -1,4 +1,4 @@
-"""Where the memory of a device ends outside of training: what was asked, what is free, and what helps."""
+"""How much of a device's memory is free, and the error for where it ends outside of training."""
 
 from __future__ import annotations
 
@@ -7,7 +7,16 @@ from typing import Any
 from bpcore.backends.contract import Backend
 from bpcore.errors import DeviceMemoryError
 
-__all__ = ["in_words", "no_room", "samples"]
+__all__ = ["available_bytes", "in_words", "no_room", "samples"]
+
+
+def available_bytes(be: Backend) -> int | None:
+    """Bytes of the device that can be allocated; None where the backend does not say."""
+    memory = be.memory()
+    if be.device == "cpu" or "free" not in memory:
+        return None
+    free = memory["free"] + memory["held"] - memory["used"]
+    return min(free, memory["limit"] - memory["used"]) if memory.get("limit") else free
 
 
 def no_room(be: Backend, what: str, possible: str, said: str) -> DeviceMemoryError:
@@ -25,12 +34,8 @@ def no_room(be: Backend, what: str, possible: str, said: str) -> DeviceMemoryErr
         The words of the library that has refused.
     """
     be.release()
-    memory = be.memory()
-    free = memory.get("free", 0) + memory.get("held", 0) - memory.get("used", 0)
-    if memory.get("limit"):
-        free = min(free, memory["limit"] - memory["used"])
     return DeviceMemoryError(
-        f"{what} does not fit in the memory of {be.device}, of which {in_words(free)} are free. "
+        f"{what} does not fit in the memory of {be.device}, of which {in_words(available_bytes(be) or 0)} are free. "
         f"Possible: {possible}. {be.name} says: {said}"
     )
 

@@ -55,7 +55,7 @@ class Holder:
         import scipy.linalg.cython_blas  # noqa: F401  (compiled loops call it: it is to be among the libraries)
 
         from bpcore.backends.diagnosis import blas_libraries
-        from bpcore.training.memory import available_bytes
+        from bpcore.device_room import available_bytes
         from bpcore.training.record import versions
 
         self.be, free = be, available_bytes(be)

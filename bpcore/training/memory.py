@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bpcore.backends.contract import Backend
-from bpcore.device_room import in_words
+from bpcore.device_room import available_bytes, in_words
 from bpcore.errors import DeviceMemoryError
 from bpcore.evaluation import ROWS
 from bpcore.inputs import is_on_device
@@ -21,7 +21,7 @@ from bpcore.training.micro_batches import MicroBatchPlan
 from bpcore.training.plans import kind_on_gpu
 from bpcore.training.spec import StepSpec
 
-__all__ = ["DataShape", "Forecast", "Needs", "available_bytes", "in_words", "refusing", "too_large"]
+__all__ = ["DataShape", "Forecast", "Needs", "refusing", "too_large"]
 
 RESERVE = 2**26
 """Bytes left to what nobody here allocates: code of kernels, graphs, and the workspaces of CUDA's libraries."""
@@ -107,15 +107,6 @@ class Forecast:
         lines = [*self.parts.items(), ("together", self.total), ("free", self.available)]
         width = 2 + max(14, *(len(name) for name, _ in lines))
         return "\n".join(f"  {name:<{width}}{in_words(size)}" for name, size in lines)
-
-
-def available_bytes(be: Backend) -> int | None:
-    """Bytes of the device that can be allocated; None where the backend does not say."""
-    memory = be.memory()
-    if be.device == "cpu" or "free" not in memory:
-        return None
-    free = memory["free"] + memory["held"] - memory["used"]
-    return min(free, memory["limit"] - memory["used"]) if memory.get("limit") else free
 
 
 @dataclass(frozen=True)

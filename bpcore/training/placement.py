@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bpcore.backends.contract import Backend
+from bpcore.device_room import available_bytes, in_words
 from bpcore.feeder import STAGE_BYTES
 from bpcore.network import MLP
-from bpcore.training.memory import LONGEST_STRETCH, DataShape, Forecast, Needs, available_bytes, in_words, too_large
+from bpcore.training.memory import LONGEST_STRETCH, DataShape, Forecast, Needs, too_large
 from bpcore.training.spec import StepSpec
 
 __all__ = ["STREAMED", "Placement", "expected", "from_disk", "place"]

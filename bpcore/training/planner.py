@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from bpcore.backends.contract import Backend
+from bpcore.device_room import available_bytes
 from bpcore.network import MLP
 from bpcore.training.announcement import announce
-from bpcore.training.memory import Forecast, available_bytes, too_large
+from bpcore.training.memory import Forecast, too_large
 from bpcore.training.micro_batches import MicroBatchPlan
 from bpcore.training.placement import Placement, expected
 from bpcore.training.plans import Plan, choose_plan

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import bpcore as bp
+from bpcore import device_room
 from bpcore.backends import cupy_device
 from bpcore.backends.cupy_backend import CupyBackend
 from bpcore.errors import ConfigurationError, DeviceMemoryError, DivergenceError
@@ -135,12 +136,12 @@ def test_a_forecast_asks_no_driver(
 
 
 def test_the_limit_of_the_pool_counts(fake_backend: CupyBackend, fake_cupy: FakeCupy) -> None:
-    assert memory.available_bytes(fake_backend) == 2**29
+    assert device_room.available_bytes(fake_backend) == 2**29
     fake_cupy.limit = 10**6
-    assert memory.available_bytes(fake_backend) == 10**6
+    assert device_room.available_bytes(fake_backend) == 10**6
     kept = fake_backend.empty(512, np.uint8)
-    assert memory.available_bytes(fake_backend) == 10**6 - kept.nbytes
-    assert memory.available_bytes(bp.get_backend("numpy")) is None
+    assert device_room.available_bytes(fake_backend) == 10**6 - kept.nbytes
+    assert device_room.available_bytes(bp.get_backend("numpy")) is None
 
 
 @pytest.mark.gpu
